@@ -1,0 +1,381 @@
+//! What does one request look like to the rooms that answer it, and what do they hand back?
+//!
+//! [`Exchange`] is the seam between the wire and the product: the front implements it for Pingora's session, tests
+//! implement it for a plain struct ([`memory::Recorded`]). A room that answers reads from it and returns an
+//! [`Answer`]; [`send`] puts that on the wire.
+//!
+//! **Invariant:** nothing here buffers a body. [`Exchange::read`] takes from the socket only when it is called, and
+//! [`Exchange::write`] returns only when the connection has taken the bytes, so back-pressure reaches both ends.
+//!
+//! Absent on purpose: routing, authentication, anything that knows what a registry is.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+pub mod memory;
+
+/// One request and the way to answer it.
+///
+/// Bodies stream both ways. The order of calls is: any number of [`read`](Exchange::read), then one
+/// [`respond`](Exchange::respond), then any number of [`write`](Exchange::write) until one says `end`.
+pub trait Exchange: Send {
+    /// Method, URI (path and query byte-exact, never decoded) and headers.
+    fn head(&self) -> &http::request::Parts;
+
+    /// Who asks, by what name, and under which request id.
+    fn caller(&self) -> &Caller;
+
+    /// What the access line will say about this request; the rooms that learn it write it here.
+    fn notes(&mut self) -> &mut Notes;
+
+    /// The next piece of the request body, `None` at its end. The first call answers `Expect: 100-continue`.
+    fn read(&mut self) -> impl Future<Output = Result<Option<Bytes>, BodyError>> + Send;
+
+    /// Sends the status line and headers; `end` when no body follows.
+    fn respond(&mut self, head: http::response::Parts, end: bool) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends a piece of the response body; `end` with the last.
+    fn write(&mut self, bytes: Bytes, end: bool) -> impl Future<Output = Result<(), Gone>> + Send;
+}
+
+/// The client's side of a request, resolved by the front and trusted by everyone behind it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The client's address (never a header that the client could have written).
+    pub address: IpAddr,
+    /// The origin that the client used, one of those the operator named. Every absolute URL we send starts with it.
+    pub origin: Origin,
+    /// Names this request in logs and in the `X-Request-Id` response header.
+    pub request_id: String,
+}
+
+/// What the access line says beyond method, path and status.
+#[derive(Debug, Default, Clone)]
+pub struct Notes {
+    /// The authenticated account, if any.
+    pub subject: Option<String>,
+    /// The repository that the request is about.
+    pub repository: Option<String>,
+    /// Tag or digest as the client wrote it.
+    pub reference: Option<String>,
+    /// The digest that was served or stored.
+    pub digest: Option<String>,
+    /// The inside of a failure, for the log and never for the client.
+    pub failure: Option<String>,
+}
+
+/// Scheme, host and port as in a URL: `https://registry.example.com:5050`.
+///
+/// The default port of the scheme is never written, so two spellings of one origin compare equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    secure: bool,
+    authority: String,
+}
+
+impl Origin {
+    /// Builds an origin from its scheme and an authority (`host`, `host:port`, `[v6]:port`), lower-casing the host.
+    pub fn new(secure: bool, authority: &str) -> Result<Self, OriginError> {
+        let authority = authority.to_ascii_lowercase();
+        let parsed: http::uri::Authority = authority.parse().map_err(|_| OriginError)?;
+        if parsed.as_str().contains('@') || parsed.host().is_empty() || parsed.as_str().ends_with(':') {
+            return Err(OriginError);
+        }
+        let default_port = if secure { 443 } else { 80 };
+        let authority = match parsed.port() {
+            Some(port) if port.as_u16() == default_port => parsed.host().to_owned(),
+            _ => authority,
+        };
+        Ok(Self { secure, authority })
+    }
+
+    /// Whether the scheme is `https`.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// `host` or `host:port`, as a `Host` header has it.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The host alone; an IPv6 literal keeps its brackets.
+    pub fn host(&self) -> &str {
+        match self.authority.rfind(':') {
+            Some(colon) if !self.authority[colon..].contains(']') => &self.authority[..colon],
+            _ => &self.authority,
+        }
+    }
+
+    /// The port, by default that of the scheme.
+    pub fn port(&self) -> u16 {
+        let written = self.authority[self.host().len()..].strip_prefix(':');
+        written.and_then(|port| port.parse().ok()).unwrap_or(if self.secure { 443 } else { 80 })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.secure { "https" } else { "http" }, self.authority)
+    }
+}
+
+impl std::str::FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let (secure, rest) = if let Some(rest) = text.strip_prefix("https://") {
+            (true, rest)
+        } else if let Some(rest) = text.strip_prefix("http://") {
+            (false, rest)
+        } else {
+            return Err(OriginError);
+        };
+        Self::new(secure, rest.strip_suffix('/').unwrap_or(rest))
+    }
+}
+
+/// The text is not `http(s)://host[:port]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be https://HOST[:PORT] or http://HOST[:PORT], without path, query or user")]
+pub struct OriginError;
+
+/// Why the request body ended before its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The client closed or reset the connection.
+    #[error("the client went away in mid-body")]
+    Gone,
+    /// The client sent nothing for longer than the stall limit.
+    #[error("the client sent nothing for too long")]
+    Stalled,
+    /// The framing is broken (chunk sizes, more or fewer bytes than announced).
+    #[error("the request body is malformed")]
+    Malformed,
+}
+
+/// The client is not there to be answered any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client went away")]
+pub struct Gone;
+
+/// Why a body could not be collected into memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CollectError {
+    /// More bytes than the limit allows.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit that was passed, in bytes.
+        limit: usize,
+    },
+    /// The body ended early.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+/// Reads a whole body of at most `limit` bytes. A `Content-Length` above it is refused before anything is read.
+pub async fn collect<E: Exchange>(exchange: &mut E, limit: usize) -> Result<Bytes, CollectError> {
+    if content_length(&exchange.head().headers).is_some_and(|length| length > limit as u64) {
+        return Err(CollectError::TooLarge { limit });
+    }
+    let mut body = BytesMut::new();
+    while let Some(piece) = exchange.read().await? {
+        if body.len() + piece.len() > limit {
+            return Err(CollectError::TooLarge { limit });
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+/// The announced length of a body, if the header is there and a number.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The bytes after the headers of an [`Answer`].
+pub enum Body {
+    /// None. A `Content-Length` among the headers is kept: that is how HEAD is answered.
+    Empty,
+    /// All there already.
+    Bytes(Bytes),
+    /// `length` bytes that arrive piece by piece; a failure truncates the response visibly.
+    Stream {
+        /// Exactly how many bytes `pieces` yields.
+        length: u64,
+        /// The bytes, in pieces small enough to be written one by one.
+        pieces: BoxStream<'static, io::Result<Bytes>>,
+    },
+}
+
+/// Status, headers and body of a response.
+pub struct Answer {
+    /// The status code.
+    pub status: StatusCode,
+    /// Response headers; `Content-Length` is added by [`send`] from the body.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+}
+
+impl Answer {
+    /// An answer without body.
+    pub fn new(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Body::Empty }
+    }
+
+    /// Sets a header. A value that no header may hold (it would need a control character) is left out.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Body::Bytes(body.into());
+        self
+    }
+
+    /// A JSON document.
+    pub fn json(status: StatusCode, value: &Value) -> Self {
+        let mut text = value.to_string();
+        text.push('\n');
+        Self::new(status).header(CONTENT_TYPE, "application/json; charset=utf-8").body(text)
+    }
+
+    /// Plain text, as Distribution answers what its router does not know.
+    pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
+        Self::new(status).header(CONTENT_TYPE, "text/plain; charset=utf-8").body(text)
+    }
+
+    /// One error in the form that every registry client prints (OCI distribution-spec, "Error Codes").
+    pub fn error(status: StatusCode, error: WireError) -> Self {
+        Self::errors(status, &[error])
+    }
+
+    /// Several errors in one body.
+    pub fn errors(status: StatusCode, errors: &[WireError]) -> Self {
+        let list: Vec<Value> = errors
+            .iter()
+            .map(|error| match &error.detail {
+                Value::Null => json!({ "code": error.code, "message": error.message }),
+                detail => json!({ "code": error.code, "message": error.message, "detail": detail }),
+            })
+            .collect();
+        Self::json(status, &json!({ "errors": list }))
+    }
+}
+
+/// One entry of an OCI error body: what the client is told, safe to show to anyone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WireError {
+    /// A code of the specification, in capitals.
+    pub code: &'static str,
+    /// What happened and what to do, for a person.
+    pub message: Cow<'static, str>,
+    /// Machine-readable detail, or null.
+    pub detail: Value,
+}
+
+impl WireError {
+    /// An error without detail.
+    pub fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), detail: Value::Null }
+    }
+
+    /// Adds the detail.
+    #[must_use]
+    pub fn detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+}
+
+/// Puts an answer on the wire. Nothing follows a failed write: the missing end tells the client that it is truncated.
+pub async fn send<E: Exchange>(exchange: &mut E, answer: Answer) -> Result<(), SendError> {
+    let Answer { status, mut headers, body } = answer;
+    let length = match &body {
+        Body::Empty if headers.contains_key(CONTENT_LENGTH) || status == StatusCode::NO_CONTENT => None,
+        Body::Empty => Some(0),
+        Body::Bytes(bytes) => Some(bytes.len() as u64),
+        Body::Stream { length, .. } => Some(*length),
+    };
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = status;
+    head.headers = headers;
+    let bodyless = exchange.head().method == http::Method::HEAD;
+    match body {
+        Body::Empty => exchange.respond(head, true).await?,
+        _ if bodyless || length == Some(0) => exchange.respond(head, true).await?,
+        Body::Bytes(bytes) => {
+            exchange.respond(head, false).await?;
+            exchange.write(bytes, true).await?;
+        }
+        Body::Stream { length, mut pieces } => {
+            exchange.respond(head, false).await?;
+            let mut left = length;
+            while left > 0 {
+                let piece = match pieces.next().await {
+                    Some(piece) => piece?,
+                    None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                };
+                left =
+                    left.checked_sub(piece.len() as u64).ok_or(io::ErrorKind::InvalidData).map_err(io::Error::from)?;
+                exchange.write(piece, left == 0).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why an answer did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The client left.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// The body's source failed in the middle; the client sees a truncated response.
+    #[error("the body could not be read to its end: {0}")]
+    Source(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_ports_are_not_written_and_spellings_compare_equal() {
+        let long: Origin = "https://Registry.example.com:443/".parse().unwrap();
+        let short: Origin = "https://registry.example.com".parse().unwrap();
+        assert_eq!(long, short);
+        assert_eq!((short.host(), short.port()), ("registry.example.com", 443));
+        let v6: Origin = "http://[::1]:5000".parse().unwrap();
+        assert_eq!((v6.host(), v6.port(), v6.to_string().as_str()), ("[::1]", 5000, "http://[::1]:5000"));
+    }
+
+    #[test]
+    fn origins_with_path_user_or_no_scheme_are_refused() {
+        for bad in
+            ["registry.example.com", "https://", "https://a/b", "https://u@a", "ftp://a", "https://a:", "https://a?b"]
+        {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+}

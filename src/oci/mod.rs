@@ -1,0 +1,19 @@
+//! What do the words of a container registry mean?
+//!
+//! The vocabulary of the OCI distribution and image specifications and of Docker's registry API, parsed once at the
+//! edge: a [`Digest`], a [`RepositoryName`], a [`Tag`], an [`Endpoint`] or a [`Scope`] that exists is valid.
+//!
+//! **Invariant:** pure. No I/O, no clock, no HTTP types beyond `http::Method`.
+
+pub mod digest;
+
+pub mod name;
+
+pub mod reference;
+pub mod scope;
+
+pub use digest::{Algorithm, Digest, Hasher};
+
+pub use name::RepositoryName;
+pub use reference::{Reference, Tag};
+pub use scope::{Access, Action, Resource, Scope};

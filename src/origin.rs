@@ -1,0 +1,1 @@
+//! Which of the embedded services answers, and may the caller ask?

@@ -1,0 +1,5 @@
+//! How is a registry's request answered?
+
+mod config;
+
+pub use config::Config;

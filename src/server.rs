@@ -1,0 +1,1 @@
+//! How do settings become a running server, and how does it end?

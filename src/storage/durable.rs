@@ -1,0 +1,1 @@
+//! How does a file survive a power cut?

@@ -1,0 +1,192 @@
+//! Where do bytes live under keys?
+//!
+//! A [`Driver`] keeps objects under slash-separated [`Key`]s. It knows nothing of registries or HTTP, and the rooms
+//! above know nothing of files or buckets.
+//!
+//! The contract, which every driver's tests check by calling the same suite (`conformance.rs`):
+//!
+//! - **Whole objects appear at once.** [`Driver::put`] and [`Driver::rename`] are atomic and durable when they return:
+//!   a reader sees the old object or the new one, also after a power cut.
+//! - **Appending is the exception.** [`Driver::append`] makes bytes visible as they come; [`Appender::finish`] makes
+//!   them durable. Only uploads in progress are written this way, under keys that nothing else reads as truth.
+//! - **Missing is an answer**, [`ErrorKind::NotFound`], never an empty object. Deleting what is missing is `NotFound`.
+//! - **A full disk is [`ErrorKind::Full`]** and leaves what was there before.
+//! - Keys that a crash may leave behind (temporary files) are never listed.
+//!
+//! **Invariant:** memory per open reader or appender is bounded by [`PIECE`] times a small constant, whatever the size of
+//! the object.
+
+use std::fmt;
+use std::io;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+pub mod durable;
+pub mod filesystem;
+
+/// How many bytes a reader yields at once and how many an appender should be given at once.
+pub const PIECE: usize = 1 << 20;
+
+/// The name of an object: components joined by `/`, none of them empty, `.` or `..`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// Joins components. The caller builds them from parsed types.
+    ///
+    /// # Panics
+    /// In debug builds, when a component could step out of its folder; parsed names cannot.
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        debug_assert!(text.split('/').all(|part| !part.is_empty() && part != "." && part != ".."), "bad key {text:?}");
+        Self(text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A key below this one.
+    #[must_use]
+    pub fn join(&self, below: &str) -> Self {
+        Self::new(format!("{}/{below}", self.0))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is known of an object without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
+/// A child of a key: an object or a folder of further keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The component below the listed key.
+    pub name: String,
+    /// Whether further keys lie below it.
+    pub is_folder: bool,
+}
+
+/// An open object.
+pub struct Reader {
+    /// The size of the whole object, in bytes.
+    pub size: u64,
+    /// The bytes from the requested offset on, as many as were asked for, in pieces of at most [`PIECE`].
+    pub pieces: BoxStream<'static, io::Result<Bytes>>,
+}
+
+/// Bytes under keys. See the module's text for what every driver promises.
+#[async_trait]
+pub trait Driver: fmt::Debug + Send + Sync {
+    /// A small object as a whole. Objects above 64 KiB more than the largest manifest are refused with
+    /// [`ErrorKind::Other`]: they must be streamed.
+    async fn get(&self, key: &Key) -> Result<Bytes, Error>;
+
+    /// Opens an object for streaming `length` bytes (or as many as follow) from `offset`.
+    async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error>;
+
+    /// Size and age of an object. A folder is [`ErrorKind::NotFound`].
+    async fn stat(&self, key: &Key) -> Result<Stat, Error>;
+
+    /// Writes an object as a whole: atomic, durable, replacing what was there.
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), Error>;
+
+    /// The children of a key in ascending byte order of their names.
+    async fn list(&self, key: &Key) -> Result<Vec<Entry>, Error>;
+
+    /// Removes an object, or everything below a key. Durable when it returns.
+    async fn delete(&self, key: &Key) -> Result<(), Error>;
+
+    /// Moves an object over whatever is at `to`. Atomic and durable; the bytes of `from` are made durable first.
+    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error>;
+
+    /// Opens (or makes) an object for appending at exactly `offset`; what lies beyond it is cut off.
+    /// An object shorter than `offset` is [`ErrorKind::Other`].
+    async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error>;
+}
+
+/// An object that grows at its end. Dropping it keeps what was written so far, not yet durable.
+#[async_trait]
+pub trait Appender: Send {
+    /// Adds bytes at the end; best given in pieces of about [`PIECE`].
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error>;
+
+    /// Makes everything written durable and returns the object's size.
+    async fn finish(self: Box<Self>) -> Result<u64, Error>;
+}
+
+/// What went wrong, with which object.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} at {key}{}", source.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
+pub struct Error {
+    /// The condition.
+    pub kind: ErrorKind,
+    /// The key.
+    pub key: String,
+    /// The cause below, if there is one.
+    pub source: Option<io::Error>,
+}
+
+/// Conditions that a caller can act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ErrorKind {
+    /// There is no such object.
+    #[error("no such object")]
+    NotFound,
+    /// No space, no quota or no inodes left.
+    #[error("no space left")]
+    Full,
+    /// The storage refuses us.
+    #[error("permission denied")]
+    Denied,
+    /// The storage is mounted read-only.
+    #[error("read-only storage")]
+    ReadOnly,
+    /// Anything else.
+    #[error("storage failure")]
+    Other,
+}
+
+impl Error {
+    /// Wraps an I/O error, recognising the conditions above.
+    pub fn io(key: impl fmt::Display, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::Full,
+            io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            _ => ErrorKind::Other,
+        };
+        Self { kind, key: key.to_string(), source: Some(source) }
+    }
+
+    /// An error without a cause below.
+    pub fn new(kind: ErrorKind, key: impl fmt::Display) -> Self {
+        Self { kind, key: key.to_string(), source: None }
+    }
+
+    /// Whether the object is simply not there.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ErrorKind::NotFound
+    }
+}
