@@ -1,5 +1,133 @@
 //! Which certificate is shown, and where does it come from?
+//!
+//! Certificates come from files, or, when the operator names none, from a local authority ([`local`]) that Pierhead makes
+//! on first start. [`Certificates`] answers each ClientHello: the certificate that carries the asked name and whose key
+//! the client can verify, else the first of the list.
+//!
+//! **Invariant:** a [`Certificates`] that exists can serve: every key belongs to its certificate.
+//!
+//! Absent for now: watching the files, ACME, client certificates.
 
 mod config;
+mod files;
+pub mod local;
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 pub use config::{Config, Files, Local};
+pub use files::Error;
+
+/// How many TLS 1.3 tickets a client gets after a handshake. One is enough for clients that resume one connection at a
+/// time, two let a client open a second one before the first has brought new tickets.
+const TICKETS: usize = 2;
+
+/// Makes aws-lc-rs the process-wide provider. Call it before anything else touches TLS: Pingora would install another,
+/// and with two compiled in rustls refuses to choose.
+pub fn install_provider() {
+    // An error means that a provider is installed already, which is what we want.
+    let _ = aws_lc_rs::default_provider().install_default(); // second call in one process: nothing to do
+}
+
+/// The certificates that we can show, in the operator's order.
+#[derive(Debug)]
+pub struct Certificates {
+    entries: Vec<Entry>,
+}
+
+/// A certificate, its key and the DNS names that it is valid for.
+#[derive(Debug)]
+struct Entry {
+    names: Vec<String>,
+    key: Arc<CertifiedKey>,
+}
+
+impl Certificates {
+    /// Reads certificates and keys from files.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no certificate or key, or a key that belongs to another certificate.
+    pub fn load(files: &[Files]) -> Result<Self, Error> {
+        let entries = files.iter().map(|pair| files::read(pair).map(|(names, key)| Entry { names, key: Arc::new(key) }));
+        Ok(Self { entries: entries.collect::<Result<_, _>>()? })
+    }
+
+    /// The certificate for a server name that the client can verify: an exact name wins over a wildcard, earlier wins
+    /// over later; when nothing fits, the first that the client can verify, else the first.
+    fn choose(&self, name: Option<&str>, verifiable: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
+        let usable = || self.entries.iter().filter(|entry| verifiable(&entry.key));
+        let exact = |wanted: &str| usable().find(|entry| entry.names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
+        let wildcard = |wanted: &str| {
+            let (_, parent) = wanted.split_once('.')?;
+            usable().find(|entry| {
+                entry.names.iter().any(|name| name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(parent)))
+            })
+        };
+        let named = name.and_then(|wanted| exact(wanted).or_else(|| wildcard(wanted)));
+        named.or_else(|| usable().next()).or(self.entries.first()).map(|entry| entry.key.clone())
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.server_name(), |key| key.key.choose_scheme(hello.signature_schemes()).is_some())
+    }
+}
+
+/// What a TLS connection is negotiated by: TLS 1.2 and 1.3, HTTP/2 preferred, stateless tickets whose keys rotate.
+///
+/// # Errors
+/// The provider cannot make ticket keys (no randomness).
+pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider: Arc<CryptoProvider> = aws_lc_rs::default_provider().into();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.send_tls13_tickets = TICKETS;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(names: &[&str]) -> Entry {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = rcgen::CertificateParams::new(names.clone()).unwrap().self_signed(&key).unwrap();
+        let der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = CertifiedKey::from_der(vec![certificate.der().clone()], der, &aws_lc_rs::default_provider()).unwrap();
+        Entry { names, key: Arc::new(key) }
+    }
+
+    #[test]
+    fn exact_names_win_over_wildcards_and_strangers_get_the_first() {
+        let list = Certificates {
+            entries: vec![entry(&["first.test"]), entry(&["*.example.test"]), entry(&["registry.example.test"])],
+        };
+        let chosen = |name: Option<&str>| {
+            let key = list.choose(name, |_| true).unwrap();
+            list.entries.iter().position(|entry| Arc::ptr_eq(&entry.key, &key)).unwrap()
+        };
+        assert_eq!(chosen(Some("Registry.Example.Test")), 2);
+        assert_eq!(chosen(Some("other.example.test")), 1);
+        assert_eq!(chosen(Some("deep.other.example.test")), 0, "a wildcard stands for one label");
+        assert_eq!(chosen(None), 0);
+        assert_eq!(chosen(Some("stranger.test")), 0);
+    }
+
+    #[test]
+    fn a_certificate_that_the_client_cannot_verify_is_passed_over() {
+        let list = Certificates { entries: vec![entry(&["a.test"]), entry(&["a.test"])] };
+        let first = list.entries[0].key.clone();
+        let chosen = list.choose(Some("a.test"), |key| !std::ptr::eq(key, &raw const *first)).unwrap();
+        assert!(Arc::ptr_eq(&chosen, &list.entries[1].key));
+    }
+}
