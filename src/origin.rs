@@ -1,1 +1,96 @@
 //! Which of the embedded services answers, and may the caller ask?
+//!
+//! The request's journey behind the front, in reading order: path to service, endpoint to needed access, bearer to grant,
+//! handler to answer, answer to the wire.
+//!
+//! **Invariant:** every request gets an answer, and nothing of the registry runs before its access was granted.
+
+use http::header::{CACHE_CONTROL, HeaderName};
+use http::{Method, StatusCode};
+
+use crate::auth::Authority;
+use crate::exchange::{Answer, Exchange, SendError, send};
+use crate::oci::Endpoint;
+use crate::registry::{self, Registry};
+
+/// The embedded services.
+#[derive(Debug)]
+pub struct Embedded {
+    registry: Registry,
+    authority: Authority,
+}
+
+/// The path of the registry's API, with the slash that everything below it shares.
+const API: &str = "/v2/";
+/// Probes: the process answers; the process can serve.
+const HEALTHY: &str = "/-/healthy";
+const READY: &str = "/-/ready";
+
+impl Embedded {
+    /// The registry and the token service that guards it.
+    pub fn new(registry: Registry, authority: Authority) -> Self {
+        Self { registry, authority }
+    }
+
+    /// Answers one request. A failure to do so is in the exchange's notes.
+    pub async fn answer<E: Exchange>(&self, exchange: &mut E) {
+        let answer = self.find(exchange).await;
+        match send(exchange, answer).await {
+            Ok(()) => {}
+            Err(SendError::Gone(gone)) => note_failure(exchange, gone.to_string()),
+            Err(source @ SendError::Source(_)) => {
+                tracing::error!(request_id = exchange.caller().request_id, "{source}");
+                note_failure(exchange, source.to_string());
+            }
+        }
+    }
+
+    async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {
+        let path = exchange.head().uri.path();
+        if path == self.authority.path() {
+            return self.authority.token(exchange).await;
+        }
+        match path {
+            "/" => Answer::new(StatusCode::OK).header(CACHE_CONTROL, "no-cache"),
+            HEALTHY => probe(&exchange.head().method, Ok(())),
+            READY => {
+                let ready = self.registry.ready().await;
+                probe(&exchange.head().method, ready)
+            }
+            "/v2" => Answer::new(StatusCode::MOVED_PERMANENTLY).header(http::header::LOCATION, API),
+            _ if path.starts_with(API) => self.registry(exchange).await,
+            _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    async fn registry<E: Exchange>(&self, exchange: &mut E) -> Answer {
+        let head = exchange.head();
+        let endpoint = match Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) {
+            Ok(endpoint) => endpoint,
+            Err(rejection) => return registry::reject(rejection),
+        };
+        match self.authority.authorize(head, exchange.caller(), &endpoint.access()) {
+            Ok(grant) => {
+                exchange.notes().subject.clone_from(&grant.subject);
+                self.registry.answer(endpoint, &grant, exchange).await
+            }
+            Err(challenge) => challenge,
+        }
+    }
+}
+
+fn note_failure<E: Exchange>(exchange: &mut E, failure: String) {
+    exchange.notes().failure.get_or_insert(failure);
+}
+
+/// A probe's answer: 200 or 503, with the reason as text for whoever looks.
+fn probe(method: &Method, state: Result<(), String>) -> Answer {
+    if method != Method::GET && method != Method::HEAD {
+        let allow = Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n");
+        return allow.header(HeaderName::from_static("allow"), "GET, HEAD");
+    }
+    match state {
+        Ok(()) => Answer::text(StatusCode::OK, "ok\n").header(CACHE_CONTROL, "no-store"),
+        Err(reason) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).header(CACHE_CONTROL, "no-store"),
+    }
+}

@@ -2,13 +2,15 @@
 //!
 //! One module per command, thin: parse, call, show. Nothing here decides; `main.rs` turns a [`Failure`] into an exit code.
 
+mod serve;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// The command line.
+/// A TLS front door for container registries, with the registry and the token service inside.
 #[derive(Debug, Parser)]
-#[command(name = "pierhead", version, about, propagate_version = true)]
+#[command(name = "pierhead", version, propagate_version = true, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not allowed, 78 bad configuration.")]
 pub struct Cli {
     /// The configuration file [default: /etc/pierhead/pierhead.yml if it exists, else built-in defaults]
     #[arg(short, long, global = true, env = "PIERHEAD_CONFIG", value_name = "FILE")]
@@ -20,7 +22,10 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Run the server; the first start makes what is missing and says so
+    Serve,
+}
 
 /// Why a command failed: one of the documented exit codes and a message for a person.
 #[derive(Debug)]

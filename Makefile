@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain:
+#
+#   make run    builds, serves a registry with TLS on port 5050 and prints how to log in
+#   make test   builds, installs the real clients and runs every test
+
+SHELL := /bin/sh
+# One profile for everything: what the tests run is what ships, and CI compiles once.
+PROFILE := --release
+BINARY  := target/release/pierhead
+DENY    := 0.20
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help run build test check bench soak tools clients deny
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+run: build ## serve a working registry with TLS on port 5050 (data in data/, certificates in certs/)
+	PIERHEAD_TLS_LOCAL=$${PIERHEAD_TLS_LOCAL:-certs} $(BINARY) serve
+
+build: tools ## compile the binary
+	cargo build $(PROFILE) --locked
+
+test: tools clients ## every test, with docker, podman, buildah, skopeo and docker-registry
+	cargo test $(PROFILE) --locked
+
+check: tools deny ## formatting, lints, licences and sources of what we link, links in the documentation
+	cargo fmt --check
+	cargo clippy $(PROFILE) --locked --all-targets -- -D warnings
+	cargo deny check licenses bans sources
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \
+	else echo 'advisories: their database cannot be reached from here, not checked'; fi
+	RUSTDOCFLAGS='-D warnings' cargo doc $(PROFILE) --locked --no-deps --document-private-items
+
+bench: build clients ## nginx + docker-registry beside us: ratios of manifests, pulls and pushes
+	benches/side-by-side $(BINARY)
+
+soak: tools clients ## the long forms: every crash point, hours where the tests take seconds
+	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked
+
+# What the build itself needs: cmake (zlib-ng, through Pingora), make and a C compiler (aws-lc, SQLite, jemalloc).
+tools:
+	@command -v cmake >/dev/null && command -v cc >/dev/null || { \
+	  echo 'installing what the build needs: cmake and a C compiler'; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends cmake build-essential; }
+
+clients:
+	@tests/install-clients
+
+deny:
+	@cargo deny --version 2>/dev/null | grep -q 'cargo-deny $(DENY)' || cargo install cargo-deny --version '~$(DENY)' --locked

@@ -1,0 +1,68 @@
+//! `pierhead serve`: runs, and says once how to use what it serves.
+#![allow(clippy::print_stderr, reason = "the start message is for whoever started us")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::Failure;
+use crate::config::Settings;
+use crate::server::{self, Welcome};
+use crate::telemetry;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub fn run(settings: Settings) -> Result<(), Failure> {
+    let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
+    let prepared = server::prepare(settings, SystemTime::now()).map_err(Failure::failed)?;
+    let served = prepared.run(telemetry.access(), |welcome| eprintln!("{}", message(welcome)));
+    telemetry.close();
+    served.map_err(Failure::failed)
+}
+
+/// URL, login, and what clients must be told, in a few lines.
+fn message(welcome: &Welcome<'_>) -> String {
+    let url = &welcome.settings.front.external_url;
+    let registry = url.authority();
+    let mut text = format!("Pierhead {} serves {url}\n", env!("CARGO_PKG_VERSION"));
+    let listening: Vec<String> = welcome
+        .listening
+        .iter()
+        .map(|listener| format!("{} ({})", listener.address, if listener.tls { "TLS" } else { "in the clear" }))
+        .collect();
+    line(&mut text, "listens", &listening.join(", "));
+    line(&mut text, "data", &welcome.settings.registry.root.display().to_string());
+    if let Some(authority) = welcome.authority {
+        let ca = absolute(&authority.certificate);
+        line(&mut text, "trust", &format!("{ca} is this server's own authority; clients must be told to trust it once:"));
+        line(&mut text, "", &format!("docker:  sudo install -D -m 0644 {ca} /etc/docker/certs.d/{registry}/ca.crt"));
+        line(&mut text, "", &format!("podman:  sudo install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"));
+        line(&mut text, "", "         (buildah and skopeo read the same folder)");
+    }
+    let user = welcome.first_admin.as_ref().map_or("NAME", |admin| admin.name.as_str());
+    line(&mut text, "log in", &format!("docker login -u {user} {registry}     (podman, buildah and skopeo likewise)"));
+    if let Some(admin) = &welcome.first_admin {
+        match &admin.generated {
+            Some(password) => {
+                let password = password.reveal();
+                line(&mut text, "password", &format!("{password}     (shown this once; another: pierhead user password {user})"));
+            }
+            None => line(&mut text, "password", "as set by PIERHEAD_ADMIN_PASSWORD"),
+        }
+        line(&mut text, "push", &format!("docker tag IMAGE {registry}/GROUP/PROJECT && docker push {registry}/GROUP/PROJECT"));
+    }
+    text
+}
+
+fn line(text: &mut String, label: &str, content: &str) {
+    let _ = writeln!(text, "  {label:<9} {content}"); // writing to a String cannot fail
+}
+
+/// The path as a command anywhere on this machine needs it, quoted for a shell when it must be.
+fn absolute(path: &Path) -> String {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    let plain = |letter: char| letter.is_alphanumeric() || "/._-+:@%".contains(letter);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}

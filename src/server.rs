@@ -1,1 +1,0 @@
-//! How do settings become a running server, and how does it end?

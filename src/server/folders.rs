@@ -1,0 +1,95 @@
+//! The folders that the server writes to, and whose they are.
+//!
+//! Started as root, the server becomes `user`, by default the owner of the storage root, so that whoever served this
+//! tree before can always read what we write. Folders that do not exist yet are made for that user.
+
+use std::fs::{DirBuilder, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, Gid, Uid, User, access, geteuid};
+
+use super::{Error, privileges};
+use crate::config::Settings;
+
+/// Keys and the database: nobody else's.
+const STATE_MODE: u32 = 0o700;
+/// Registry data, as Distribution makes it.
+const DATA_MODE: u32 = 0o755;
+
+/// Makes the missing folders, becomes their owner, and checks that they can be written.
+pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
+    let folders = [("state", &settings.state, STATE_MODE), ("registry.storage.filesystem.rootdirectory", &settings.registry.root, DATA_MODE)];
+    let refused = |key, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Folder { path, user: privileges::current_user(), key, source }
+    };
+    let user = if geteuid().is_root() { Some(user_for(settings)?) } else { None };
+    for (key, path, mode) in folders {
+        make(path, mode, user.as_ref()).map_err(refused(key, path))?;
+    }
+    if let Some(user) = user.filter(|user| !user.uid.is_root()) {
+        privileges::become_user(&user)?;
+    }
+    for (key, path, _) in folders {
+        let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+        access(path.as_path(), all).map_err(io::Error::from).map_err(refused(key, path))?;
+    }
+    Ok(())
+}
+
+/// The user named by `user`, or the owner of the storage root, or of the nearest folder above it that exists.
+fn user_for(settings: &Settings) -> Result<User, Error> {
+    match &settings.user {
+        Some(name) => Ok(privileges::find_user(name)?),
+        None => {
+            let root = &settings.registry.root;
+            let owner = nearest(root).map(|found| (found.uid(), found.gid())).unwrap_or((0, 0));
+            Ok(privileges::owner(Uid::from_raw(owner.0), Gid::from_raw(owner.1)))
+        }
+    }
+}
+
+fn nearest(path: &Path) -> Option<Metadata> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute.ancestors().find_map(|folder| std::fs::metadata(folder).ok())
+}
+
+/// Makes a folder and those above it that are missing; each belongs to `user` from its first moment that matters.
+fn make(path: &Path, mode: u32, user: Option<&User>) -> io::Result<()> {
+    let absolute = std::path::absolute(path)?;
+    let missing: Vec<PathBuf> =
+        absolute.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+    for folder in missing.iter().rev() {
+        let last = *folder == absolute;
+        DirBuilder::new().mode(if last { mode } else { DATA_MODE }).create(folder)?;
+        if let Some(user) = user {
+            chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn missing_folders_are_made_and_only_the_state_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("a/b/state");
+        make(&state, STATE_MODE, None).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&state), mode(&folder.path().join("a"))), (0o700, 0o755));
+    }
+
+    #[test]
+    fn the_nearest_existing_folder_tells_the_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = nearest(&folder.path().join("not/yet/there")).unwrap();
+        assert_eq!(found.uid(), std::fs::metadata(folder.path()).unwrap().uid());
+    }
+}

@@ -1,0 +1,186 @@
+//! How do settings become a running server, and how does it end?
+//!
+//! Two halves. [`prepare`] does what needs the rights that we were started with and must fail loudly before anything
+//! runs: it binds the ports, reads the certificates, makes the folders and gives the rights up. [`Prepared::run`] starts
+//! the runtime, builds the rooms from the bottom up, serves until it is told to stop, and then drains.
+//!
+//! **Invariant:** rights are given up while there is one thread, and before the first byte from a client is read.
+
+mod folders;
+mod listen;
+pub mod privileges;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::auth::{self, Authority};
+use crate::config::Settings;
+use crate::front::{self, Listener, Running};
+use crate::metadata::{self, Database};
+use crate::origin::Embedded;
+use crate::registry::Registry;
+use crate::storage::filesystem::Filesystem;
+use crate::telemetry::AccessLog;
+use crate::tls::{self, Certificates, local};
+
+/// The metadata database within the state directory.
+pub const DATABASE: &str = "pierhead.db";
+
+/// Why the server did not start, or did not end well: what happened, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another program listens there.
+    #[error("cannot listen on {0}: another program has this port; stop it, or choose another port (`listeners`, `registry.http.addr`)")]
+    PortTaken(SocketAddr),
+    /// A port below 1024 without the right to it.
+    #[error("cannot listen on {0}: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)")]
+    PortForbidden(SocketAddr),
+    /// Any other failure to listen.
+    #[error("cannot listen on {address}: {source}; is the address one of this machine's?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A folder that we must write to.
+    #[error("cannot use the folder {} as user {user}: {source}; make it writable for that user, or set `{key}` to another", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Who we are.
+        user: String,
+        /// The key that names the folder.
+        key: &'static str,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Changing the user failed.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
+    /// A certificate or key.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// TLS itself.
+    #[error("TLS cannot be set up: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The metadata database.
+    #[error(transparent)]
+    Metadata(#[from] metadata::Error),
+    /// Token keys or accounts.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// The front door.
+    #[error(transparent)]
+    Front(#[from] front::Error),
+    /// The runtime or its signals.
+    #[error("cannot start: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// A server that has everything it needs from the machine and no rights left that it does not need.
+pub struct Prepared {
+    settings: Settings,
+    sockets: Vec<(TcpListener, Listener)>,
+    certificates: Option<Certificates>,
+    authority: Option<local::Authority>,
+}
+
+/// What whoever started the server should be told once it serves.
+#[derive(Debug)]
+pub struct Welcome<'a> {
+    /// What it serves.
+    pub settings: &'a Settings,
+    /// Where it listens.
+    pub listening: Vec<Listener>,
+    /// The local authority, when there are no certificates of the operator's.
+    pub authority: Option<&'a local::Authority>,
+    /// The first administrator, if this start made the account.
+    pub first_admin: Option<auth::FirstAdmin>,
+}
+
+/// Binds, reads and makes what the settings name, then becomes the user that the data belongs to.
+///
+/// # Errors
+/// The first thing that the machine refuses.
+pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
+    listen::raise_file_limit();
+    let sockets = settings.front.listeners.iter().map(listen::bind).collect::<Result<Vec<_>, _>>()?;
+    let needs_tls = settings.front.listeners.iter().any(|listener| listener.tls);
+    let named = &settings.tls.certificates;
+    // Keys from files may be readable by root alone, so they are read before the rights are given up.
+    let from_files = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
+    folders::make_and_become_owner(&settings)?;
+    if !needs_tls || from_files.is_some() {
+        return Ok(Prepared { settings, sockets, certificates: from_files, authority: None });
+    }
+    let authority = local::ensure(&settings.tls.local, now)?;
+    let certificates = Certificates::load(std::slice::from_ref(&authority.server))?;
+    Ok(Prepared { settings, sockets, certificates: Some(certificates), authority: Some(authority) })
+}
+
+impl Prepared {
+    /// Serves until SIGTERM or SIGINT, then lets running requests end. `ready` is called once connections are accepted.
+    ///
+    /// # Errors
+    /// A room that cannot be opened.
+    pub fn run(self, access: AccessLog, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
+        runtime.block_on(self.serve(access, ready))
+    }
+
+    async fn serve(self, access: AccessLog, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
+        let Self { settings, sockets, certificates, authority } = self;
+        // Signals first: one that arrives during the start is answered at its end, not by dying.
+        let mut signals = Signals::listen().map_err(Error::Runtime)?;
+        let database = Database::open(&settings.state.join(DATABASE)).await?;
+        let given = auth::first_password(|name| std::env::var(name).ok())?;
+        let first_admin = auth::first_admin(&database, given, Timestamp::now()).await?;
+        let guard = Authority::open(settings.auth.clone(), database)?;
+        let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let registry = Registry::new(settings.registry.clone(), driver);
+        let embedded = Arc::new(Embedded::new(registry, guard));
+        let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
+        let listening = listen::actual_addresses(&sockets);
+        let running = front::open(settings.front.clone(), embedded, tls, access, sockets)?;
+        ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin });
+        signals.first().await;
+        drain(running, &mut signals).await;
+        Ok(())
+    }
+}
+
+async fn drain(running: Running, signals: &mut Signals) {
+    tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
+    tokio::select! {
+        drained = running.drain() => match drained.left {
+            0 => tracing::info!("stopped"),
+            left => tracing::warn!(left, "stopped, the time to drain was over and connections were cut off"),
+        },
+        () = signals.first() => tracing::warn!("stopped by a second signal, running requests were cut off"),
+    }
+}
+
+/// What tells us to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
