@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub mod check;
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "pierhead", version, about, propagate_version = true)]
@@ -20,7 +22,10 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Show every problem of the configuration, or the configuration as it is understood
+    Check,
+}
 
 /// Why a command failed: one of the documented exit codes and a message for a person.
 #[derive(Debug)]
