@@ -3,7 +3,7 @@
 //! Logs: text on a terminal, JSON otherwise, and one access line per request. Never a secret.
 
 /// Logging, as meant.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: tracing::Level,

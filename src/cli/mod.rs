@@ -2,11 +2,14 @@
 //!
 //! One module per command, thin: parse, call, show. Nothing here decides; `main.rs` turns a [`Failure`] into an exit code.
 
+mod check;
 mod serve;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+
+use crate::config::{self, Machine, Settings};
 
 /// A TLS front door for container registries, with the registry and the token service inside.
 #[derive(Debug, Parser)]
@@ -25,6 +28,26 @@ pub struct Cli {
 pub enum Command {
     /// Run the server; the first start makes what is missing and says so
     Serve,
+    /// Show every problem of the configuration, or the configuration as it is understood
+    Check,
+}
+
+/// Does what was typed.
+///
+/// # Errors
+/// Whatever the command could not do.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let file = cli.config.as_deref();
+    match cli.command {
+        Command::Serve => serve::run(settings(file)?),
+        Command::Check => check::run(&settings(file)?),
+    }
+}
+
+/// The configuration, or every problem of it. All commands read it the same way.
+fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
+    let machine = Machine::here().map_err(|error| Failure::failed(format_args!("no working directory: {error}")))?;
+    config::load(file, config::environment(), &machine).map_err(Failure::configuration)
 }
 
 /// Why a command failed: one of the documented exit codes and a message for a person.

@@ -1,14 +1,63 @@
 //! What did the operator write, and what does it mean?
+//!
+//! ```text
+//! yaml         text -> tree with lines
+//! environment  variables -> values by the path of a key
+//! scalar       words -> durations, sizes, rates, addresses, origins
+//! reader       tree + environment -> values, every problem collected
+//! written      the schema: what was written
+//! checks       does it fit together, and this machine?
+//! meant        the defaults, and each room's Config
+//! show         Settings -> YAML, for `pierhead check`
+//! machine      what defaults depend on
+//! problem      file, line, key and sentence
+//! ```
+//!
+//! **Invariant:** [`load`] returns [`Settings`] that can be honoured to the letter, or every problem at once. It reads, and
+//! creates nothing.
+//!
+//! Two types, as everywhere: as written (`written::Written`, where a key may be absent) and as meant ([`Settings`]). A value
+//! comes from the file, and a variable beats the file. Most keys only have a type; what compares keys is in `checks.rs`.
+//!
+//! No key holds a secret: keys and certificates are named by path, and the first admin's password is not read here. The
+//! first key that does hold one brings a type whose `Display` is `<redacted>`; `show.rs` prints nothing but `Display`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
+use self::environment::Environment;
+use self::reader::Reader;
+use self::written::Written;
+use self::yaml::Node;
 use crate::{auth, front, registry, telemetry, tls};
 
+mod checks;
+mod environment;
+mod machine;
+mod meant;
+mod problem;
+mod reader;
+mod scalar;
+mod show;
+mod written;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use machine::Machine;
+pub use problem::{Place, Problem, Problems, Source};
+pub use show::show;
+
 /// Everything the server needs to know, checked: if it exists, every part of it can be honoured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The file that was read; `None` for built-in defaults.
     pub source: Option<PathBuf>,
+    /// Where each key was written, by its path; the others have their defaults.
+    pub written: BTreeMap<String, Place>,
     /// Keys, certificates and the metadata database live here.
     pub state: PathBuf,
     /// Whom to become when started as root; `None`: the owner of the storage root.
@@ -23,4 +72,59 @@ pub struct Settings {
     pub registry: registry::Config,
     /// Logs.
     pub telemetry: telemetry::Config,
+}
+
+/// Reads the configuration: `file`, else the machine's file if it exists, else built-in defaults; then the environment.
+///
+/// # Errors
+/// Everything that is wrong with the file and the environment, at once.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    machine: &Machine,
+) -> Result<Settings, Problems> {
+    // A file that we may not even look for is read, and its problem reported: defaults would be a surprise.
+    let system_file = Some(machine.system_file.as_path()).filter(|file| !matches!(file.try_exists(), Ok(false)));
+    let file = file.or(system_file);
+    let absolute = file.map(|file| machine.absolute(file));
+    let folder = absolute.as_deref().and_then(Path::parent).unwrap_or(&machine.folder);
+    let mut reader = Reader::new(Environment::new(environment, &machine.folder), folder);
+
+    let root =
+        file.zip(absolute.as_deref()).and_then(|(file, absolute)| read_file(file, absolute, &mut reader.problems));
+    let written = reader.document(root.as_ref(), |root| Written::read(root, machine.any()));
+    // What could not be read at all is not compared with the defaults that stand in for it.
+    if file.is_none() || root.is_some() {
+        checks::check(&written, machine, &mut reader.problems);
+    }
+    if !reader.problems.is_empty() {
+        return Err(Problems::new(reader.problems));
+    }
+    Ok(Settings { written: reader.written, ..meant::settings(written, machine, absolute.as_deref()) })
+}
+
+/// The tree of a file; `None`, with a problem, when it cannot be read or is not YAML.
+fn read_file(file: &Path, absolute: &Path, problems: &mut Vec<Problem>) -> Option<Node> {
+    let source = Source::File(file.into());
+    let read = || {
+        let mut text = String::new();
+        // One byte more than is accepted, so that too much is seen as too much.
+        File::open(absolute)?.take(yaml::LARGEST as u64 + 1).read_to_string(&mut text)?;
+        io::Result::Ok(text)
+    };
+    match read() {
+        Ok(text) => yaml::read(&text, &source, "", problems),
+        Err(error) => {
+            let message = format!("cannot be read: {error}");
+            problems.push(Problem::new(&Place { source, line: 0 }, "", message));
+            None
+        }
+    }
+}
+
+/// The environment as [`load`] takes it: what starts with `PIERHEAD_`, made text.
+pub fn environment() -> Vec<(String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    all.filter(|(name, _)| name.starts_with(environment::PREFIX)).collect()
 }

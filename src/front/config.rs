@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::exchange::Origin;
 
 /// The front door, as meant.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where we listen, at least one.
     pub listeners: Vec<Listener>,

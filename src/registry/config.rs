@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The embedded registry, as meant.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The root of the tree on disk (`storage.filesystem.rootdirectory`).
     pub root: PathBuf,

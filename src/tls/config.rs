@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Where certificates come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Certificates from files, chosen by the names they carry. The first is shown to clients that name nobody we know.
     pub certificates: Vec<Files>,
@@ -21,7 +21,7 @@ pub struct Files {
 }
 
 /// The local authority: a folder and the names its certificate must carry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Local {
     /// Where `ca.crt`, `ca.key`, `server.crt` and `server.key` are kept.
     pub directory: PathBuf,

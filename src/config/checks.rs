@@ -1,0 +1,309 @@
+//! Does what was written fit together, and does it fit this machine?
+//!
+//! Every check relies only on values that are good: one mistake is reported once. The file system is only read.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::User;
+
+use super::machine::Machine;
+use super::meant::{EXTERNAL_PORT, INTERNAL, default_external_url};
+use super::problem::{Place, Problem};
+use super::reader::Setting;
+use super::written::{Certificate, Internal, Token, Written};
+use crate::exchange::Origin;
+
+/// Compares one key with another, and with the machine.
+pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
+    let mut checks = Checks { machine, problems };
+    checks.origins(written);
+    checks.listeners(written);
+    checks.certificates(written);
+    checks.token(&written.token);
+    checks.folder("state", &written.state);
+    checks.folder("tls.local", &written.tls.local);
+    checks.folder("registry.storage.filesystem.rootdirectory", &written.registry.root);
+    checks.user(&written.user);
+}
+
+struct Checks<'a> {
+    machine: &'a Machine,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checks<'_> {
+    fn report(&mut self, place: &Place, key: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::new(place, key, message));
+    }
+
+    /// Every origin is written once.
+    fn origins(&mut self, written: &Written) {
+        let default = default_external_url();
+        let external = match &written.external_url {
+            Setting::Is(origin, _) => Some(origin),
+            Setting::Unset => Some(&default),
+            Setting::Wrong => None,
+        };
+        let mut seen: Vec<(String, &Origin)> =
+            external.map(|origin| ("external_url".to_owned(), origin)).into_iter().collect();
+        for (number, alias) in written.aliases.items().iter().enumerate() {
+            let Some((origin, place)) = alias.written() else { continue };
+            let key = format!("aliases[{number}]");
+            match seen.iter().find(|(_, other)| *other == origin) {
+                Some((other, _)) => {
+                    let message = format!("{origin} is {other} already; remove it");
+                    self.report(place, &key, message);
+                }
+                None => seen.push((key, origin)),
+            }
+        }
+    }
+
+    /// Every address is bound once, and whoever connects there can be answered.
+    fn listeners(&mut self, written: &Written) {
+        let Some((listeners, place)) = written.listeners.written() else {
+            return self.internal_port(written, &[]);
+        };
+        if listeners.is_empty() {
+            let message = "must hold at least one listener, such as [{address: \":5050\"}]; remove the key to listen on the port of external_url";
+            self.report(place, "listeners", message);
+        }
+        let mut bound: Vec<(String, SocketAddr, &Place)> = Vec::new();
+        for (number, listener) in listeners.iter().enumerate() {
+            let key = format!("listeners[{number}].address");
+            match &listener.address {
+                Setting::Unset => {
+                    self.report(&listener.place, key, "missing; write where to listen, such as \":5050\"")
+                }
+                Setting::Wrong => {}
+                Setting::Is(address, place) => {
+                    if let Some((other, taken, _)) = bound.iter().find(|(_, taken, _)| overlap(*taken, *address)) {
+                        let message =
+                            format!("{address} is taken by {other} ({taken}); keep one or choose another port");
+                        self.report(place, &key, message);
+                    }
+                    bound.push((key, *address, place));
+                }
+            }
+        }
+        self.tls_without_https(written);
+        self.port_of_external_url(written, &bound);
+        self.internal_port(written, &bound);
+    }
+
+    /// A TLS listener needs an origin that clients can name there.
+    fn tls_without_https(&mut self, written: &Written) {
+        let Some((external, _)) = written.external_url.written() else { return };
+        let secure =
+            |alias: &Setting<Origin>| alias.is_wrong() || alias.written().is_some_and(|(origin, _)| origin.is_secure());
+        if external.is_secure() || written.aliases.is_wrong() || written.aliases.items().iter().any(secure) {
+            return;
+        }
+        for (number, listener) in written.listeners.items().iter().enumerate() {
+            if let Some((true, place)) = listener.tls.written() {
+                let message = format!(
+                    "true, but external_url ({external}) and aliases have no https:// origin, so nobody could be answered \
+                     there; write external_url with https:// or set tls: false"
+                );
+                self.report(place, format!("listeners[{number}].tls"), message);
+            }
+        }
+    }
+
+    /// Without `external_url` clients are told port 5050; then somebody must listen there.
+    fn port_of_external_url(&mut self, written: &Written, bound: &[(String, SocketAddr, &Place)]) {
+        let all_known = written.listeners.written().is_some_and(|(listeners, _)| listeners.len() == bound.len());
+        let reached = bound.iter().any(|(_, address, _)| address.port() == EXTERNAL_PORT);
+        let Some((key, address, place)) = bound.first() else { return };
+        if written.external_url.is_unset() && all_known && !reached {
+            let message = format!(
+                "{address}, but external_url is not set and by default {}, where nobody listens; set external_url to what \
+                 clients use, such as https://registry.example.com:{}",
+                default_external_url(),
+                address.port()
+            );
+            self.report(place, key, message);
+        }
+    }
+
+    /// The internal port is another than the public ones.
+    fn internal_port(&mut self, written: &Written, bound: &[(String, SocketAddr, &Place)]) {
+        let key = "registry.http.addr";
+        let (address, place) = match &written.registry.internal {
+            Setting::Is(Internal::At(address), place) => (*address, Some(place)),
+            Setting::Unset => (INTERNAL, None),
+            Setting::Is(Internal::Off, _) | Setting::Wrong => return,
+        };
+        let default = match (&written.listeners, &written.external_url) {
+            (Setting::Unset, Setting::Is(origin, place)) => Some((origin.port(), Some(place))),
+            (Setting::Unset, Setting::Unset) => Some((EXTERNAL_PORT, None)),
+            _ => None,
+        };
+        let default =
+            default.map(|(port, place)| ("external_url".to_owned(), SocketAddr::new(self.machine.any(), port), place));
+        let bound = bound.iter().map(|(key, address, place)| (key.clone(), *address, Some(*place)));
+        for (other, taken, other_place) in bound.chain(default) {
+            match (overlap(taken, address), place, other_place) {
+                (false, ..) | (true, None, None) => {}
+                (true, Some(place), _) => {
+                    let message = format!("{address} is taken by {other} ({taken}); choose another port, or off");
+                    self.report(place, key, message);
+                }
+                (true, None, Some(place)) => {
+                    let message = format!(
+                        "{taken} is taken by {key} ({address}, its default); choose another port, or set {key} to off"
+                    );
+                    self.report(place, other, message);
+                }
+            }
+        }
+    }
+
+    /// Certificates are whole, readable, and shown to somebody.
+    fn certificates(&mut self, written: &Written) {
+        let Some((certificates, place)) = written.tls.certificates.written() else { return };
+        for (number, files) in certificates.iter().enumerate() {
+            self.certificate(&format!("tls.certificates[{number}]"), files);
+        }
+        if !certificates.is_empty() && !speaks_tls(written) {
+            let message = "never shown: nobody listens with TLS; write external_url with https://, or tls: true in one of \
+                           listeners, or remove the certificates";
+            self.report(place, "tls.certificates", message);
+        }
+    }
+
+    fn certificate(&mut self, key: &str, files: &Certificate) {
+        for (name, path) in [("certificate", &files.certificate), ("key", &files.key)] {
+            let key = format!("{key}.{name}");
+            match path {
+                Setting::Unset => {
+                    self.report(&files.place, key, format!("missing; write the path of the {name} (PEM)"));
+                }
+                Setting::Wrong => {}
+                Setting::Is(path, place) => {
+                    if let Err(message) = self.readable(path) {
+                        self.report(place, key, message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The key of tokens and its certificate are named together, and made together when they are missing.
+    fn token(&mut self, token: &Token) {
+        match (&token.key, &token.certificate) {
+            (Setting::Is(_, place), Setting::Unset) => {
+                self.report(
+                    place,
+                    "token.key",
+                    "needs token.certificate, the certificate of this key; write both or none",
+                );
+            }
+            (Setting::Unset, Setting::Is(_, place)) => {
+                self.report(
+                    place,
+                    "token.certificate",
+                    "needs token.key, the key of this certificate; write both or none",
+                );
+            }
+            (Setting::Is(key, _), Setting::Is(certificate, place)) if key == certificate => {
+                self.report(place, "token.certificate", "is the file of token.key; each needs a file of its own");
+            }
+            _ => {}
+        }
+        for (key, file) in [("token.key", &token.key), ("token.certificate", &token.certificate)] {
+            // What is not there is made on first start.
+            if let Some((path, place)) = file.written()
+                && path.symlink_metadata().is_ok()
+                && let Err(message) = self.readable(path)
+            {
+                self.report(place, key, message);
+            }
+        }
+    }
+
+    /// The path is a folder, or can become one.
+    fn folder(&mut self, key: &str, folder: &Setting<PathBuf>) {
+        let Some((path, place)) = folder.written() else { return };
+        let shown = path.display();
+        let message = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return,
+            Ok(_) => format!("{shown} is a file; name a folder"),
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                format!("{shown} cannot be made: a part of the path is a file; name a folder")
+            }
+            Err(error) => format!("{shown} cannot be reached by {}: {error}", self.machine.user),
+        };
+        self.report(place, key, message);
+    }
+
+    fn user(&mut self, user: &Setting<String>) {
+        if let Some((name, place)) = user.written()
+            && let Ok(None) = User::from_name(name)
+        {
+            let message =
+                format!("there is no user {name} on this machine; make it (useradd --system {name}) or remove the key");
+            self.report(place, "user", message);
+        }
+    }
+
+    fn readable(&self, path: &Path) -> Result<(), String> {
+        let shown = path.display();
+        let file = File::open(path).and_then(|file| file.metadata());
+        match file {
+            Ok(file) if file.is_file() => Ok(()),
+            Ok(_) => Err(format!("{shown} is not a file")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(format!("{shown} does not exist; put the file there or correct the path"))
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(format!("{shown} cannot be read by {}; give this user the right to", self.machine.user))
+            }
+            Err(error) => Err(format!("{shown} cannot be read: {error}")),
+        }
+    }
+}
+
+/// Whether a listener has TLS, or may have once a wrong value is mended.
+fn speaks_tls(written: &Written) -> bool {
+    let by_default = written.external_url.written().is_none_or(|(origin, _)| origin.is_secure());
+    match &written.listeners {
+        Setting::Unset => by_default,
+        Setting::Wrong => true,
+        Setting::Is(listeners, _) => listeners.iter().any(|listener| match listener.tls {
+            Setting::Unset => by_default,
+            Setting::Wrong => true,
+            Setting::Is(tls, _) => tls,
+        }),
+    }
+}
+
+/// Whether two sockets cannot both listen: the same port on the same address, or on every address. `[::]` takes IPv4 too.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes = |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || takes(a, b) || takes(b, a))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sockets_overlap_when_the_second_bind_would_fail() {
+        let overlap = |a: &str, b: &str| {
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(super::overlap(a, b), super::overlap(b, a));
+            super::overlap(a, b)
+        };
+        assert!(overlap("[::]:5050", "127.0.0.1:5050"));
+        assert!(overlap("[::]:5050", "[::1]:5050"));
+        assert!(overlap("[::]:5050", "0.0.0.0:5050"));
+        assert!(overlap("0.0.0.0:5050", "10.0.0.1:5050"));
+        assert!(!overlap("0.0.0.0:5050", "[::1]:5050"));
+        assert!(!overlap("127.0.0.1:5050", "[::1]:5050"));
+        assert!(!overlap("127.0.0.1:5050", "127.0.0.2:5050"));
+        assert!(!overlap("[::]:5050", "[::]:5051"));
+    }
+}

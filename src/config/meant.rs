@@ -1,0 +1,163 @@
+//! What does it mean where nothing was written?
+//!
+//! The defaults, and the shape in which the rooms take their settings.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::Settings;
+use super::machine::Machine;
+use super::reader::Setting;
+use super::written::{self, Internal, Written};
+use crate::auth::Algorithm;
+use crate::exchange::Origin;
+use crate::{auth, front, registry, telemetry, tls};
+
+/// The port of `external_url` when it is not written.
+pub(super) const EXTERNAL_PORT: u16 = 5050;
+/// The internal port.
+pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// Where state is kept when the configuration is the system's.
+const SYSTEM_STATE: &str = "/var/lib/pierhead";
+/// Where state is kept beside any other configuration.
+const STATE: &str = "data";
+const TOKEN_DURATION: Duration = Duration::from_secs(300);
+const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+const MANIFEST: u64 = 4 << 20;
+
+/// Fills in the defaults. `file` is the absolute path of the file that was read.
+pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>) -> Settings {
+    let state = written.state.or_else(|| default_state(machine, file));
+    let front = front(
+        written.external_url,
+        written.aliases,
+        written.listeners,
+        written.registry.internal,
+        written.timeouts,
+        machine,
+    );
+    let names = certificate_names(&front, machine);
+    Settings {
+        source: file.map(Path::to_owned),
+        written: BTreeMap::new(),
+        user: written.user.into_value(),
+        front,
+        tls: tls::Config {
+            certificates: certificates(written.tls.certificates),
+            local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
+        },
+        auth: auth::Config {
+            path: written.token.path.or_else(|| "/jwt/auth".to_owned()),
+            service: written.token.service.or_else(|| "container_registry".to_owned()),
+            issuer: written.token.issuer.or_else(|| "pierhead".to_owned()),
+            duration: written.token.duration.or(TOKEN_DURATION),
+            algorithm: written.token.algorithm.or(Algorithm::Es256),
+            key: written.token.key.or_else(|| state.join("token.key")),
+            certificate: written.token.certificate.or_else(|| state.join("token.crt")),
+            failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+            members_may_create_projects: written.members_may_create_projects.or(false),
+        },
+        registry: registry::Config {
+            root: written.registry.root.or_else(|| state.join("registry")),
+            delete: written.registry.delete.or(true),
+            manifest_limit: usize::try_from(written.limits.manifest.or(MANIFEST)).unwrap_or(usize::MAX),
+        },
+        telemetry: telemetry::Config {
+            level: written.log.level.or(Level::INFO),
+            format: written.log.format.or(telemetry::Format::Auto),
+            access: written.log.access.or(true),
+        },
+        state,
+    }
+}
+
+/// Under `/etc` we are installed; anywhere else, and without a file, we are tried out by hand.
+fn default_state(machine: &Machine, file: Option<&Path>) -> PathBuf {
+    match file {
+        Some(file) if file == machine.system_file || file.starts_with("/etc") => PathBuf::from(SYSTEM_STATE),
+        Some(file) => file.parent().unwrap_or(&machine.folder).join(STATE),
+        None => machine.folder.join(STATE),
+    }
+}
+
+fn front(
+    external_url: Setting<Origin>,
+    aliases: Setting<Vec<Setting<Origin>>>,
+    listeners: Setting<Vec<written::Listener>>,
+    internal: Setting<Internal>,
+    timeouts: written::Timeouts,
+    machine: &Machine,
+) -> front::Config {
+    let names = if external_url.is_unset() { machine.names() } else { Vec::new() };
+    let external_url = external_url.or_else(default_external_url);
+    let aliases = match aliases {
+        Setting::Is(aliases, _) => aliases.into_iter().filter_map(Setting::into_value).collect(),
+        Setting::Unset | Setting::Wrong => {
+            let origin = |name: &String| origin(external_url.is_secure(), name, external_url.port());
+            names.iter().filter_map(origin).filter(|alias| *alias != external_url).collect()
+        }
+    };
+    let secure = external_url.is_secure();
+    let public = |address, tls| front::Listener { address, tls, internal: false };
+    let mut listeners = match listeners {
+        Setting::Is(listeners, _) => {
+            let meant = |listener: written::Listener| {
+                listener.address.into_value().map(|address| public(address, listener.tls.or(secure)))
+            };
+            listeners.into_iter().filter_map(meant).collect()
+        }
+        Setting::Unset | Setting::Wrong => vec![public(SocketAddr::new(machine.any(), external_url.port()), secure)],
+    };
+    if let Internal::At(address) = internal.or(Internal::At(INTERNAL)) {
+        listeners.push(front::Listener { address, tls: false, internal: true });
+    }
+    front::Config { listeners, external_url, aliases, timeouts: timeouts_meant(timeouts) }
+}
+
+fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
+    let usual = front::Timeouts::default();
+    front::Timeouts {
+        handshake: written.handshake.or(usual.handshake),
+        header: written.header.or(usual.header),
+        idle: written.idle.or(usual.idle),
+        stall: written.stall.or(usual.stall),
+        drain: written.drain.or(usual.drain),
+    }
+}
+
+fn certificates(written: Setting<Vec<written::Certificate>>) -> Vec<tls::Files> {
+    let meant = |files: written::Certificate| {
+        Some(tls::Files { certificate: files.certificate.into_value()?, key: files.key.into_value()? })
+    };
+    written.into_value().unwrap_or_default().into_iter().filter_map(meant).collect()
+}
+
+/// Every name by which clients may come: those that the operator wrote, then those of the machine.
+fn certificate_names(front: &front::Config, machine: &Machine) -> Vec<String> {
+    let written = std::iter::once(&front.external_url).chain(&front.aliases);
+    let hosts = written.map(|origin| origin.host().trim_matches(['[', ']']).to_owned());
+    let mut names: Vec<String> = Vec::new();
+    for name in hosts.chain(machine.names()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// `https://localhost:5050`.
+#[expect(clippy::expect_used, reason = "localhost is a host, and every start without external_url comes by here")]
+pub(super) fn default_external_url() -> Origin {
+    origin(true, "localhost", EXTERNAL_PORT).expect("a host and a port are an origin")
+}
+
+/// An origin of a name or an address.
+fn origin(secure: bool, name: &str, port: u16) -> Option<Origin> {
+    let host = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+    Origin::new(secure, &format!("{host}:{port}")).ok()
+}

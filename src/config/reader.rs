@@ -1,0 +1,416 @@
+//! How does a tree become values, with every problem reported at once?
+//!
+//! The schema is the code that reads: whoever asks a [`Section`] for a key has thereby declared it. So one walk
+//! yields the values, the problems of each, the keys and variables that nobody asked for, and the words that a
+//! misspelled one may have meant.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::problem::{Place, Problem, Source, listed, nearest, quoted};
+use super::scalar;
+use super::yaml::{self, Node, Value, join};
+use crate::exchange::Origin;
+
+/// A key's value, if there is one.
+#[derive(Debug, Clone)]
+pub(super) enum Setting<T> {
+    /// Not written: the default counts.
+    Unset,
+    /// Written and reported: no further check may rely on it.
+    Wrong,
+    /// Written.
+    Is(T, Place),
+}
+
+impl<T> Setting<T> {
+    /// The value and its place, if it was written and is good.
+    pub(super) fn written(&self) -> Option<(&T, &Place)> {
+        match self {
+            Self::Is(value, place) => Some((value, place)),
+            Self::Unset | Self::Wrong => None,
+        }
+    }
+
+    pub(super) fn is_unset(&self) -> bool {
+        matches!(self, Self::Unset)
+    }
+
+    pub(super) fn is_wrong(&self) -> bool {
+        matches!(self, Self::Wrong)
+    }
+
+    /// The value alone.
+    pub(super) fn into_value(self) -> Option<T> {
+        match self {
+            Self::Is(value, _) => Some(value),
+            Self::Unset | Self::Wrong => None,
+        }
+    }
+
+    /// The value, or the default. What stands in for a wrong value is never used: the problems come instead.
+    pub(super) fn or(self, default: T) -> T {
+        self.into_value().unwrap_or(default)
+    }
+
+    pub(super) fn or_else(self, default: impl FnOnce() -> T) -> T {
+        self.into_value().unwrap_or_else(default)
+    }
+
+    /// Another value at the same place.
+    fn map<U>(self, change: impl FnOnce(T, &Place) -> U) -> Setting<U> {
+        match self {
+            Self::Unset => Setting::Unset,
+            Self::Wrong => Setting::Wrong,
+            Self::Is(value, place) => Setting::Is(change(value, &place), place),
+        }
+    }
+}
+
+impl<T> Setting<Vec<T>> {
+    /// The items that were written.
+    pub(super) fn items(&self) -> &[T] {
+        self.written().map_or(&[], |(items, _)| items)
+    }
+}
+
+/// What was found while reading.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) problems: Vec<Problem>,
+    /// Where each key was written that was.
+    pub(super) written: BTreeMap<String, Place>,
+    /// Relative paths of the file start here.
+    folder: PathBuf,
+    environment: Environment,
+    /// Keys that could have been written, as paths.
+    known_keys: BTreeSet<String>,
+    /// Paths that a later version serves.
+    later: Vec<String>,
+    /// Keys that nobody asked for: place, path of the section, key, and what the section takes.
+    unknown: Vec<(Place, String, String, Vec<&'static str>)>,
+}
+
+impl Reader {
+    /// Relative paths of the file will start at `folder`.
+    pub(super) fn new(environment: Environment, folder: &Path) -> Self {
+        Self {
+            problems: Vec::new(),
+            written: BTreeMap::new(),
+            folder: folder.to_owned(),
+            environment,
+            known_keys: BTreeSet::new(),
+            later: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
+    /// Reads the whole document; without one, the environment alone.
+    pub(super) fn document<T>(&mut self, root: Option<&Node>, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let entries = root.map_or(Some(&[][..]), |root| self.entries(root, ""));
+        let value = Section::read(self, entries, String::new(), read);
+        self.report_unknown_keys();
+        self.problems.extend(self.environment.unknown(&self.later));
+        value
+    }
+
+    /// The entries of a mapping; `None`, with a problem, when it is something else.
+    fn entries<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n [(String, Node)]> {
+        let message = match &node.value {
+            Value::Mapping(entries) => return Some(entries),
+            Value::Nothing => return Some(&[]),
+            Value::Refused => return None,
+            Value::Text(text) if text == "false" && !path.is_empty() => {
+                "cannot be switched off by this version; remove it".to_owned()
+            }
+            Value::Text(text) if path.is_empty() => {
+                format!(
+                    "must be keys with values, such as external_url: https://registry.example.com, not {}",
+                    quoted(text)
+                )
+            }
+            Value::Text(text) => format!("must be keys with values, not {}", quoted(text)),
+            Value::List(_) => "must be keys with values, not a list".to_owned(),
+        };
+        self.report(&node.place, path, message);
+        None
+    }
+
+    fn report(&mut self, place: &Place, path: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(place, path, message));
+    }
+
+    /// The text of a scalar.
+    fn text<'n>(&mut self, node: &'n Node, path: &str) -> Setting<Cow<'n, str>> {
+        match &node.value {
+            Value::Text(text) => Setting::Is(Cow::Borrowed(text), node.place.clone()),
+            Value::Nothing => Setting::Unset,
+            Value::Refused => Setting::Wrong,
+            Value::List(_) => {
+                self.report(&node.place, path, "must be a single value, not a list");
+                Setting::Wrong
+            }
+            Value::Mapping(_) => {
+                self.report(&node.place, path, "must be a single value, not keys with values");
+                Setting::Wrong
+            }
+        }
+    }
+
+    /// The meaning of a text.
+    fn meaning<T>(
+        &mut self,
+        text: Setting<Cow<'_, str>>,
+        path: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Setting<T> {
+        let (text, place) = match text {
+            Setting::Unset => return Setting::Unset,
+            Setting::Wrong => return Setting::Wrong,
+            Setting::Is(text, place) => (text, place),
+        };
+        self.written.insert(path.to_owned(), place.clone());
+        match scalar::check_text(&text).and_then(|()| parse(&text)) {
+            Ok(value) => Setting::Is(value, place),
+            Err(message) => {
+                let message = Environment::discreet(&place, path, message);
+                self.report(&place, path, message);
+                Setting::Wrong
+            }
+        }
+    }
+
+    /// A path as meant: relative to the file, or to the working directory when a variable says it.
+    fn resolve(&self, text: &str, place: &Place) -> PathBuf {
+        match place.source {
+            Source::File(_) => self.folder.join(text).components().collect(),
+            Source::Variable(_) => self.environment.resolve(text),
+        }
+    }
+
+    fn report_unknown_keys(&mut self) {
+        for (place, section, key, siblings) in std::mem::take(&mut self.unknown) {
+            let path = join(&section, &key);
+            let elsewhere = || {
+                let ends = |known: &&String| !known.contains('[') && known.rsplit('.').next() == Some(key.as_str());
+                let mut homes = self.known_keys.iter().filter(ends);
+                homes.next().filter(|_| homes.next().is_none()).cloned()
+            };
+            let meant = nearest(&key, siblings.iter().copied()).map(str::to_owned).or_else(elsewhere);
+            let message = match meant {
+                Some(meant) => format!("unknown key; did you mean {meant}?"),
+                None if section.is_empty() => format!("unknown key; known are {}", listed(&siblings, "and")),
+                None => format!("unknown key; {section} takes {}", listed(&siblings, "and")),
+            };
+            self.report(&place, &path, message);
+        }
+    }
+}
+
+/// A mapping that is being read.
+pub(super) struct Section<'r> {
+    reader: &'r mut Reader,
+    /// `None` when something else was written: then no key is right, and none is missing.
+    entries: Option<&'r [(String, Node)]>,
+    path: String,
+    asked: Vec<&'static str>,
+}
+
+impl<'r> Section<'r> {
+    /// Reads the keys of a mapping; those that `read` does not ask for are unknown.
+    fn read<T>(
+        reader: &'r mut Reader,
+        entries: Option<&'r [(String, Node)]>,
+        path: String,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        let mut section = Section { reader, entries, path, asked: Vec::new() };
+        let value = read(&mut section);
+        let Section { reader, entries, path, asked } = section;
+        let unasked =
+            |(key, node): &&(String, Node)| !asked.contains(&key.as_str()) && !matches!(node.value, Value::Refused);
+        for (key, node) in entries.unwrap_or_default().iter().filter(unasked) {
+            let later = join(&path, key);
+            if reader.later.contains(&without_indexes(&later)) {
+                reader.report(&node.place, &later, "not served yet by this version; remove it");
+            } else {
+                reader.unknown.push((node.place.clone(), path.clone(), key.clone(), asked.clone()));
+            }
+        }
+        value
+    }
+
+    /// Declares a key and finds what the file says about it.
+    fn ask(&mut self, key: &'static str) -> (String, Option<&'r Node>) {
+        self.asked.push(key);
+        let path = join(&self.path, key);
+        self.reader.known_keys.insert(without_indexes(&path));
+        let found = self.entries.unwrap_or_default().iter().find(|(name, _)| name == key);
+        (path, found.map(|(_, node)| node))
+    }
+
+    /// What a key is that is not there.
+    fn absent<T>(&self) -> Setting<T> {
+        if self.entries.is_some() { Setting::Unset } else { Setting::Wrong }
+    }
+
+    /// A section below this one; nothing is the same as an empty one.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let (path, node) = self.ask(key);
+        let entries = match node {
+            Some(node) => self.reader.entries(node, &path),
+            None => self.entries.map(|_| &[][..]),
+        };
+        Section::read(self.reader, entries, path, read)
+    }
+
+    /// Keys that a later version serves, so that whoever writes one learns that it is not a mistake of spelling.
+    pub(super) fn later(&mut self, keys: &[&str]) {
+        let paths = keys.iter().map(|key| without_indexes(&join(&self.path, key)));
+        self.reader.later.extend(paths);
+    }
+
+    /// A scalar with a meaning.
+    pub(super) fn scalar<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
+        let (path, node) = self.ask(key);
+        // Keys of an item in a list have no variable of their own.
+        let variable = if path.contains('[') { Ok(None) } else { self.reader.environment.scalar(&path) };
+        let text = match (variable, node) {
+            (Ok(Some((text, place))), _) => match text.as_str() {
+                "null" | "~" => Setting::Unset,
+                _ => Setting::Is(Cow::Owned(text), place),
+            },
+            (Ok(None), Some(node)) => self.reader.text(node, &path),
+            (Ok(None), None) => self.absent(),
+            (Err(problem), _) => {
+                self.reader.problems.push(problem);
+                Setting::Wrong
+            }
+        };
+        self.reader.meaning(text, &path, parse)
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str) -> Setting<bool> {
+        self.scalar(key, scalar::flag)
+    }
+
+    pub(super) fn word(&mut self, key: &'static str) -> Setting<String> {
+        self.scalar(key, scalar::word)
+    }
+
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Setting<T> {
+        self.scalar(key, |text| scalar::choice(text, choices))
+    }
+
+    pub(super) fn origin(&mut self, key: &'static str) -> Setting<Origin> {
+        self.scalar(key, scalar::origin)
+    }
+
+    /// A path, made absolute.
+    pub(super) fn path(&mut self, key: &'static str) -> Setting<PathBuf> {
+        let text = self.scalar(key, scalar::file_path);
+        text.map(|text, place| self.reader.resolve(&text, place))
+    }
+
+    pub(super) fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Setting<Duration> {
+        self.scalar(key, |text| {
+            within(scalar::duration(text)?, &range, text, |value| scalar::AsDuration(value).to_string())
+        })
+    }
+
+    pub(super) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Setting<u64> {
+        self.scalar(key, |text| within(scalar::size(text)?, &range, text, |value| scalar::AsSize(value).to_string()))
+    }
+
+    /// A list. A variable holds it as YAML: `[a, b]`.
+    pub(super) fn list<T>(&mut self, key: &'static str, mut read: impl FnMut(Item<'_>) -> T) -> Setting<Vec<T>> {
+        let (path, node) = self.ask(key);
+        let owned = match self.reader.environment.list(&path) {
+            None => None,
+            Some((text, place)) => match yaml::read(&text, &place.source, &path, &mut self.reader.problems) {
+                Some(node) => Some(node),
+                None => return Setting::Wrong,
+            },
+        };
+        let Some(node) = owned.as_ref().or(node) else { return self.absent() };
+        let items = match &node.value {
+            Value::List(items) => items,
+            Value::Nothing => return Setting::Unset,
+            Value::Refused => return Setting::Wrong,
+            Value::Text(text) => {
+                self.reader.report(
+                    &node.place,
+                    &path,
+                    format!("must be a list: [...], or \"- \" before each item, not {}", quoted(text)),
+                );
+                return Setting::Wrong;
+            }
+            Value::Mapping(_) => {
+                self.reader.report(&node.place, &path, "must be a list: [...], or \"- \" before each item");
+                return Setting::Wrong;
+            }
+        };
+        self.reader.written.insert(path.clone(), node.place.clone());
+        let item = |(number, node)| read(Item { reader: &mut *self.reader, node, path: format!("{path}[{number}]") });
+        Setting::Is(items.iter().enumerate().map(item).collect(), node.place.clone())
+    }
+
+    /// An address to listen on; `any` is what an address without a host means.
+    pub(super) fn address(&mut self, key: &'static str, any: IpAddr) -> Setting<std::net::SocketAddr> {
+        self.scalar(key, |text| scalar::address(text, any))
+    }
+}
+
+/// One of a list.
+pub(super) struct Item<'r> {
+    reader: &'r mut Reader,
+    node: &'r Node,
+    path: String,
+}
+
+impl Item<'_> {
+    /// Where it was written.
+    pub(super) fn place(&self) -> Place {
+        self.node.place.clone()
+    }
+
+    /// A scalar with a meaning. `null` in a list is a mistake.
+    pub(super) fn scalar<T>(self, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
+        let text = match self.reader.text(self.node, &self.path) {
+            Setting::Unset => {
+                self.reader.report(&self.node.place, &self.path, "must not be empty; write a value or remove the line");
+                Setting::Wrong
+            }
+            text => text,
+        };
+        self.reader.meaning(text, &self.path, parse)
+    }
+
+    /// A mapping.
+    pub(super) fn section<T>(self, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let entries = self.reader.entries(self.node, &self.path);
+        Section::read(self.reader, entries, self.path, read)
+    }
+}
+
+fn within<T: PartialOrd + Copy>(
+    value: T,
+    range: &RangeInclusive<T>,
+    text: &str,
+    show: impl Fn(T) -> String,
+) -> Result<T, String> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("must be between {} and {}, not {}", show(*range.start()), show(*range.end()), quoted(text)))
+}
+
+/// `listeners[3].tls` is the key `listeners[].tls`.
+fn without_indexes(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<Vec<_>>().join("[]")
+}

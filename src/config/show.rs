@@ -1,0 +1,182 @@
+//! What would the file be that says everything?
+//!
+//! `pierhead check` prints it: every key with its value, and beside each that was written where. The text is a
+//! configuration itself, and loading it gives the same settings.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+use super::Settings;
+use super::problem::{Place, Source};
+use super::scalar::{AsDuration, AsSize};
+use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
+
+/// The settings as a configuration file.
+pub fn show(settings: &Settings) -> String {
+    let mut page = Page { text: String::new(), written: &settings.written, path: Vec::new() };
+    match &settings.source {
+        Some(file) => page.remark(&format!("from {}", file.display())),
+        None => page.remark("from built-in defaults: there is no configuration file"),
+    }
+    let variables = settings.written.values().filter(|place| matches!(place.source, Source::Variable(_))).count();
+    if variables > 0 {
+        page.remark(&format!("and from the environment, which set {variables} of the keys below"));
+    }
+    page.remark("Keys without a remark have their defaults.");
+    page.front(settings);
+    page.tls(settings);
+    page.registry(settings);
+    page.auth(settings);
+    page.limits(settings);
+    page.log(settings);
+    page.text
+}
+
+struct Page<'s> {
+    text: String,
+    written: &'s BTreeMap<String, Place>,
+    path: Vec<&'static str>,
+}
+
+impl Page<'_> {
+    fn front(&mut self, settings: &Settings) {
+        let front = &settings.front;
+        self.scalar("external_url", &front.external_url);
+        self.list("aliases", front.aliases.iter().map(|alias| vec![("", scalar(alias))]));
+        self.scalar("state", settings.state.display());
+        match &settings.user {
+            Some(user) => self.scalar("user", user),
+            None => self.line("user", "null"),
+        }
+        let public = front.listeners.iter().filter(|listener| !listener.internal);
+        self.list(
+            "listeners",
+            public.map(|listener| vec![("address", scalar(listener.address)), ("tls", listener.tls.to_string())]),
+        );
+    }
+
+    fn tls(&mut self, settings: &Settings) {
+        let tls = &settings.tls;
+        self.section("tls", |page| {
+            let pair = |files: &crate::tls::Files| {
+                vec![("certificate", scalar(files.certificate.display())), ("key", scalar(files.key.display()))]
+            };
+            page.list("certificates", tls.certificates.iter().map(pair));
+            page.scalar("local", tls.local.directory.display());
+        });
+    }
+
+    fn registry(&mut self, settings: &Settings) {
+        let registry = &settings.registry;
+        let internal = settings.front.listeners.iter().find(|listener| listener.internal);
+        self.section("registry", |page| {
+            page.section("storage", |page| {
+                page.section("filesystem", |page| page.scalar("rootdirectory", registry.root.display()));
+                page.section("delete", |page| page.line("enabled", &registry.delete.to_string()));
+            });
+            page.section("http", |page| match internal {
+                Some(listener) => page.scalar("addr", listener.address),
+                None => page.scalar("addr", "off"),
+            });
+        });
+    }
+
+    fn auth(&mut self, settings: &Settings) {
+        let auth = &settings.auth;
+        self.section("token", |page| {
+            page.scalar("path", &auth.path);
+            page.scalar("service", &auth.service);
+            page.scalar("issuer", &auth.issuer);
+            page.scalar("duration", AsDuration(auth.duration));
+            page.choice("algorithm", &ALGORITHMS, auth.algorithm);
+            page.scalar("key", auth.key.display());
+            page.scalar("certificate", auth.certificate.display());
+        });
+        let may = auth.members_may_create_projects.to_string();
+        self.section("accounts", |page| page.line("members_may_create_projects", &may));
+    }
+
+    fn limits(&mut self, settings: &Settings) {
+        let timeouts = &settings.front.timeouts;
+        self.section("limits", |page| {
+            page.scalar("manifest", AsSize(settings.registry.manifest_limit as u64));
+            page.scalar("failed_logins", format_args!("{}/m", settings.auth.failed_logins));
+        });
+        self.section("timeouts", |page| {
+            page.scalar("handshake", AsDuration(timeouts.handshake));
+            page.scalar("header", AsDuration(timeouts.header));
+            page.scalar("idle", AsDuration(timeouts.idle));
+            page.scalar("stall", AsDuration(timeouts.stall));
+            page.scalar("drain", AsDuration(timeouts.drain));
+        });
+    }
+
+    fn log(&mut self, settings: &Settings) {
+        let log = &settings.telemetry;
+        self.section("log", |page| {
+            page.choice("level", &LEVELS, log.level);
+            page.choice("format", &FORMATS, log.format);
+            page.choice("access", &ACCESS, log.access);
+        });
+    }
+
+    fn remark(&mut self, text: &str) {
+        self.put(format_args!("# {text}"));
+    }
+
+    fn section(&mut self, key: &'static str, write: impl FnOnce(&mut Self)) {
+        self.line(key, "");
+        self.path.push(key);
+        write(self);
+        self.path.pop();
+    }
+
+    fn scalar(&mut self, key: &'static str, value: impl Display) {
+        self.line(key, &scalar(value));
+    }
+
+    fn choice<T: PartialEq>(&mut self, key: &'static str, choices: &[(&str, T)], value: T) {
+        let word = choices.iter().find(|(_, choice)| *choice == value).map_or("null", |(word, _)| word);
+        self.scalar(key, word);
+    }
+
+    /// A list of scalars (one entry without key) or of mappings.
+    fn list(&mut self, key: &'static str, items: impl Iterator<Item = Vec<(&'static str, String)>>) {
+        let mut items = items.peekable();
+        self.line(key, if items.peek().is_none() { "[]" } else { "" });
+        let indent = "  ".repeat(self.path.len());
+        for item in items {
+            for (number, (key, value)) in item.into_iter().enumerate() {
+                let dash = if number == 0 { "- " } else { "  " };
+                let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+                self.put(format_args!("{indent}{dash}{key}{value}"));
+            }
+        }
+    }
+
+    /// `key: value`, with the place where it was written.
+    fn line(&mut self, key: &'static str, value: &str) {
+        let indent = "  ".repeat(self.path.len());
+        self.path.push(key);
+        let place = self.written.get(&self.path.join("."));
+        self.path.pop();
+        let space = if value.is_empty() { "" } else { " " };
+        let remark = place.map_or_else(String::new, |place| match &place.source {
+            Source::File(_) => format!("  # line {}", place.line),
+            Source::Variable(name) => format!("  # {name}"),
+        });
+        self.put(format_args!("{indent}{key}:{space}{value}{remark}"));
+    }
+
+    fn put(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+}
+
+/// A scalar as YAML, quoted where it must be.
+#[expect(clippy::expect_used, reason = "a string can always be written as YAML, and nowhere but into memory")]
+fn scalar(value: impl Display) -> String {
+    let text = serde_yaml::to_string(&value.to_string()).expect("a string is YAML");
+    text.trim_end_matches('\n').to_owned()
+}

@@ -1,0 +1,571 @@
+//! The table of bad configurations, the files in `conf/`, and what holds for every configuration.
+
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::auth::Algorithm;
+use crate::telemetry::Format;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A machine whose name and addresses are known, with nothing under `/etc`.
+fn machine(folder: &Path) -> Machine {
+    Machine {
+        host_name: Some("harbour".to_owned()),
+        addresses: vec![IpAddr::from([192, 0, 2, 7]), "2001:db8::7".parse().unwrap()],
+        ipv6: true,
+        folder: folder.to_owned(),
+        system_file: folder.join("etc/pierhead.yml"),
+        user: "pierhead (uid 998)".to_owned(),
+    }
+}
+
+/// `NAME=VALUE`, one a line.
+fn variables(text: &str) -> Vec<(String, String)> {
+    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    text.lines().filter_map(pair).collect()
+}
+
+/// A folder to which files are written and from which they are loaded.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn put(&self, name: &str, text: impl AsRef<[u8]>) -> &Self {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        File::create(path).unwrap().write_all(text.as_ref()).unwrap();
+        self
+    }
+
+    /// Loads a file of this folder.
+    fn load(&self, name: &str, environment: &str) -> Result<Settings, Problems> {
+        load(Some(Path::new(name)), variables(environment), &machine(self.path()))
+    }
+
+    /// Loads `text`, which must be good.
+    fn good(&self, text: &str, environment: &str) -> Settings {
+        self.put("a.yml", text).load("a.yml", environment).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+    }
+
+    /// The problems of `text`.
+    fn bad(&self, text: &str, environment: &str) -> String {
+        self.put("a.yml", text).load("a.yml", environment).unwrap_err().to_string()
+    }
+}
+
+/// What is meant, whatever it was written in.
+fn meaning(settings: Settings) -> Settings {
+    Settings { source: None, written: BTreeMap::new(), ..settings }
+}
+
+fn strings(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+// The table
+
+#[test]
+fn every_bad_configuration_is_reported_in_full() {
+    let folder = Path::new(ROOT).join("tests/data/bad-configs");
+    let mut wrong = String::new();
+    let files = bad_configurations(&folder);
+    for file in &files {
+        let environment = fs::read_to_string(file.with_extension("environment")).unwrap_or_default();
+        let name = Path::new(file.file_name().unwrap());
+        let found = match load(Some(name), variables(&environment), &machine(&folder)) {
+            Ok(_) => "no problem\n".to_owned(),
+            Err(problems) => format!("{problems}\n").replace(folder.to_str().unwrap(), "{folder}"),
+        };
+        let expected = fs::read_to_string(file.with_extension("expected")).unwrap_or_default();
+        if found != expected {
+            wrong += &format!("== {}\n{found}", name.display());
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+    assert!(files.len() >= 30);
+}
+
+fn bad_configurations(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yml"));
+    files.sort();
+    files
+}
+
+// Files that are no configuration
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let desk = Desk::new();
+    desk.put("latin1.yml", b"state: /srv/\xfc\n").put("large.yml", "#".repeat(yaml::LARGEST + 1));
+    let problem = |name: &str| desk.load(name, "").unwrap_err().to_string();
+    assert_eq!(problem("none.yml"), "none.yml: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(problem("latin1.yml"), "latin1.yml: cannot be read: stream did not contain valid UTF-8");
+    assert_eq!(problem("large.yml"), "large.yml: larger than 1048576 bytes: not a configuration file");
+    assert_eq!(problem("."), ".: cannot be read: Is a directory (os error 21)");
+}
+
+#[test]
+fn a_certificate_that_we_may_not_read_names_who_we_are() {
+    let desk = Desk::new();
+    desk.put("a.crt", "").put("a.key", "");
+    fs::set_permissions(desk.path().join("a.key"), fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(desk.path().join("a.key")).is_ok() {
+        return; // root may read everything
+    }
+    let problems = desk.bad("tls: { certificates: [{ certificate: a.crt, key: a.key }] }", "");
+    assert!(problems.ends_with("cannot be read by pierhead (uid 998); give this user the right to"), "{problems}");
+}
+
+// Defaults
+
+#[test]
+fn nothing_at_all_is_a_registry_on_this_machine() {
+    let desk = Desk::new();
+    let settings = load(None, [], &machine(desk.path())).unwrap();
+    let state = desk.path().join("data");
+    assert_eq!(settings.source, None);
+    assert_eq!(settings.written, BTreeMap::new());
+    assert_eq!(settings.state, state);
+    assert_eq!(settings.user, None);
+    assert_eq!(settings.front.external_url.to_string(), "https://localhost:5050");
+    assert_eq!(
+        strings(&settings.front.aliases),
+        [
+            "https://127.0.0.1:5050",
+            "https://[::1]:5050",
+            "https://harbour:5050",
+            "https://192.0.2.7:5050",
+            "https://[2001:db8::7]:5050"
+        ]
+    );
+    assert_eq!(
+        settings.front.listeners,
+        [
+            front::Listener { address: "[::]:5050".parse().unwrap(), tls: true, internal: false },
+            front::Listener { address: "127.0.0.1:5000".parse().unwrap(), tls: false, internal: true },
+        ]
+    );
+    assert_eq!(settings.front.timeouts, front::Timeouts::default());
+    assert_eq!(settings.tls.certificates, []);
+    assert_eq!(settings.tls.local.directory, state.join("tls"));
+    assert_eq!(settings.tls.local.names, ["localhost", "127.0.0.1", "::1", "harbour", "192.0.2.7", "2001:db8::7"]);
+    assert_eq!(settings.registry.root, state.join("registry"));
+    assert!(settings.registry.delete);
+    assert_eq!(settings.registry.manifest_limit, 4 << 20);
+    assert_eq!(settings.auth.path, "/jwt/auth");
+    assert_eq!(settings.auth.service, "container_registry");
+    assert_eq!(settings.auth.issuer, "pierhead");
+    assert_eq!(settings.auth.duration, Duration::from_secs(300));
+    assert_eq!(settings.auth.algorithm, Algorithm::Es256);
+    assert_eq!(settings.auth.key, state.join("token.key"));
+    assert_eq!(settings.auth.certificate, state.join("token.crt"));
+    assert_eq!(settings.auth.failed_logins.get(), 10);
+    assert!(!settings.auth.members_may_create_projects);
+    assert_eq!(settings.telemetry.level, tracing::Level::INFO);
+    assert_eq!(settings.telemetry.format, Format::Auto);
+    assert!(settings.telemetry.access);
+}
+
+#[test]
+fn production_needs_external_url_only() {
+    let settings = Desk::new().good("external_url: https://registry.example.com", "");
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:443");
+    assert!(settings.front.listeners[0].tls);
+    assert_eq!(settings.front.aliases, []);
+    assert_eq!(settings.tls.local.names[..2], ["registry.example.com", "localhost"]);
+
+    let settings = Desk::new().good("external_url: http://[2001:db8::1]:8080", "");
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:8080");
+    assert!(!settings.front.listeners[0].tls);
+    assert_eq!(settings.tls.local.names[0], "2001:db8::1");
+}
+
+#[test]
+fn a_load_balancer_may_end_tls_before_us() {
+    let text = "external_url: https://registry.example.com\nlisteners: [{address: ':8080', tls: false}]";
+    assert!(!Desk::new().good(text, "").front.listeners[0].tls);
+}
+
+#[test]
+fn without_ipv6_every_address_is_0_0_0_0() {
+    let desk = Desk::new();
+    let machine = Machine { ipv6: false, ..machine(desk.path()) };
+    let settings = load(None, [], &machine).unwrap();
+    assert_eq!(settings.front.listeners[0].address.to_string(), "0.0.0.0:5050");
+    let listeners = variables("PIERHEAD_LISTENERS=[{address: ':5050'}]");
+    let settings = load(None, listeners, &machine).unwrap();
+    assert_eq!(settings.front.listeners[0].address.to_string(), "0.0.0.0:5050");
+}
+
+#[test]
+fn a_machine_without_a_name_has_no_such_alias() {
+    let desk = Desk::new();
+    let machine = Machine { host_name: None, addresses: Vec::new(), ..machine(desk.path()) };
+    let settings = load(None, [], &machine).unwrap();
+    assert_eq!(strings(&settings.front.aliases), ["https://127.0.0.1:5050", "https://[::1]:5050"]);
+}
+
+#[test]
+fn the_systems_file_is_read_when_none_is_named_and_its_state_is_the_systems() {
+    let desk = Desk::new();
+    desk.put("etc/pierhead.yml", "external_url: https://system.example.com").put("b.yml", "");
+    let machine = machine(desk.path());
+    let settings = load(None, [], &machine).unwrap();
+    assert_eq!(settings.source, Some(desk.path().join("etc/pierhead.yml")));
+    assert_eq!(settings.front.external_url.to_string(), "https://system.example.com");
+    assert_eq!(settings.state, Path::new("/var/lib/pierhead"));
+    let settings = load(Some(Path::new("b.yml")), [], &machine).unwrap();
+    assert_eq!(settings.front.external_url.to_string(), "https://localhost:5050");
+    assert_eq!(settings.state, desk.path().join("data"));
+}
+
+#[test]
+fn a_file_elsewhere_keeps_its_state_beside_it() {
+    let desk = Desk::new();
+    desk.put("conf/b.yml", "tls: { local: ../certs/. }");
+    let settings = desk.load("./conf/b.yml", "").unwrap();
+    assert_eq!(settings.state, desk.path().join("conf/data"));
+    assert_eq!(settings.tls.local.directory, desk.path().join("conf/../certs"));
+}
+
+#[test]
+fn nothing_is_made_on_disk() {
+    let desk = Desk::new();
+    desk.good("state: x\ntls: { local: y }\ntoken: { key: k, certificate: c }", "");
+    let names: Vec<_> = fs::read_dir(desk.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["a.yml"]);
+}
+
+#[test]
+fn null_and_empty_sections_mean_the_default() {
+    let desk = Desk::new();
+    let defaults = meaning(desk.good("", ""));
+    let text =
+        "external_url:\naliases: null\nlisteners: ~\ntls:\nregistry: { storage: }\ntoken: { key: null }\ntimeouts: {}";
+    assert_eq!(meaning(desk.good(text, "")), defaults);
+}
+
+#[test]
+fn line_ends_of_other_systems_are_line_ends() {
+    let desk = Desk::new();
+    assert_eq!(
+        meaning(desk.good("state: s\r\ntoken:\r\n  service: x\r\n", "")),
+        meaning(desk.good("state: s\ntoken: {service: x}", ""))
+    );
+    assert!(desk.bad("state: s\r\nx: 1\r\n", "").starts_with("a.yml:2: x: "));
+}
+
+#[test]
+fn quotes_change_nothing() {
+    let desk = Desk::new();
+    let text = "registry: { http: { addr: off } }\ntoken: { service: 5 }\nlog: { access: off }\ntimeouts: { idle: 5s }";
+    let quoted =
+        "registry: {http: {addr: 'off'}}\ntoken: {service: \"5\"}\nlog: {access: 'off'}\ntimeouts: {idle: '5s'}";
+    assert_eq!(meaning(desk.good(text, "")), meaning(desk.good(quoted, "")));
+}
+
+// The environment
+
+#[test]
+fn a_variable_beats_the_file() {
+    let desk = Desk::new();
+    let text = "external_url: https://file.example.com\ntimeouts: { idle: 10s, stall: banana }\naliases: [x]";
+    let settings = desk.good(
+        text,
+        "PIERHEAD_EXTERNAL_URL=https://variable.example.com\n\
+         PIERHEAD_TIMEOUTS_STALL=20s\n\
+         PIERHEAD_ALIASES=[https://a.example.com, 'https://b.example.com']\n\
+         PIERHEAD_REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/srv/registry\n\
+         PIERHEAD_REGISTRY_HTTP_ADDR=off\n\
+         PIERHEAD_ACCOUNTS_MEMBERS_MAY_CREATE_PROJECTS=true\n\
+         PIERHEAD_LIMITS_FAILED_LOGINS=20/m\n",
+    );
+    assert_eq!(settings.front.external_url.to_string(), "https://variable.example.com");
+    assert_eq!(strings(&settings.front.aliases), ["https://a.example.com", "https://b.example.com"]);
+    assert_eq!(settings.front.timeouts.idle, Duration::from_secs(10));
+    assert_eq!(settings.front.timeouts.stall, Duration::from_secs(20));
+    assert_eq!(settings.registry.root, Path::new("/srv/registry"));
+    assert!(settings.front.listeners.iter().all(|listener| !listener.internal));
+    assert!(settings.auth.members_may_create_projects);
+    assert_eq!(settings.auth.failed_logins.get(), 20);
+}
+
+#[test]
+fn an_empty_variable_is_none_and_null_takes_the_files_value_away() {
+    let desk = Desk::new();
+    let text = "timeouts: { idle: 10s }";
+    assert_eq!(
+        desk.good(text, "PIERHEAD_TIMEOUTS_IDLE=\nPIERHEAD_USER_FILE=").front.timeouts.idle,
+        Duration::from_secs(10)
+    );
+    assert_eq!(desk.good(text, "PIERHEAD_TIMEOUTS_IDLE=null").front.timeouts.idle, Duration::from_secs(75));
+}
+
+#[test]
+fn a_variable_may_name_a_file_that_holds_the_value() {
+    let desk = Desk::new();
+    let settings = desk.put("issuer", "harbour\n").good("", "PIERHEAD_TOKEN_ISSUER_FILE=issuer");
+    assert_eq!(settings.auth.issuer, "harbour");
+    assert_eq!(settings.written["token.issuer"].source, Source::Variable("PIERHEAD_TOKEN_ISSUER_FILE".into()));
+}
+
+#[test]
+fn what_a_named_file_holds_is_never_shown() {
+    let desk = Desk::new();
+    desk.put("token.key", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n");
+    for name in ["TOKEN_KEY", "TOKEN_SERVICE", "TOKEN_DURATION", "ALIASES", "LOG_LEVEL", "EXTERNAL_URL", "LISTENERS"] {
+        let problems = desk.bad("", &format!("PIERHEAD_{name}_FILE=token.key"));
+        assert!(!problems.contains("hunter2") && !problems.contains("BEGIN"), "{problems}");
+    }
+}
+
+#[test]
+fn relative_paths_start_where_they_were_written() {
+    let desk = Desk::new();
+    desk.put("conf/b.yml", "state: s\ntls: { local: l }");
+    let settings = desk.load("conf/b.yml", "PIERHEAD_TLS_LOCAL=certs").unwrap();
+    assert_eq!(settings.state, desk.path().join("conf/s"));
+    assert_eq!(settings.tls.local.directory, desk.path().join("certs"));
+}
+
+#[test]
+fn variables_of_other_programs_and_of_other_rooms_are_left_alone() {
+    let environment = "HOME=/root\nPIERHEAD_CONFIG=a.yml\nPIERHEAD_ADMIN_PASSWORD=hunter2\n\
+         PIERHEAD_ADMIN_PASSWORD_FILE=/run/secrets/admin\nPIERHEADS=2\n\
+         PIERHEAD_SERVICE_HOST=10.0.0.1\nPIERHEAD_SERVICE_PORT=5050\nPIERHEAD_SERVICE_PORT_HTTPS=5050\n\
+         PIERHEAD_PORT=tcp://10.0.0.1:5050\nPIERHEAD_PORT_5050_TCP=tcp://10.0.0.1:5050\n\
+         PIERHEAD_PORT_5050_TCP_PROTO=tcp\nPIERHEAD_PORT_5050_TCP_PORT=5050\nPIERHEAD_PORT_5050_TCP_ADDR=10.0.0.1\n\
+         PIERHEAD_REGISTRY_PORT_443_TCP_ADDR=10.0.0.1\nPIERHEAD_TLS_SERVICE_HOST=10.0.0.1";
+    let settings = Desk::new().good("", environment);
+    assert_eq!(settings.written, BTreeMap::new());
+    assert!(!show(&settings).contains("hunter2"));
+    assert!(Desk::new().bad("", "PIERHEAD_PORT=5050").contains("PIERHEAD_PORT: unknown variable"));
+}
+
+/// The paths of all scalars and lists, read off the page that shows all of them.
+fn keys() -> Vec<String> {
+    let page = show(&load(None, [], &machine(Path::new("/"))).unwrap());
+    let mut open: Vec<&str> = Vec::new();
+    let mut keys = Vec::new();
+    for line in page.lines().filter(|line| !line.starts_with('#') && !line.trim_start().starts_with("- ")) {
+        let (key, value) = line.trim_start().split_once(':').unwrap();
+        open.truncate((line.len() - line.trim_start().len()) / 2);
+        open.push(key);
+        let is_list = key == "listeners" || key == "aliases" || key == "certificates";
+        if is_list || !value.trim().is_empty() {
+            keys.push(open.join("."));
+        }
+    }
+    keys.retain(|key| !key.ends_with(".tls")); // of a listener
+    keys
+}
+
+#[test]
+fn every_key_has_a_variable_of_its_own() {
+    let keys = keys();
+    assert!(keys.len() >= 28 && keys.contains(&"registry.http.addr".to_owned()), "{keys:?}");
+    let names: std::collections::BTreeSet<String> = keys.iter().map(|key| environment::variable(key)).collect();
+    assert_eq!(names.len(), keys.len());
+    for name in names {
+        assert!(!name.ends_with("_FILE"), "{name} is the variable of another key's file");
+        assert!(!environment::is_of_kubernetes(&name, "5050"), "{name} would be taken for one of Kubernetes");
+        let problems = Desk::new().bad("", &format!("{name}=\u{fffd}"));
+        assert!(problems.starts_with(&format!("environment: {name}: ")), "{problems}");
+    }
+}
+
+// What is shown
+
+#[test]
+fn the_page_says_where_each_value_was_written() {
+    let desk = Desk::new();
+    let text = "external_url: https://registry.example.com\n\ntimeouts:\n  idle: 90s\n";
+    let page = show(&desk.good(text, "PIERHEAD_LOG_LEVEL=debug"));
+    assert!(page.starts_with(&format!("# from {}/a.yml\n# and from the environment", desk.path().display())), "{page}");
+    assert!(page.contains("\nexternal_url: https://registry.example.com  # line 1\n"), "{page}");
+    assert!(page.contains("\n  idle: 90s  # line 4\n"), "{page}");
+    assert!(page.contains("\n  stall: 1m\n"), "{page}");
+    assert!(page.contains("\n  level: debug  # PIERHEAD_LOG_LEVEL\n"), "{page}");
+}
+
+#[test]
+fn the_page_is_a_configuration_that_means_the_same() {
+    let desk = Desk::new();
+    desk.put("a.crt", "").put("it's a # key.pem", "");
+    let text = "external_url: http://registry.example.com:8080\naliases: [https://a.example.com]\nuser: root\n\
+         listeners: [{address: '127.0.0.1:8080', tls: false}, {address: ':8443'}, {address: '[::1]:444', tls: true}]\n\
+         tls: {certificates: [{certificate: a.crt, key: \"it's a # key.pem\"}], local: '- odd: name'}\n\
+         registry: {storage: {delete: {enabled: false}}, http: {addr: off}}\n\
+         token: {service: 'null', issuer: '~', algorithm: RS256}\nlog: {access: off, format: json, level: trace}\n";
+    let settings = desk.good(text, "");
+    let page = show(&settings);
+    assert_eq!(meaning(desk.good(&page, "")), meaning(settings));
+}
+
+/// Good values of many keys, some of them written.
+fn good_files() -> impl Strategy<Value = String> {
+    let seconds = (1..=3600u64).prop_map(|seconds| format!("{seconds}s"));
+    let line = |key: &'static str, value: BoxedStrategy<String>| {
+        proptest::option::of(value).prop_map(move |value| value.map(|value| (key, value)))
+    };
+    let text = "[a-zA-Z0-9~#:&*!|>%@,{}\\[\\]._-]{1,12}".prop_map(|text| format!("'{text}'"));
+    let path =
+        "[a-zA-Z0-9 #:&*!'|>%@,{}\\[\\]._\u{e9}-]{1,12}".prop_map(|text| format!("'./{}'", text.replace('\'', "''")));
+    let origin = "https?://[a-z]{1,8}(\\.example)?(:[6-9][0-9]{3})?".prop_map(|text| format!("'{text}'"));
+    let entries = vec![
+        line("external_url", origin.boxed()),
+        line("state", path.clone().boxed()),
+        line("tls: {local: ", path.clone().boxed()),
+        line("token: {service: ", text.clone().boxed()),
+        line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
+        line("limits: {manifest: ", (65_536..=67_108_864u64).prop_map(|size| size.to_string()).boxed()),
+        line("timeouts: {stall: ", seconds.boxed()),
+        line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
+        line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),
+    ];
+    entries.prop_map(|entries| {
+        let write = |(key, value): (&str, String)| match key.matches('{').count() {
+            0 => format!("{key}: {value}\n"),
+            open => format!("{key}{value}{}\n", "}".repeat(open)),
+        };
+        entries.into_iter().flatten().map(write).collect()
+    })
+}
+
+/// Configurations as a tired operator writes them: known words in the wrong places.
+fn tired_files() -> impl Strategy<Value = String> {
+    let words = "external_url aliases state user listeners address tls certificates certificate key local registry \
+         storage filesystem rootdirectory http addr token path duration limits manifest log level https://a.example 5m \
+         4MiB 10/m true off null :5050 ' \" *a &a !b [] {} << /v2 \u{e9}";
+    let word = || prop::sample::select(words.split(' ').collect::<Vec<_>>());
+    let line = (0..4usize, any::<bool>(), word(), word(), 0..4u8);
+    prop::collection::vec(line, 0..30).prop_map(|lines| {
+        let line = |(depth, dash, key, value, form): (usize, bool, &str, &str, u8)| {
+            let value = match form {
+                0 => String::new(),
+                1 => format!("[{value}]"),
+                2 => format!("{{{value}: {key}}}"),
+                _ => value.to_owned(),
+            };
+            format!("{}{}{key}: {value}\n", "  ".repeat(depth), if dash { "- " } else { "" })
+        };
+        lines.into_iter().map(line).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_page_loads_as_what_it_shows(text in good_files()) {
+        let desk = Desk::new();
+        let settings = desk.good(&text, "");
+        let page = show(&settings);
+        prop_assert_eq!(meaning(desk.good(&page, "")), meaning(settings), "{}", page);
+    }
+
+    #[test]
+    fn no_configuration_makes_us_panic(text in tired_files(), variable in "[A-Z_]{0,20}", value in ".{0,30}") {
+        let desk = Desk::new();
+        desk.put("a.yml", &text);
+        let environment = [(format!("PIERHEAD_{variable}"), value)];
+        if let Err(problems) = load(Some(Path::new("a.yml")), environment, &machine(desk.path())) {
+            prop_assert!(problems.iter().count() > 0);
+            prop_assert!(problems.iter().all(|problem| !problem.to_string().contains('\n')), "{}", problems);
+        }
+    }
+}
+
+// The files in conf/
+
+/// Puts a file of `conf/` where the system's file would be, with the certificates that it names.
+fn installed(desk: &Desk, name: &str, change: impl FnOnce(String) -> String) -> Settings {
+    let text = change(fs::read_to_string(Path::new(ROOT).join("conf").join(name)).unwrap());
+    for word in text.split_whitespace().filter(|word| word.ends_with(".crt") || word.ends_with(".key")) {
+        if !word.contains('/') {
+            desk.put(&format!("etc/{word}"), "");
+        }
+    }
+    desk.put("etc/pierhead.yml", text);
+    load(None, [], &machine(desk.path())).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Takes the `#` away before the keys: `#key: value` is a key, `# Words` are words.
+fn uncommented(text: String) -> String {
+    let line = |line: &str| {
+        let words = line.trim_start();
+        let is_key = words
+            .strip_prefix('#')
+            .is_some_and(|rest| !rest.is_empty() && (!rest.starts_with(' ') || rest.starts_with("  ")));
+        let is_prose = words.starts_with("#   pierhead check");
+        if is_key && !is_prose { line.replacen('#', "", 1) } else { line.to_owned() }
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_annotated_file_changes_nothing() {
+    let desk = Desk::new();
+    let empty = installed(&desk, "pierhead.yml", |_| String::new());
+    let settings = installed(&desk, "pierhead.yml", |text| text);
+    assert_eq!(settings.written, BTreeMap::new());
+    assert_eq!(meaning(settings), meaning(empty));
+}
+
+#[test]
+fn the_annotated_file_names_every_key_and_tells_its_default() {
+    let desk = Desk::new();
+    let defaults = installed(&desk, "pierhead.yml", |_| String::new());
+    // A user that every machine has.
+    let settings = installed(&desk, "pierhead.yml", |text| uncommented(text).replace("user: pierhead", "user: root"));
+    let written: Vec<&String> = settings.written.keys().collect();
+    for key in keys() {
+        assert!(written.contains(&&key), "conf/pierhead.yml does not name {key}: {written:?}");
+    }
+    // These have no default that could be written, so an example stands there.
+    assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com:5050");
+    assert_eq!(settings.front.aliases.len(), 1);
+    assert_eq!(settings.user.as_deref(), Some("root"));
+    assert_eq!(settings.tls.certificates.len(), 1);
+    // The rest is the default.
+    assert_eq!(settings.state, defaults.state);
+    assert_eq!(settings.front.listeners, defaults.front.listeners);
+    assert_eq!(settings.front.timeouts, defaults.front.timeouts);
+    assert_eq!(settings.tls.local.directory, defaults.tls.local.directory);
+    assert_eq!(settings.registry, defaults.registry);
+    assert_eq!(settings.auth, defaults.auth);
+    assert_eq!(settings.telemetry, defaults.telemetry);
+}
+
+#[test]
+fn a_domain_of_its_own_listens_on_443() {
+    let desk = Desk::new();
+    let settings = installed(&desk, "own-domain-443.yml", |text| text);
+    assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com");
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:443");
+    assert_eq!(settings.tls.certificates[0].key, desk.path().join("etc/registry.example.com.key"));
+    assert_eq!(settings.state, Path::new("/var/lib/pierhead"));
+}
+
+#[test]
+fn a_shared_domain_listens_on_5050() {
+    let settings = installed(&Desk::new(), "shared-domain-5050.yml", |text| text);
+    assert_eq!(settings.front.external_url.to_string(), "https://gitlab.example.com:5050");
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5050");
+    assert!(settings.front.listeners[0].tls && settings.front.listeners[1].internal);
+}

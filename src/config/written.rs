@@ -1,0 +1,273 @@
+//! What did the operator write?
+//!
+//! The schema: every key, its type and its bounds, in the order of `conf/pierhead.yml`. Nothing here knows a default, and
+//! nothing is compared with anything else: that is `meant.rs`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::problem::Place;
+use super::reader::{Item, Section, Setting};
+use super::scalar;
+use crate::auth::Algorithm;
+use crate::exchange::Origin;
+use crate::telemetry::Format;
+
+/// The configuration as written.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) external_url: Setting<Origin>,
+    pub(super) aliases: Setting<Vec<Setting<Origin>>>,
+    pub(super) state: Setting<PathBuf>,
+    pub(super) user: Setting<String>,
+    pub(super) listeners: Setting<Vec<Listener>>,
+    pub(super) tls: Tls,
+    pub(super) registry: Registry,
+    pub(super) token: Token,
+    pub(super) members_may_create_projects: Setting<bool>,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+    pub(super) log: Log,
+}
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) place: Place,
+    pub(super) address: Setting<SocketAddr>,
+    pub(super) tls: Setting<bool>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tls {
+    pub(super) certificates: Setting<Vec<Certificate>>,
+    pub(super) local: Setting<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) place: Place,
+    pub(super) certificate: Setting<PathBuf>,
+    pub(super) key: Setting<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub(super) root: Setting<PathBuf>,
+    pub(super) delete: Setting<bool>,
+    pub(super) internal: Setting<Internal>,
+}
+
+/// The internal port.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Internal {
+    Off,
+    At(SocketAddr),
+}
+
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) path: Setting<String>,
+    pub(super) service: Setting<String>,
+    pub(super) issuer: Setting<String>,
+    pub(super) duration: Setting<Duration>,
+    pub(super) algorithm: Setting<Algorithm>,
+    pub(super) key: Setting<PathBuf>,
+    pub(super) certificate: Setting<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) manifest: Setting<u64>,
+    pub(super) failed_logins: Setting<NonZeroU32>,
+}
+
+#[derive(Debug)]
+pub(super) struct Timeouts {
+    pub(super) handshake: Setting<Duration>,
+    pub(super) header: Setting<Duration>,
+    pub(super) idle: Setting<Duration>,
+    pub(super) stall: Setting<Duration>,
+    pub(super) drain: Setting<Duration>,
+}
+
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) level: Setting<Level>,
+    pub(super) format: Setting<Format>,
+    pub(super) access: Setting<bool>,
+}
+
+/// Shorter, and docker logs in again during a push; longer, and a right that was taken away lasts.
+const TOKEN_DURATION: RangeInclusive<Duration> = seconds(60, 86_400);
+/// Shorter, and a slow link is cut off; longer, and the limit protects nothing.
+const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
+/// A drain may be as short as nothing.
+const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
+/// A manifest is held in memory as a whole, several at a time.
+const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+
+/// The words of `token.algorithm`.
+pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
+/// The words of `log.level`.
+pub(super) const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::ERROR),
+    ("warn", Level::WARN),
+    ("info", Level::INFO),
+    ("debug", Level::DEBUG),
+    ("trace", Level::TRACE),
+];
+/// The words of `log.format`.
+pub(super) const FORMATS: [(&str, Format); 3] =
+    [("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)];
+/// The words of `log.access`.
+pub(super) const ACCESS: [(&str, bool); 2] = [("stdout", true), ("off", false)];
+
+const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
+    Duration::from_secs(least)..=Duration::from_secs(most)
+}
+
+impl Written {
+    /// Reads the document; `any` is what an address without a host means on this machine.
+    pub(super) fn read(root: &mut Section<'_>, any: IpAddr) -> Self {
+        root.later(&["trusted_proxies", "upstreams", "routes", "metrics"]);
+        Self {
+            external_url: root.origin("external_url"),
+            aliases: root.list("aliases", |item| item.scalar(scalar::origin)),
+            state: root.path("state"),
+            user: root.word("user"),
+            listeners: root.list("listeners", |item| Listener::read(item, any)),
+            tls: root.section("tls", Tls::read),
+            registry: root.section("registry", |section| Registry::read(section, any)),
+            token: root.section("token", Token::read),
+            members_may_create_projects: root
+                .section("accounts", |section| section.flag("members_may_create_projects")),
+            limits: root.section("limits", Limits::read),
+            timeouts: root.section("timeouts", Timeouts::read),
+            log: root.section("log", Log::read),
+        }
+    }
+}
+
+impl Listener {
+    fn read(item: Item<'_>, any: IpAddr) -> Self {
+        let place = item.place();
+        item.section(|section| {
+            section.later(&["proxy_protocol", "allow", "deny", "redirect"]);
+            Self { place, address: section.address("address", any), tls: section.flag("tls") }
+        })
+    }
+}
+
+impl Tls {
+    fn read(section: &mut Section<'_>) -> Self {
+        section.later(&["policy", "client_auth", "acme", "hsts"]);
+        Self { certificates: section.list("certificates", Certificate::read), local: section.path("local") }
+    }
+}
+
+impl Certificate {
+    fn read(item: Item<'_>) -> Self {
+        let place = item.place();
+        item.section(|section| Self { place, certificate: section.path("certificate"), key: section.path("key") })
+    }
+}
+
+impl Registry {
+    /// Distribution's `config.yml`, key for key, as far as it is served.
+    fn read(section: &mut Section<'_>, any: IpAddr) -> Self {
+        section.later(&["version", "log", "loglevel", "auth", "middleware", "reporting", "notifications", "redis"]);
+        section.later(&["health", "proxy", "compatibility", "validation", "policy", "catalog"]);
+        let (root, delete) = section.section("storage", |storage| {
+            storage.later(&[
+                "s3",
+                "gcs",
+                "azure",
+                "swift",
+                "oss",
+                "inmemory",
+                "cache",
+                "maintenance",
+                "redirect",
+                "tag",
+            ]);
+            let root = storage.section("filesystem", |filesystem| {
+                filesystem.later(&["maxthreads"]);
+                filesystem.path("rootdirectory")
+            });
+            (root, storage.section("delete", |delete| delete.flag("enabled")))
+        });
+        let internal = section.section("http", |http| {
+            http.later(&[
+                "net",
+                "host",
+                "prefix",
+                "secret",
+                "relativeurls",
+                "draintimeout",
+                "tls",
+                "debug",
+                "headers",
+                "http2",
+            ]);
+            http.scalar("addr", |text| match text {
+                "off" => Ok(Internal::Off),
+                _ => {
+                    scalar::address(text, any).map(Internal::At).map_err(|message| format!("{message}; off means none"))
+                }
+            })
+        });
+        Self { root, delete, internal }
+    }
+}
+
+impl Token {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            path: section.scalar("path", scalar::own_path),
+            service: section.word("service"),
+            issuer: section.word("issuer"),
+            duration: section.duration("duration", TOKEN_DURATION),
+            algorithm: section.choice("algorithm", &ALGORITHMS),
+            key: section.path("key"),
+            certificate: section.path("certificate"),
+        }
+    }
+}
+
+impl Limits {
+    fn read(section: &mut Section<'_>) -> Self {
+        section.later(&["connections", "connections_per_client", "streams", "anonymous"]);
+        Self {
+            manifest: section.size("manifest", MANIFEST),
+            failed_logins: section.scalar("failed_logins", scalar::per_minute),
+        }
+    }
+}
+
+impl Timeouts {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            handshake: section.duration("handshake", TIMEOUT),
+            header: section.duration("header", TIMEOUT),
+            idle: section.duration("idle", TIMEOUT),
+            stall: section.duration("stall", TIMEOUT),
+            drain: section.duration("drain", DRAIN),
+        }
+    }
+}
+
+impl Log {
+    fn read(section: &mut Section<'_>) -> Self {
+        section.later(&["audit"]);
+        Self {
+            level: section.choice("level", &LEVELS),
+            format: section.choice("format", &FORMATS),
+            access: section.choice("access", &ACCESS),
+        }
+    }
+}
