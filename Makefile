@@ -8,7 +8,6 @@ SHELL := /bin/sh
 PROFILE := --release
 BINARY  := target/release/pierhead
 DENY    := 0.20
-SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help run build test check bench soak tools clients deny
 
@@ -32,7 +31,8 @@ check: tools deny ## formatting, lints, licences and sources of what we link, li
 	else echo 'advisories: their database cannot be reached from here, not checked'; fi
 	RUSTDOCFLAGS='-D warnings' cargo doc $(PROFILE) --locked --no-deps --document-private-items
 
-bench: build clients ## nginx + docker-registry beside us: ratios of manifests, pulls and pushes
+bench: build ## nginx + docker-registry beside us: ratios of manifests, pulls and pushes
+	@tests/install-clients bench
 	benches/side-by-side $(BINARY)
 
 soak: tools clients ## the long forms: every crash point, hours where the tests take seconds
@@ -40,12 +40,10 @@ soak: tools clients ## the long forms: every crash point, hours where the tests 
 
 # What the build itself needs: cmake (zlib-ng, through Pingora), make and a C compiler (aws-lc, SQLite, jemalloc).
 tools:
-	@command -v cmake >/dev/null && command -v cc >/dev/null || { \
-	  echo 'installing what the build needs: cmake and a C compiler'; \
-	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends cmake build-essential; }
+	@tests/install-clients build
 
 clients:
-	@tests/install-clients
+	@tests/install-clients test
 
 deny:
 	@cargo deny --version 2>/dev/null | grep -q 'cargo-deny $(DENY)' || cargo install cargo-deny --version '~$(DENY)' --locked
