@@ -1,6 +1,24 @@
 //! What does the operator see of a running server?
 //!
-//! Logs: text on a terminal, JSON otherwise, and one access line per request. Never a secret.
+//! Logs on stderr and one access line per request on stdout: text where a person looks at a terminal, JSON elsewhere.
+//!
+//! **Invariants:** a stream that nobody drains never holds up a request (`lines`). What had to be thrown away is
+//! counted and said. Nothing secret is written: a token or password in a query is redacted ([`redact`]).
+//!
+//! Absent on purpose: log files and their rotation (the service manager's job), metrics.
+
+use std::io::IsTerminal;
+
+use http::HeaderValue;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+mod access;
+mod lines;
+
+pub use access::{Access, AccessLog, redact};
+use lines::Lines;
 
 /// Logging, as meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,10 +34,135 @@ pub struct Config {
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Text when stderr is a terminal, JSON otherwise.
+    /// Text when the stream is a terminal, JSON otherwise.
     Auto,
     /// For people.
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl Format {
+    fn resolve(self, stream: &impl IsTerminal) -> Style {
+        match self {
+            Self::Text => Style::Text,
+            Self::Json => Style::Json,
+            Self::Auto if stream.is_terminal() => Style::Text,
+            Self::Auto => Style::Json,
+        }
+    }
+}
+
+/// [`Format`], once we know where the lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Text,
+    Json,
+}
+
+/// The log streams of this process. [`close`](Telemetry::close) it last, or the newest lines may be lost.
+pub struct Telemetry {
+    logs: Lines,
+    access: AccessLog,
+}
+
+/// Somebody else in this process set up logging already.
+#[derive(Debug, thiserror::Error)]
+#[error("logging is set up already")]
+pub struct AlreadySet;
+
+/// Sets up logging for the whole process. Libraries that log through `log` are heard too.
+pub fn init(config: &Config) -> Result<Telemetry, AlreadySet> {
+    let style = config.format.resolve(&std::io::stderr());
+    let logs = Lines::new(std::io::stderr(), style);
+    let writer = logs.clone();
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+    let registry = tracing_subscriber::registry().with(targets(config.level));
+    match style {
+        Style::Text => registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        Style::Json => registry.with(layer.json().flatten_event(true).with_ansi(false)).try_init(),
+    }
+    .map_err(|_| AlreadySet)?;
+    let access =
+        if config.access { AccessLog::new(std::io::stdout(), resolved_format(config)) } else { AccessLog::off() };
+    Ok(Telemetry { logs, access })
+}
+
+fn resolved_format(config: &Config) -> Format {
+    match config.format.resolve(&std::io::stdout()) {
+        Style::Text => Format::Text,
+        Style::Json => Format::Json,
+    }
+}
+
+/// Pingora calls every client that goes away an error, and the HTTP/2 and SQL libraries narrate what they do: they are
+/// heard when the operator asks for `trace`, and before that only where they complain about something of ours.
+fn targets(level: tracing::Level) -> Targets {
+    let narrators = if level == tracing::Level::TRACE { LevelFilter::TRACE } else { LevelFilter::OFF };
+    let libraries = narrators.max(LevelFilter::WARN);
+    Targets::new()
+        .with_default(level)
+        .with_target("pingora", narrators)
+        .with_target("pingora_core::services::listening", narrators.max(LevelFilter::ERROR))
+        .with_target("h2", libraries)
+        .with_target("rustls", libraries)
+        .with_target("sqlx", libraries)
+}
+
+impl Telemetry {
+    /// Where access lines go. Cheap to clone.
+    pub fn access(&self) -> AccessLog {
+        self.access.clone()
+    }
+
+    /// Writes what is still queued, for at most a few seconds, and says on stderr what could not be written.
+    pub fn close(self) {
+        if let Some(left) = self.access.close() {
+            tracing::warn!(bytes = left, "access lines were lost: nobody reads standard output");
+        }
+        // When standard error itself is stuck there is nobody left to tell.
+        let _ = self.logs.close();
+    }
+}
+
+/// The longest request id that we take over from a client.
+const REQUEST_ID_LIMIT: usize = 64;
+
+/// Names a request: what the client offers in `X-Request-Id` if that is short and harmless, else a new one.
+pub fn request_id(offered: Option<&HeaderValue>) -> String {
+    let harmless = |text: &&str| {
+        (1..=REQUEST_ID_LIMIT).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    match offered.and_then(|value| value.to_str().ok()).filter(harmless) {
+        Some(text) => text.to_owned(),
+        None => uuid::Uuid::new_v4().simple().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_harmless_request_id_is_kept_and_any_other_replaced() {
+        let kept = |text: &str| request_id(Some(&HeaderValue::from_str(text).unwrap())) == text;
+        assert!(kept("a") && kept("ci-1234_x.y") && kept(&"x".repeat(REQUEST_ID_LIMIT)));
+        for bad in ["", "a b", "a\"b", "x=1", "ünïcode", &"x".repeat(REQUEST_ID_LIMIT + 1)] {
+            let id = request_id(HeaderValue::from_bytes(bad.as_bytes()).ok().as_ref());
+            assert!(id.len() == 32 && id != *bad, "{bad}: {id}");
+        }
+        assert_ne!(request_id(None), request_id(None));
+    }
+
+    #[test]
+    fn clients_that_go_away_are_not_errors_at_any_level_but_trace() {
+        let heard = |level, target: &str| targets(level).would_enable(target, &tracing::Level::ERROR);
+        for level in [tracing::Level::ERROR, tracing::Level::INFO, tracing::Level::DEBUG] {
+            assert!(!heard(level, "pingora_proxy") && !heard(level, "pingora_core::apps"));
+            assert!(heard(level, "pingora_core::services::listening"), "out of descriptors is heard");
+        }
+        assert!(heard(tracing::Level::TRACE, "pingora_proxy"));
+        assert!(heard(tracing::Level::INFO, "pierhead::front"));
+    }
 }

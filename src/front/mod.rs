@@ -1,5 +1,43 @@
 //! How do bytes on a socket become requests, and answers bytes again?
+//!
+//! In the order of a connection's life:
+//! - [`running`]: opens the door on bound sockets, drains it at the end;
+//! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
+//! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`refusal`]: what is said to
+//!   requests that go no further;
+//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
+//!
+//! **Invariants**
+//! - Bodies stream both ways; nothing here holds more than a few pieces of one.
+//! - A client can make us wait only for the times in [`Timeouts`], and hold only the memory that the constants name.
+//! - Every answer is the service's, or OCI JSON from [`refusal`], and carries `X-Request-Id`.
+//!
+//! Absent on purpose: which path goes where and who may ask ([`origin`](crate::origin)), certificates
+//! ([`tls`](crate::tls)), upstreams.
+
+use std::future::Future;
+
+use crate::exchange::Exchange;
 
 mod config;
+mod host;
+mod io;
+mod listener;
+mod proxy;
+mod refusal;
+mod running;
+mod session;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, Listener, Timeouts};
+pub use running::{Drained, Error, Running, open};
+
+/// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request. It must not fail: what goes wrong is told to the client through the exchange.
+    fn answer<E: Exchange>(&self, exchange: &mut E) -> impl Future<Output = ()> + Send;
+}

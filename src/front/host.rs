@@ -1,0 +1,203 @@
+//! By which of our names did the client call us?
+//!
+//! Every absolute URL that we send (realm, `Location`, `Link`) starts with the answer, so a client can only choose
+//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::HOST;
+use http::{Version, request};
+
+use super::refusal::Refusal;
+use crate::exchange::Origin;
+
+/// The names we answer to.
+#[derive(Debug, Clone)]
+pub(super) struct Origins {
+    /// `external_url` first, then the aliases; never empty.
+    known: Vec<Origin>,
+}
+
+/// What a request's connection says about where it arrived.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// Whether TLS is spoken on this connection.
+    pub(super) tls: bool,
+    /// Whether it came in by the internal port.
+    pub(super) internal: bool,
+    /// Our end of the connection.
+    pub(super) local: Option<SocketAddr>,
+}
+
+/// Probes ask by address or by whatever name their balancer has.
+const PROBES: [&str; 2] = ["/-/healthy", "/-/ready"];
+
+impl Origins {
+    pub(super) fn new(external: Origin, aliases: Vec<Origin>) -> Self {
+        let mut known = vec![external];
+        known.extend(aliases);
+        Self { known }
+    }
+
+    pub(super) fn external(&self) -> &Origin {
+        &self.known[0]
+    }
+
+    /// The origin that the request names, or why it names none of ours.
+    pub(super) fn of(&self, head: &request::Parts, arrival: Arrival) -> Result<Origin, Refusal> {
+        let Some(host) = authority(head)? else { return Ok(self.external().clone()) };
+        let named = Origin::new(arrival.tls, host).map_err(|_| Refusal::HostMalformed)?;
+        if let Some(known) = self.find(host, arrival.tls) {
+            return Ok(known.clone());
+        }
+        if arrival.internal {
+            let ours = is_own_address(&named, arrival.local);
+            return Ok(if ours { named } else { self.external().clone() });
+        }
+        if address(&named).is_some() || PROBES.contains(&head.uri.path()) {
+            return Ok(self.external().clone());
+        }
+        Err(Refusal::Misdirected { host: host.to_owned(), known: self.known.clone() })
+    }
+
+    /// Behind a balancer that ends TLS the scheme of the connection is not the client's, so it only breaks ties.
+    fn find(&self, host: &str, tls: bool) -> Option<&Origin> {
+        let matches = |origin: &&Origin| {
+            origin.authority().eq_ignore_ascii_case(host)
+                || Origin::new(origin.is_secure(), host).is_ok_and(|named| named == **origin)
+        };
+        let mut found = self.known.iter().filter(matches);
+        let first = found.next()?;
+        Some(if first.is_secure() == tls {
+            first
+        } else {
+            found.find(|other| other.is_secure() == tls).unwrap_or(first)
+        })
+    }
+}
+
+/// `:authority`, or `Host`. Only HTTP/1.0 may go without (RFC 9112 3.2). Pingora has seen to it that there is at most
+/// one `Host` and that it agrees with an absolute-form target.
+fn authority(head: &request::Parts) -> Result<Option<&str>, Refusal> {
+    if let Some(authority) = head.uri.authority() {
+        return Ok(Some(authority.as_str()));
+    }
+    match head.headers.get(HOST) {
+        Some(host) => host.to_str().map(Some).map_err(|_| Refusal::HostMalformed),
+        None if head.version == Version::HTTP_11 => Err(Refusal::HostMissing),
+        None => Ok(None),
+    }
+}
+
+/// The address that an origin's host is, if it is one.
+fn address(origin: &Origin) -> Option<IpAddr> {
+    let host = origin.host();
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host).parse().ok()
+}
+
+/// `localhost` or the very address, with the port, that the connection arrived at.
+fn is_own_address(named: &Origin, local: Option<SocketAddr>) -> bool {
+    let Some(local) = local else { return false };
+    let host_is_ours = match address(named) {
+        Some(address) => address.to_canonical() == local.ip().to_canonical(),
+        None => named.host() == "localhost",
+    };
+    host_is_ours && named.port() == local.port()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn origins() -> Origins {
+        let aliases = ["https://old.example.com", "http://10.0.0.7:8080", "http://registry.example.com:5050"];
+        let aliases = aliases.iter().map(|alias| alias.parse().unwrap()).collect();
+        Origins::new("https://registry.example.com:5050".parse().unwrap(), aliases)
+    }
+
+    fn ask(host: Option<&str>, arrival: Arrival) -> Result<String, StatusCode> {
+        let mut request = http::Request::get("/v2/");
+        if let Some(host) = host {
+            request = request.header(HOST, host);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        origins().of(&head, arrival).map(|origin| origin.to_string()).map_err(|refusal| refusal.status())
+    }
+
+    const PUBLIC: Arrival = Arrival { tls: true, internal: false, local: None };
+    const EXTERNAL: &str = "https://registry.example.com:5050";
+
+    #[test]
+    fn a_public_listener_answers_to_the_names_the_operator_wrote_and_to_addresses() {
+        for (host, origin) in [
+            ("registry.example.com:5050", EXTERNAL),
+            ("REGISTRY.Example.com:5050", EXTERNAL),
+            ("old.example.com", "https://old.example.com"),
+            ("old.example.com:443", "https://old.example.com"),
+            ("10.0.0.7:8080", "http://10.0.0.7:8080"),
+            ("192.0.2.1", EXTERNAL),
+            ("192.0.2.1:5050", EXTERNAL),
+            ("[2001:db8::1]:5050", EXTERNAL),
+        ] {
+            assert_eq!(ask(Some(host), PUBLIC).as_deref(), Ok(origin), "{host}");
+        }
+    }
+
+    #[test]
+    fn any_other_name_is_misdirected_and_no_name_is_bad() {
+        for host in ["evil.example", "registry.example.com", "registry.example.com:443", "localhost:5050"] {
+            assert_eq!(ask(Some(host), PUBLIC), Err(StatusCode::MISDIRECTED_REQUEST), "{host}");
+        }
+        for host in ["", "a b", "a:b:c", "registry.example.com:", "http://registry.example.com:5050/", "x/y", "ü"] {
+            assert_eq!(ask(Some(host), PUBLIC), Err(StatusCode::BAD_REQUEST), "{host}");
+        }
+        assert_eq!(ask(None, PUBLIC), Err(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn a_clear_connection_prefers_the_clear_origin_of_two_with_one_authority() {
+        let clear = Arrival { tls: false, ..PUBLIC };
+        assert_eq!(ask(Some("registry.example.com:5050"), clear).as_deref(), Ok("http://registry.example.com:5050"));
+        assert_eq!(ask(Some("old.example.com"), clear).as_deref(), Ok("https://old.example.com"));
+    }
+
+    #[test]
+    fn the_internal_port_answers_any_name_and_knows_its_own() {
+        let local = Some("127.0.0.1:5000".parse().unwrap());
+        let internal = Arrival { tls: false, internal: true, local };
+        for (host, origin) in [
+            ("127.0.0.1:5000", "http://127.0.0.1:5000"),
+            ("localhost:5000", "http://localhost:5000"),
+            ("LocalHost:5000", "http://localhost:5000"),
+            ("localhost", EXTERNAL),
+            ("127.0.0.2:5000", EXTERNAL),
+            ("old.example.com", "https://old.example.com"),
+            ("registry:5000", EXTERNAL),
+        ] {
+            assert_eq!(ask(Some(host), internal).as_deref(), Ok(origin), "{host}");
+        }
+        let mapped = Arrival { local: Some("[::ffff:127.0.0.1]:5000".parse().unwrap()), ..internal };
+        assert_eq!(ask(Some("127.0.0.1:5000"), mapped).as_deref(), Ok("http://127.0.0.1:5000"));
+        assert_eq!(ask(None, internal), Err(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn probes_are_answered_whatever_the_host_and_http_1_0_needs_none() {
+        let (mut head, ()) = http::Request::get("/-/ready").header(HOST, "10-0-0-1.pod").body(()).unwrap().into_parts();
+        assert!(origins().of(&head, PUBLIC).is_ok());
+        head.headers.clear();
+        head.version = Version::HTTP_10;
+        assert!(origins().of(&head, PUBLIC).is_ok());
+    }
+
+    #[test]
+    fn http2_names_us_in_the_uri() {
+        let (head, ()) = http::Request::get("https://old.example.com/v2/").body(()).unwrap().into_parts();
+        assert_eq!(
+            origins().of(&head, PUBLIC).map(|origin| origin.to_string()).ok().as_deref(),
+            Some("https://old.example.com")
+        );
+    }
+}

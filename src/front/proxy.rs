@@ -1,0 +1,194 @@
+//! What happens in which of Pingora's phases? Each delegates; the order is Pingora's.
+//!
+//! `early_request_filter` starts the clock that fits, `request_filter` answers through the embedded [`Service`],
+//! `logging` writes the access line. Nothing goes to an upstream.
+//!
+//! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
+//! never logged as an error.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use http::header::USER_AGENT;
+use http::{HeaderValue, Method, request};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::Service;
+use super::host::{Arrival, Origins};
+use super::io::Connection;
+use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
+use super::session::{Call, Ending, Record, Terms};
+use super::watch::Phase;
+use crate::exchange::{self, Caller, Origin};
+use crate::telemetry::{self, Access, AccessLog};
+
+/// The status that the access line gives a request whose client left before the end, as NGINX does.
+const CLIENT_LEFT: u16 = 499;
+
+/// The answer was begun and cannot be finished: breaking off is all that tells the client.
+const BROKEN_OFF: ErrorType = ErrorType::new("BrokenOff");
+const NO_CONNECTION: ErrorType = ErrorType::new("NoConnection");
+const NO_UPSTREAM: ErrorType = ErrorType::new("NoUpstream");
+
+/// The embedded service behind Pingora's phases.
+pub(super) struct App<S> {
+    pub(super) origins: Origins,
+    pub(super) terms: Terms,
+    pub(super) service: Arc<S>,
+    pub(super) access: AccessLog,
+}
+
+impl<S: Service> App<S> {
+    /// What the request must satisfy before anybody looks at it.
+    fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
+        let head: &request::Parts = session.req_header().as_ref();
+        if head.headers.len() > FIELD_LIMIT {
+            return Err(Refusal::TooManyFields);
+        }
+        if session.req_header().raw_path().len() > TARGET_LIMIT {
+            return Err(Refusal::TargetTooLong);
+        }
+        if !session.req_header().raw_path_is_utf8() {
+            return Err(Refusal::TargetNotText);
+        }
+        if head.method == Method::CONNECT {
+            return Err(Refusal::Connect);
+        }
+        let listener = connection.listener;
+        let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
+        self.origins.of(head, arrival)
+    }
+
+    async fn answer(&self, call: &mut Call<'_>, refused: Option<Refusal>) {
+        match refused {
+            Some(refusal) => {
+                let _ = exchange::send(call, refusal.answer()).await; // the call remembers whether the client left
+            }
+            None => {
+                // A bug in one request must not take its connection's other streams with it, nor stay without a trace.
+                if AssertUnwindSafe(self.service.answer(call)).catch_unwind().await.is_err() {
+                    exchange::Exchange::notes(call).failure = Some("the service panicked".to_owned());
+                }
+            }
+        }
+        if call.ending() == Ending::Unanswered && !call.client_left() {
+            let _ = exchange::send(call, Refusal::Unanswered.answer()).await;
+        }
+        call.discard_unwanted().await;
+    }
+}
+
+#[async_trait]
+impl<S: Service> ProxyHttp for App<S> {
+    type CTX = Record;
+
+    fn new_ctx(&self) -> Record {
+        Record::new()
+    }
+
+    /// None: the default would add compression.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Record) -> Result<()> {
+        let connection = connection(session)?;
+        if session.is_http2() {
+            connection.phase.set(Phase::Streams);
+            session.set_write_timeout(Some(self.terms.stall));
+        } else {
+            connection.phase.set(Phase::Answering);
+            session.set_read_timeout(None); // the stream watches
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
+        let connection = connection(session)?;
+        record.request_id = telemetry::request_id(session.req_header().headers.get("x-request-id"));
+        let (origin, refused) = match self.admit(session, &connection) {
+            Ok(origin) => (origin, None),
+            Err(refusal) => (self.origins.external().clone(), Some(refusal)),
+        };
+        let address = connection.peer.ip().to_canonical();
+        let caller = Caller { address, origin, request_id: record.request_id.clone() };
+        let mut call = Call::new(session, &caller, record, &self.terms);
+        self.answer(&mut call, refused).await;
+        match call.ending() {
+            Ending::Complete => Ok(true),
+            Ending::Unanswered | Ending::Truncated => Err(Error::new(BROKEN_OFF)),
+        }
+    }
+
+    /// Never reached: `request_filter` answers everything.
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Record) -> Result<Box<HttpPeer>> {
+        Err(Error::new(NO_UPSTREAM))
+    }
+
+    /// Whatever could be said was said in `request_filter`; what is left is a connection to break off.
+    async fn fail_to_proxy(&self, _: &mut Session, _: &Error, record: &mut Record) -> FailToProxy {
+        FailToProxy { error_code: status(record), can_reuse_downstream: false }
+    }
+
+    /// [`logging`](Self::logging) tells, with the request id and at a level that fits.
+    fn suppress_error_log(&self, _: &Session, _: &Record, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, record: &mut Record) {
+        if error.is_some() && !record.client_left {
+            record.notes.failure.get_or_insert_with(|| "the answer was broken off".to_owned());
+        }
+        if let Some(failure) = &record.notes.failure {
+            if status(record) >= 500 || (error.is_some() && !record.client_left) {
+                tracing::error!(request_id = record.request_id, failure, "a request failed");
+            } else {
+                tracing::debug!(request_id = record.request_id, failure, "a request was refused");
+            }
+        }
+        write_access_line(&self.access, session, record);
+    }
+}
+
+/// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).
+fn connection(session: &Session) -> Result<Arc<Connection>> {
+    let digest = session.digest().and_then(|digest| digest.proxy_digest.as_ref());
+    let data = digest.and_then(|digest| digest.user_data.as_ref());
+    data.and_then(|data| data.downcast_ref::<Arc<Connection>>()).cloned().ok_or_else(|| Error::new(NO_CONNECTION))
+}
+
+fn status(record: &Record) -> u16 {
+    match record.status {
+        _ if record.client_left => CLIENT_LEFT,
+        Some(status) => status.as_u16(),
+        None => 500,
+    }
+}
+
+fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
+    let Ok(connection) = connection(session) else { return };
+    let head: &request::Parts = session.req_header().as_ref();
+    let target = head.uri.path_and_query().map_or("*", |target| target.as_str());
+    let notes = &record.notes;
+    log.write(&Access {
+        time: record.time,
+        request_id: &record.request_id,
+        client: connection.peer.ip().to_canonical(),
+        subject: notes.subject.as_deref(),
+        method: head.method.as_str(),
+        path: &telemetry::redact(target),
+        protocol: if session.is_http2() { "HTTP/2.0" } else { "HTTP/1.1" },
+        status: status(record),
+        bytes_in: session.body_bytes_read() as u64,
+        bytes_out: session.body_bytes_sent() as u64,
+        duration: record.answered.unwrap_or_else(tokio::time::Instant::now) - record.begun,
+        repository: notes.repository.as_deref(),
+        reference: notes.reference.as_deref(),
+        digest: notes.digest.as_deref(),
+        user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
+        failure: notes.failure.as_deref(),
+    });
+}

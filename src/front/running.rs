@@ -1,0 +1,224 @@
+//! How is the front door opened, and how is it closed without losing anybody?
+//!
+//! Pingora is a library here: its listening services run in our runtime, on sockets that were bound before. Closing
+//! ([`Running::drain`]) stops accepting, lets every request that runs come to its end, tells HTTP/2 clients to go
+//! elsewhere (GOAWAY) and closes connections that are between two requests.
+
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pingora::apps::HttpServerOptions;
+use pingora::listeners::{L4BufferSettings, ListenerConfig, Listeners, TcpSocketOptions};
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::l4::ext::TcpKeepalive;
+use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ListenFds};
+use pingora::services::Service as _;
+use rustls::ServerConfig;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::host::Origins;
+use super::listener::Front;
+use super::proxy::App;
+use super::session::Terms;
+use super::{Config, Listener, Service, Timeouts};
+use crate::telemetry::AccessLog;
+
+/// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
+const SOCKET_BUFFER: usize = 4 << 10;
+/// How much an HTTP/2 client may send before we have taken any. The 64 KiB of the protocol's default cap an upload over
+/// 40 ms at 1.4 MB/s. The second is also what one connection can make us hold.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The largest HTTP/2 frame that we take: fewer, larger pieces.
+const FRAME: u32 = 64 << 10;
+/// How much of an answer one HTTP/2 stream may hold in memory.
+const STREAM_SEND_BUFFER: usize = 256 << 10;
+/// Connections that were accepted but have not reached us are invisible; by then they have.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Why the front door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener speaks TLS and there is no certificate.
+    #[error("{0} speaks TLS, and there is no certificate to show")]
+    NoCertificate(std::net::SocketAddr),
+    /// A socket could not be prepared.
+    #[error("the listening socket of {0} cannot be used: {1}")]
+    Socket(std::net::SocketAddr, #[source] std::io::Error),
+    /// Pingora reads the machine's certificates when it starts, and panics when it cannot.
+    #[error("the certificates that this machine trusts cannot be read; see SSL_CERT_FILE and SSL_CERT_DIR")]
+    TrustStore,
+}
+
+/// Serves these sockets until [`Running::drain`]. Must be called in a tokio runtime, once the process has a default
+/// crypto provider. `tls` must offer `h2` and `http/1.1` by ALPN; it may be absent when no listener speaks TLS.
+pub fn open<S: Service>(
+    config: Config,
+    service: Arc<S>,
+    tls: Option<Arc<ServerConfig>>,
+    access: AccessLog,
+    sockets: Vec<(TcpListener, Listener)>,
+) -> Result<Running, Error> {
+    let Config { external_url, aliases, timeouts, listeners: _ } = config;
+    let (shutdown, ending) = watch::channel(false);
+    let terms = Terms { stall: timeouts.stall, ending: ending.clone() };
+    let app = App { origins: Origins::new(external_url, aliases), terms, service, access: access.clone() };
+    let proxy = proxy(app, timeouts)?;
+    let connections = Arc::new(Connections::default());
+    let mut services = JoinSet::new();
+    for (socket, listener) in sockets {
+        let tls = match (listener.tls, &tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some(tls.clone()),
+            (true, None) => return Err(Error::NoCertificate(listener.address)),
+        };
+        let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address, error))?;
+        let front = Front {
+            proxy: proxy.clone(),
+            listener,
+            tls,
+            timeouts,
+            connections: connections.clone(),
+            access: access.clone(),
+        };
+        services.spawn(serve(front, listeners, sockets, ending.clone()));
+    }
+    Ok(Running { shutdown, services, connections, limit: timeouts.drain })
+}
+
+async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: ListenFds, ending: watch::Receiver<bool>) {
+    let address = front.listener.address;
+    let mut service = pingora::services::listening::Service::with_listeners(address.to_string(), listeners, front);
+    service.start_service(Some(sockets), ending.clone(), 1).await;
+    if !*ending.borrow() {
+        tracing::error!(%address, "no longer listening");
+    }
+}
+
+fn proxy<S: Service>(app: App<S>, timeouts: Timeouts) -> Result<Arc<HttpProxy<App<S>>>, Error> {
+    let conf = Arc::new(ServerConf::default());
+    let build = AssertUnwindSafe(|| http_proxy(&conf, app));
+    let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
+    proxy.h2_options = Some(h2_options());
+    let mut options = HttpServerOptions::default();
+    options.h2c = false; // it waits for the client's first bytes without a limit
+    options.allow_connect_method_proxying = true; // to be refused by us, in our words
+    options.h2_idle_timeout = Some(timeouts.idle);
+    proxy.server_options = Some(options);
+    Ok(Arc::new(proxy))
+}
+
+/// Pingora's bounds on header lists and streams, and our windows.
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(STREAM_SEND_BUFFER);
+    options
+}
+
+/// Hands a bound socket to Pingora the way one process hands it to the next: in a table of descriptors by address.
+fn adopt(socket: TcpListener) -> std::io::Result<(Listeners, ListenFds)> {
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?.to_string();
+    let mut options = TcpSocketOptions::default();
+    options.tcp_keepalive = Some(TcpKeepalive {
+        idle: Duration::from_secs(60),
+        interval: Duration::from_secs(15),
+        count: 4,
+        user_timeout: Duration::ZERO, // the system's: the stream watches unacknowledged bytes itself
+    });
+    let buffer = L4BufferSettings::new(SOCKET_BUFFER, 0);
+    let mut listeners = Listeners::new();
+    listeners.add_listener(ListenerConfig::tcp(address.clone()).tcp_socket_options(options).l4_buffer(buffer));
+    let mut table = Fds::new();
+    table.add(address, socket.into_raw_fd());
+    Ok((listeners, Arc::new(Mutex::new(table))))
+}
+
+/// The open front door. Dropping it closes it at once.
+pub struct Running {
+    shutdown: watch::Sender<bool>,
+    services: JoinSet<()>,
+    connections: Arc<Connections>,
+    limit: Duration,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were still open when the time was over.
+    pub left: usize,
+}
+
+impl Running {
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
+    /// Stops accepting and waits until the last connection has ended, at most for the configured time.
+    pub async fn drain(mut self) -> Drained {
+        let deadline = Instant::now() + self.limit;
+        self.shutdown.send_replace(true);
+        while self.services.join_next().await.is_some() {}
+        loop {
+            tokio::time::sleep(SETTLE).await;
+            if self.connections.count() == 0
+                || tokio::time::timeout_at(deadline, self.connections.none()).await.is_err()
+            {
+                return Drained { left: self.connections.count() };
+            }
+        }
+    }
+}
+
+/// How many connections are open.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    open: AtomicUsize,
+    none: Notify,
+}
+
+impl Connections {
+    pub(super) fn enter(self: &Arc<Self>) -> Counted {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    async fn none(&self) {
+        loop {
+            let notified = self.none.notified(); // registered before the count is looked at: none can be missed
+            if self.count() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// A connection that counts as long as this lives.
+pub(super) struct Counted(Arc<Connections>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
+}

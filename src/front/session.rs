@@ -1,0 +1,262 @@
+//! How is a Pingora session an [`Exchange`]?
+//!
+//! **Invariants**
+//! - The body is read when the service asks for it and not before; `100 Continue` is sent with the first question, so
+//!   that a client whose request is refused by its header alone never sends the body.
+//! - Writes go out in pieces of [`PIECE`] and wait for the connection: a client that stops reading stops the service.
+//! - A `HEAD` request gets no body whatever the service writes (RFC 9110 9.3.2). Pingora sees to that only on HTTP/1.1.
+//! - An answer that was begun and not brought to its end is reported as [`Ending::Truncated`], and the connection (or
+//!   stream) is then broken off, never ended cleanly.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
+use jiff::Timestamp;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::Session;
+use pingora::server::ShutdownWatch;
+use pingora::{Error, ErrorType};
+use tokio::time::Instant;
+
+use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
+
+/// How much is handed to the connection at once. rustls encrypts this much without a second copy.
+const PIECE: usize = 32 << 10;
+/// How much of a request body that nobody wanted is read after the answer, and for how long: enough for a client that
+/// reads only after it has sent, too little for one that means harm. On HTTP/1.1 the stream itself does this.
+const UNWANTED: usize = 8 << 20;
+const UNWANTED_TIME: Duration = Duration::from_secs(2);
+
+/// Pingora's name for an answer that ends before its `Content-Length`.
+const SHORT_ANSWER: &str = "PrematureBodyEnd";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the access line will be made of.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) time: Timestamp,
+    pub(super) begun: Instant,
+    pub(super) answered: Option<Instant>,
+    pub(super) request_id: String,
+    pub(super) status: Option<StatusCode>,
+    pub(super) client_left: bool,
+    pub(super) notes: Notes,
+}
+
+impl Record {
+    pub(super) fn new() -> Self {
+        Self {
+            time: Timestamp::now(),
+            begun: Instant::now(),
+            answered: None,
+            request_id: String::new(),
+            status: None,
+            client_left: false,
+            notes: Notes::default(),
+        }
+    }
+}
+
+/// What every exchange is held under.
+pub(super) struct Terms {
+    /// How long the body of an HTTP/2 request may stand still; on HTTP/1.1 the stream watches.
+    pub(super) stall: Duration,
+    /// Whether the server is ending: answers then close their connection.
+    pub(super) ending: ShutdownWatch,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing was answered.
+    Unanswered,
+    /// The answer was begun; the client must not take it for whole.
+    Truncated,
+    /// The answer is complete.
+    Complete,
+}
+
+/// One request on a Pingora session.
+pub(super) struct Call<'a> {
+    session: &'a mut Session,
+    caller: &'a Caller,
+    record: &'a mut Record,
+    terms: &'a Terms,
+    ending: Ending,
+    continued: bool,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(session: &'a mut Session, caller: &'a Caller, record: &'a mut Record, terms: &'a Terms) -> Self {
+        Self { session, caller, record, terms, ending: Ending::Unanswered, continued: false }
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    pub(super) fn client_left(&self) -> bool {
+        self.record.client_left
+    }
+
+    /// Reads what is left of an HTTP/2 request body after its answer, within limits: ending the stream at once makes
+    /// the client see a reset, and some then throw the answer away.
+    pub(super) async fn discard_unwanted(&mut self) {
+        if !self.session.is_http2() || self.session.is_body_done() {
+            return;
+        }
+        let session = &mut *self.session;
+        let discard = async move {
+            let mut left = UNWANTED;
+            while left > 0 {
+                let Ok(Some(bytes)) = session.read_request_body().await else { return };
+                left = left.saturating_sub(bytes.len());
+            }
+        };
+        let _ = tokio::time::timeout(UNWANTED_TIME, discard).await;
+    }
+
+    /// `Expect: 100-continue` is answered when the body is first asked for (RFC 9110 10.1.1).
+    async fn invite_body(&mut self) -> Result<(), BodyError> {
+        if std::mem::replace(&mut self.continued, true) || self.ending != Ending::Unanswered {
+            return Ok(());
+        }
+        let head = self.session.req_header();
+        let expected = head
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        if !expected || head.version != Version::HTTP_11 || self.session.is_body_empty() {
+            return Ok(());
+        }
+        // Pingora gives up the connection when it writes a header before the body is read, even this one.
+        let keepalive = self.session.get_keepalive();
+        let invited = self.session.write_continue_response().await;
+        self.session.set_keepalive(keepalive);
+        invited.map_err(|_| self.left(BodyError::Gone))
+    }
+
+    async fn read_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let read = if self.session.is_http2() {
+            match tokio::time::timeout(self.terms.stall, self.session.read_request_body()).await {
+                Ok(read) => read,
+                Err(_) => return Err(BodyError::Stalled),
+            }
+        } else {
+            self.session.read_request_body().await
+        };
+        read.map_err(|error| match misfortune(&error) {
+            BodyError::Gone => self.left(BodyError::Gone),
+            other => other,
+        })
+    }
+
+    fn left<E>(&mut self, error: E) -> E {
+        self.record.client_left = true;
+        error
+    }
+
+    /// Whether a write worked. One that did not leaves the answer truncated.
+    fn sent(&mut self, result: Result<(), Box<Error>>, end: bool) -> Result<(), Gone> {
+        match result {
+            Ok(()) if end => {
+                self.ending = Ending::Complete;
+                self.record.answered = Some(Instant::now());
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if error.etype.as_str() == SHORT_ANSWER {
+                    self.record
+                        .notes
+                        .failure
+                        .get_or_insert_with(|| "the answer is shorter than it announced".to_owned());
+                } else {
+                    self.record.client_left = true;
+                }
+                Err(Gone)
+            }
+        }
+    }
+}
+
+impl Exchange for Call<'_> {
+    fn head(&self) -> &request::Parts {
+        self.session.req_header().as_ref()
+    }
+
+    fn caller(&self) -> &Caller {
+        self.caller
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.record.notes
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
+        self.invite_body().await?;
+        loop {
+            match self.read_piece().await? {
+                Some(bytes) if bytes.is_empty() => {} // an HTTP/2 DATA frame may be
+                piece => return Ok(piece),
+            }
+        }
+    }
+
+    async fn respond(&mut self, mut head: response::Parts, end: bool) -> Result<(), Gone> {
+        if let Ok(id) = HeaderValue::from_str(&self.caller.request_id) {
+            head.headers.insert(REQUEST_ID, id);
+        }
+        if *self.terms.ending.borrow() {
+            self.session.set_keepalive(None);
+        }
+        self.record.status = Some(head.status);
+        self.ending = Ending::Truncated;
+        let end = end || self.head().method == Method::HEAD;
+        let header = Box::new(ResponseHeader::from(head));
+        let written = match &mut *self.session.downstream_session {
+            ServerSession::H2(stream) => stream.write_response_header(header, end),
+            other if end => match other.write_response_header(header).await {
+                Ok(()) => other.finish_body().await,
+                failed => failed,
+            },
+            other => other.write_response_header(header).await,
+        };
+        self.sent(written, end)
+    }
+
+    async fn write(&mut self, mut bytes: Bytes, end: bool) -> Result<(), Gone> {
+        if self.ending == Ending::Complete {
+            return Ok(()); // HEAD
+        }
+        loop {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            let last = end && bytes.is_empty();
+            let written = self.session.downstream_session.write_response_body(piece, last).await;
+            self.sent(written, last)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whose fault it is that a body cannot be read.
+fn misfortune(error: &Error) -> BodyError {
+    match error.etype() {
+        ErrorType::ReadTimedout => BodyError::Stalled,
+        ErrorType::ReadError if timed_out(error) => BodyError::Stalled,
+        // Of HTTP/2's stream errors only the text tells whose they are, and after none can the stream be answered.
+        ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => BodyError::Gone,
+        _ => BodyError::Malformed,
+    }
+}
+
+fn timed_out(error: &Error) -> bool {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}

@@ -1,0 +1,298 @@
+//! HTTP/1.1: framing, keep-alive, refusals, names.
+
+use super::*;
+
+#[tokio::test]
+async fn one_connection_serves_many_requests_and_every_answer_has_an_id_and_no_server() {
+    let door = Door::open();
+    for wire in [&mut door.clear().await, &mut door.tls("http/1.1").await] {
+        let mut ids = std::collections::HashSet::new();
+        for n in 0..50 {
+            wire.send(door.request("POST /echo", &format!("Content-Length: {}\r\n", n * 1000)) + &"y".repeat(n * 1000))
+                .await;
+            let reply = wire.reply().await;
+            assert_eq!((reply.status, reply.body.len()), (200, n * 1000));
+            assert_eq!(reply.header("connection"), Some("keep-alive"));
+            assert_eq!(reply.header("server"), None);
+            assert!(ids.insert(reply.header("x-request-id").unwrap().to_owned()));
+        }
+    }
+    assert_eq!(door.lines(100).await.len(), 100);
+}
+
+#[tokio::test]
+async fn head_and_body_of_a_small_answer_leave_as_one_tls_record() {
+    let door = Door::open();
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let tap = Tap { stream: TcpStream::connect(door.tls).await.unwrap(), read: read.clone() };
+    let mut wire = Wire::new(door.tls_over(tap, "http/1.1").await);
+    let request = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\nhello";
+    wire.send(request).await;
+    wire.reply().await; // the session tickets of the handshake have arrived by now
+    read.lock().clear();
+    wire.send(request).await;
+    assert_eq!(wire.reply().await.text(), "hello");
+    let bytes = read.lock().clone();
+    assert_eq!(bytes.len(), 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]])), "exactly one record");
+}
+
+#[tokio::test]
+async fn continue_is_sent_once_when_the_body_is_wanted_and_the_connection_stays() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    let headers = "Content-Length: 5\r\nExpect: 100-Continue\r\n";
+    wire.send(door.request("PUT /refuse", headers)).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.header("connection")), (401, Some("close")), "nobody asked for the body");
+
+    let mut wire = door.clear().await;
+    for _ in 0..3 {
+        wire.send(door.request("PUT /sink", headers)).await;
+        assert_eq!(wire.head().await.status, 100);
+        wire.send("12345").await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.text(), reply.header("connection")), (201, "5", Some("keep-alive")));
+        assert!(wire.buffer.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_gets_the_length_and_no_body() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    for _ in 0..2 {
+        wire.send(door.request("HEAD /gen?n=1000", "")).await;
+        let head = wire.head().await;
+        assert_eq!((head.status, head.header("content-length")), (200, Some("1000")));
+    }
+    wire.send(door.request("GET /origin", "")).await;
+    assert_eq!(wire.reply().await.status, 200, "nothing was left on the connection");
+}
+
+#[tokio::test]
+async fn an_answer_reaches_a_client_that_reads_only_after_it_has_sent_everything() {
+    let door = Door::open();
+    for wire in [&mut door.clear().await, &mut door.tls("http/1.1").await] {
+        let body = vec![b'z'; 5 << 20];
+        wire.send(door.request("POST /refuse", &format!("Content-Length: {}\r\n", body.len()))).await;
+        wire.send(&body).await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.text()), (401, "no"));
+        assert_eq!(wire.rest().await, b"");
+    }
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_and_chunked_requests_are_read() {
+    let door = Door::open();
+    let mut wire = door.tls("http/1.1").await;
+    wire.send(door.request("POST /echo", "Content-Length: 10000000\r\n")).await;
+    wire.send(vec![b'a'; 10_000_000]).await;
+    assert_eq!(wire.reply().await.body.len(), 10_000_000);
+    wire.send(door.request("POST /echo", "Transfer-Encoding: chunked\r\n")).await;
+    wire.send("3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\n\r\n").await;
+    assert_eq!(wire.reply().await.text(), "abcdefg");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_the_service_and_one_that_is_not_read_stops() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /gen?n=1000000000", "")).await;
+    let written = settled(&door.script.written).await;
+    assert!(written < 32 << 20, "kernel buffers and a piece or two, not {written}");
+    drop(wire);
+
+    let mut wire = door.clear().await;
+    wire.send(door.request("PUT /taste", "Content-Length: 1000000000\r\n")).await;
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let sender = tokio::spawn(async move {
+        let piece = [0; 64 << 10];
+        while wire.stream.write_all(&piece).await.is_ok() {
+            counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+    });
+    let stopped = settled(&sent).await;
+    assert!(stopped < 32 << 20, "kernel buffers, not {stopped}");
+    assert_eq!(door.script.read.load(Ordering::Relaxed), 0);
+    sender.abort();
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_in_our_words() {
+    let door = Door::open();
+    let host = format!("Host: localhost:{}\r\n", door.clear.port());
+    let cases = [
+        format!("GET / HTTP/1.1\r\n{host}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        format!("GET / HTTP/1.1\r\n{host}Content-Length: +5\r\n\r\nhello"),
+        format!("GET / HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}{host}\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}Foo : bar\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}Foo: bar\r\n baz\r\n\r\n"),
+        format!("GET http://other/ HTTP/1.1\r\n{host}\r\n"),
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03 no handshake here\r\n\r\n".to_owned(),
+    ];
+    for case in &cases {
+        let mut wire = door.clear().await;
+        wire.send(case).await;
+        let reply = wire.reply().await;
+        assert_eq!(reply.status, 400, "{case:?}");
+        assert!(!reply.message().is_empty());
+        assert!(reply.header("x-request-id").is_some() && reply.header("date").is_some(), "{case:?}");
+        assert_eq!(reply.header("server"), None, "{case:?}");
+        assert_eq!(reply.header("content-type"), Some("application/json; charset=utf-8"));
+    }
+    let lines = door.lines(cases.len()).await;
+    assert_eq!(lines.len(), cases.len());
+    assert!(lines.iter().all(|line| line["status"] == 400 && line["client"] == "127.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_second_request_that_is_not_http_is_refused_like_the_first() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /origin", "")).await;
+    assert_eq!(wire.reply().await.status, 200);
+    wire.send("nonsense\r\n\r\n").await;
+    assert_eq!(wire.reply().await.status, 400);
+    assert_eq!(wire.rest().await, b"");
+}
+
+#[tokio::test]
+async fn headers_targets_and_methods_beyond_the_limits_are_refused() {
+    let door = Door::open();
+    let fields: String = (0..100).map(|n| format!("X-{n}: y\r\n")).collect();
+    let cases = [
+        (door.request("GET /origin", &format!("X: {}\r\n", "y".repeat(70 << 10))), 431),
+        (door.request("GET /origin", &format!("X: {}\r\n", "y".repeat(2 << 20))), 431),
+        (door.request("GET /origin", &fields), 431),
+        (door.request(&format!("GET /{}", "y".repeat(8 << 10)), ""), 414),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_owned(), 405),
+        (door.request("GET /origin", &format!("X: {}\r\n", "y".repeat(50 << 10))), 200),
+        (door.request(&format!("GET /origin?{}", "y".repeat((8 << 10) - 10)), ""), 200),
+    ];
+    for (request, status) in &cases {
+        let mut wire = door.clear().await;
+        // The server may have had enough before everything is sent.
+        let _ = wire.stream.write_all(request.as_bytes()).await;
+        let reply = wire.reply().await;
+        assert_eq!(reply.status, *status, "{:.60}", request);
+        assert!(*status == 200 || !reply.message().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_origin_is_the_one_the_client_named_and_a_stranger_is_told_what_to_do() {
+    let door = Door::open();
+    let ask = async |address: SocketAddr, host: String| {
+        let mut wire = Wire::new(TcpStream::connect(address).await.unwrap());
+        wire.send(format!("GET /origin HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        wire.reply().await
+    };
+    let (external, clear) = (format!("https://localhost:{}", door.tls.port()), door.clear.port());
+    assert_eq!(ask(door.clear, format!("LOCALHOST:{clear}")).await.text(), format!("http://localhost:{clear}"));
+    assert_eq!(ask(door.clear, format!("localhost:{}", door.tls.port())).await.text(), external);
+    assert_eq!(ask(door.clear, "127.0.0.1".to_owned()).await.text(), external);
+    let stranger = ask(door.clear, "registry.example.com".to_owned()).await;
+    assert_eq!(stranger.status, 421);
+    let message = stranger.message();
+    assert!(message.contains("registry.example.com") && message.contains(&external) && message.contains("`aliases`"));
+    let internal = door.internal.to_string();
+    assert_eq!(ask(door.internal, internal.clone()).await.text(), format!("http://{internal}"));
+    assert_eq!(ask(door.internal, "registry.example.com".to_owned()).await.text(), external);
+}
+
+#[tokio::test]
+async fn plain_http_on_the_tls_port_is_told_to_use_https() {
+    let door = Door::open();
+    let mut wire = Wire::new(TcpStream::connect(door.tls).await.unwrap());
+    wire.send("GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let reply = wire.reply().await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.message().contains("https://"));
+    assert_eq!(wire.rest().await, b"");
+}
+
+#[tokio::test]
+async fn a_service_that_panics_or_says_nothing_is_answered_for() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    for path in ["/panic", "/nothing"] {
+        wire.send(door.request(&format!("GET {path}"), "X-Request-Id: mine\r\n")).await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.header("x-request-id")), (500, Some("mine")));
+        assert!(!reply.message().is_empty());
+    }
+    assert_eq!(door.lines(2).await[0]["failure"], "the service panicked");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_never_looks_whole() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /half", "")).await;
+    assert_eq!(wire.head().await.header("content-length"), Some("200000"));
+    assert!(wire.rest().await.len() < 200_000);
+    assert_eq!(door.lines(1).await[0]["failure"], "the answer was broken off");
+}
+
+#[tokio::test]
+async fn the_access_line_tells_who_did_what() {
+    let door = Door::open();
+    let mut wire = door.tls("http/1.1").await;
+    let target = "POST /echo?token=s3cret&n=1";
+    let line = format!("{target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: probe/1\r\nX-Request-Id: r1\r\n");
+    wire.send(line + "Content-Length: 5\r\n\r\nhello").await;
+    wire.reply().await;
+    let line = &door.lines(1).await[0];
+    for (key, value) in [
+        ("client", "127.0.0.1"),
+        ("subject", "alice"),
+        ("repository", "a/b"),
+        ("method", "POST"),
+        ("path", "/echo?token=<redacted>&n=1"),
+        ("protocol", "HTTP/1.1"),
+        ("user_agent", "probe/1"),
+        ("request_id", "r1"),
+    ] {
+        assert_eq!(line[key], value);
+    }
+    assert_eq!((&line["status"], &line["bytes_in"], &line["bytes_out"]), (&200.into(), &5.into(), &5.into()));
+    assert!(!door.lines.lock().windows(6).any(|bytes| bytes == b"s3cret"));
+}
+
+/// Keeps what is logged at error level on this thread, where the door of a single-threaded test runs as well.
+fn errors() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let writer = kept.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(move || Sink(writer.clone()))
+        .finish();
+    (tracing::subscriber::set_default(subscriber), kept)
+}
+
+#[tokio::test]
+async fn a_client_that_disappears_is_499_and_no_error() {
+    let (_guard, errors) = errors();
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    wire.send(door.request("PUT /sink", "Content-Length: 1000\r\n") + "half of it").await;
+    eventually(|| door.script.read.load(Ordering::Relaxed) == 10).await;
+    drop(wire);
+    assert_eq!(door.lines(1).await[0]["status"], 499);
+
+    let mut wire = door.tls("http/1.1").await;
+    wire.send("GET /gen?n=1000000000 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+    wire.head().await;
+    drop(wire);
+    let line = &door.lines(2).await[1];
+    assert_eq!((&line["status"], &line["path"]), (&499.into(), &"/gen?n=1000000000".into()));
+    assert!(line["bytes_out"].as_u64().unwrap() < 1_000_000_000);
+    assert_eq!(String::from_utf8_lossy(&errors.lock()), "");
+}

@@ -1,0 +1,109 @@
+//! HTTP/2: what differs from HTTP/1.1.
+
+use futures_util::StreamExt;
+use reqwest::Body;
+
+use super::*;
+
+fn endless(pulled: Arc<AtomicU64>, pieces: u64) -> Body {
+    let piece = Bytes::from(vec![0; 64 << 10]);
+    Body::wrap_stream(futures_util::stream::iter(0..pieces).map(move |_| {
+        pulled.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Ok::<_, std::io::Error>(piece.clone())
+    }))
+}
+
+#[tokio::test]
+async fn http2_is_spoken_and_many_requests_share_a_connection() {
+    let door = Door::open();
+    let client = door.http2();
+    let requests = (0..40).map(|n| client.post(door.url("/echo")).body(vec![b'a'; n * 5000]).send());
+    for (n, reply) in futures_util::future::join_all(requests).await.into_iter().enumerate() {
+        let reply = reply.unwrap();
+        assert_eq!((reply.version(), reply.status().as_u16()), (http::Version::HTTP_2, 200));
+        assert!(reply.headers().contains_key("x-request-id") && !reply.headers().contains_key("server"));
+        assert_eq!(reply.bytes().await.unwrap().len(), n * 5000);
+    }
+    assert_eq!(door.running.connections(), 1);
+    assert!(door.lines(40).await.iter().all(|line| line["protocol"] == "HTTP/2.0"));
+}
+
+#[tokio::test]
+async fn a_head_request_gets_the_length_and_no_body() {
+    let door = Door::open();
+    let client = door.http2();
+    for _ in 0..3 {
+        let reply = client.head(door.url("/gen?n=1000")).send().await.unwrap();
+        assert_eq!((reply.status().as_u16(), reply.headers()["content-length"].to_str().unwrap()), (200, "1000"));
+        assert_eq!(reply.bytes().await.unwrap().len(), 0);
+    }
+    assert_eq!(door.running.connections(), 1, "no stream error made the client reconnect");
+}
+
+#[tokio::test]
+async fn the_authority_names_the_origin() {
+    let door = Door::open();
+    let reply = door.http2().get(door.url("/origin")).send().await.unwrap();
+    assert_eq!(reply.text().await.unwrap(), format!("https://localhost:{}", door.tls.port()));
+    let stranger = door.http2().get(door.url("/origin").replace("localhost", "127.0.0.1"));
+    // The certificate is for localhost only: that a stranger's name is refused is shown on HTTP/1.1.
+    assert!(stranger.send().await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_reaches_the_client() {
+    let door = Door::open();
+    let client = door.http2();
+    for _ in 0..5 {
+        let reply = client.post(door.url("/refuse")).body(vec![0; 5 << 20]).send().await.unwrap();
+        assert_eq!((reply.status().as_u16(), reply.text().await.unwrap().as_str()), (401, "no"));
+    }
+    assert_eq!(door.running.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_stops_at_the_window_and_goes_on_when_it_is_read() {
+    let door = Door::open();
+    let pulled = Arc::new(AtomicU64::new(0));
+    let total = 512;
+    let upload = tokio::spawn(door.http2().put(door.url("/taste")).body(endless(pulled.clone(), total)).send());
+    let stopped = settled(&pulled).await;
+    assert!((4 << 20..16 << 20).contains(&stopped), "window and a few buffers, not {stopped}");
+    assert_eq!(door.script.read.load(Ordering::Relaxed), 0);
+    door.script.gate.add_permits(1 << 20);
+    let reply = within(upload).await.unwrap().unwrap();
+    assert_eq!(reply.text().await.unwrap(), (total * (64 << 10)).to_string());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_stops_the_service() {
+    let door = Door::open();
+    let size = 64 << 20;
+    let reply = door.http2().get(door.url(&format!("/gen?n={size}"))).send().await.unwrap();
+    let written = settled(&door.script.written).await;
+    assert!(written < 16 << 20, "the client's window and ours, not {written}");
+    assert_eq!(reply.bytes().await.unwrap().len(), size);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_stream_error_and_the_connection_stays() {
+    let door = Door::open();
+    let client = door.http2();
+    let reply = client.get(door.url("/half")).send().await.unwrap();
+    assert!(reply.bytes().await.is_err());
+    assert_eq!(client.get(door.url("/panic")).send().await.unwrap().status().as_u16(), 500);
+    assert_eq!(client.get(door.url("/origin")).send().await.unwrap().status().as_u16(), 200);
+    assert_eq!(door.running.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_disappears_is_499() {
+    let door = Door::open();
+    let (pieces, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let body = futures_util::stream::unfold(body, |mut body| async { Some((body.recv().await?, body)) });
+    let upload = tokio::spawn(door.http2().put(door.url("/sink")).body(Body::wrap_stream(body)).send());
+    pieces.send(Ok(Bytes::from_static(b"half"))).await.unwrap();
+    eventually(|| door.script.read.load(Ordering::Relaxed) == 4).await;
+    upload.abort();
+    assert_eq!(door.lines(1).await[0]["status"], 499);
+}

@@ -1,0 +1,214 @@
+//! What does the access line say about a request?
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::lines::Lines;
+use super::{Format, Style};
+
+/// One request, as its access line tells it.
+#[derive(Debug, Serialize)]
+pub struct Access<'a> {
+    /// When the request began.
+    #[serde(serialize_with = "milliseconds")]
+    pub time: Timestamp,
+    /// As in the `X-Request-Id` response header.
+    pub request_id: &'a str,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The authenticated account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<&'a str>,
+    /// The method; `-` when the request could not be read.
+    pub method: &'a str,
+    /// Path and query, redacted; `-` when the request could not be read.
+    pub path: &'a str,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub protocol: &'static str,
+    /// The status code; 499 when the client left before the end.
+    pub status: u16,
+    /// Bytes of the request body that were read.
+    pub bytes_in: u64,
+    /// Bytes of the response body that were sent.
+    pub bytes_out: u64,
+    /// From the end of the request's header to the end of the answer.
+    #[serde(rename = "duration_ms", serialize_with = "as_milliseconds")]
+    pub duration: Duration,
+    /// The repository that the request is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<&'a str>,
+    /// Tag or digest as the client wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<&'a str>,
+    /// The digest that was served or stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<&'a str>,
+    /// The `User-Agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<&'a str>,
+    /// Why it failed, when the answer does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<&'a str>,
+}
+
+fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
+}
+
+fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
+}
+
+/// Where access lines go. Clones share the stream.
+#[derive(Clone)]
+pub struct AccessLog {
+    lines: Option<Lines>,
+    style: Style,
+}
+
+impl AccessLog {
+    /// Nowhere.
+    pub fn off() -> Self {
+        Self { lines: None, style: Style::Json }
+    }
+
+    /// To this stream, in a thread of its own; `Auto` means JSON.
+    pub fn new(sink: impl Write + Send + 'static, format: Format) -> Self {
+        let style = if format == Format::Text { Style::Text } else { Style::Json };
+        Self { lines: Some(Lines::new(sink, style)), style }
+    }
+
+    /// Writes one line, or counts it as lost when the reader does not keep up. Never waits.
+    pub fn write(&self, access: &Access<'_>) {
+        let Some(lines) = &self.lines else { return };
+        let mut line = match self.style {
+            Style::Json => serde_json::to_vec(access).unwrap_or_default(),
+            Style::Text => access.text().into_bytes(),
+        };
+        line.push(b'\n');
+        lines.push(&line);
+    }
+
+    /// Ends the stream; how many bytes stay unwritten, if any.
+    pub(super) fn close(&self) -> Option<usize> {
+        self.lines.as_ref()?.close()
+    }
+}
+
+impl Access<'_> {
+    /// For people: the usual order, then what only registries have. Quoting escapes what could break the line.
+    fn text(&self) -> String {
+        let Self { time, client, method, path, protocol, status, bytes_in, bytes_out, request_id, .. } = self;
+        let subject = self.subject.unwrap_or("-");
+        let milliseconds = self.duration.as_micros() as f64 / 1000.0;
+        let mut line = format!(
+            "{time:.3} {client} {subject:?} \"{method} {path} {protocol}\" {status} in={bytes_in} out={bytes_out} \
+             {milliseconds:.1}ms id={request_id}"
+        );
+        let more = [
+            ("repository", self.repository),
+            ("reference", self.reference),
+            ("digest", self.digest),
+            ("agent", self.user_agent),
+            ("failure", self.failure),
+        ];
+        for (name, value) in more {
+            if let Some(value) = value {
+                let _ = write!(line, " {name}={value:?}"); // writing to a String does not fail
+            }
+        }
+        line
+    }
+}
+
+/// Parts of query names whose values nobody may read in a log.
+const SECRETS: [&str; 7] = ["token", "password", "secret", "signature", "credential", "assertion", "code"];
+
+/// Path and query with the value of every secret replaced.
+pub fn redact(path_and_query: &str) -> Cow<'_, str> {
+    let Some((path, query)) = path_and_query.split_once('?') else { return Cow::Borrowed(path_and_query) };
+    if !query.split('&').any(|pair| is_secret(pair).is_some()) {
+        return Cow::Borrowed(path_and_query);
+    }
+    let pairs = query.split('&').map(|pair| match is_secret(pair) {
+        Some(name) => Cow::Owned(format!("{name}=<redacted>")),
+        None => Cow::Borrowed(pair),
+    });
+    Cow::Owned(format!("{path}?{}", pairs.collect::<Vec<_>>().join("&")))
+}
+
+/// The name of a pair whose value is secret. Names may be percent-encoded: what we cannot read plainly is secret too.
+fn is_secret(pair: &str) -> Option<&str> {
+    let (name, _) = pair.split_once('=')?;
+    let lower = name.to_ascii_lowercase();
+    (lower.contains('%') || SECRETS.iter().any(|secret| lower.contains(secret))).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn example() -> Access<'static> {
+        Access {
+            time: "2026-11-21T10:00:00.1234567Z".parse().unwrap(),
+            request_id: "r-1",
+            client: Ipv4Addr::LOCALHOST.into(),
+            subject: Some("alice"),
+            method: "GET",
+            path: "/v2/a/manifests/latest",
+            protocol: "HTTP/2.0",
+            status: 200,
+            bytes_in: 0,
+            bytes_out: 527,
+            duration: Duration::from_micros(1234),
+            repository: Some("a"),
+            reference: Some("latest"),
+            digest: None,
+            user_agent: Some("evil\"\n200 OK"),
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_with_the_time_in_milliseconds() {
+        let text = serde_json::to_string(&example()).unwrap();
+        assert!(!text.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["time"], "2026-11-21T10:00:00.123Z");
+        assert_eq!(value["duration_ms"], 1.234);
+        assert_eq!(value["subject"], "alice");
+        assert!(value.get("digest").is_none(), "what is not known is not there");
+    }
+
+    #[test]
+    fn a_text_line_cannot_be_broken_by_what_the_client_sends() {
+        let line = example().text();
+        assert!(!line.contains('\n'));
+        assert_eq!(
+            line,
+            "2026-11-21T10:00:00.123Z 127.0.0.1 \"alice\" \"GET /v2/a/manifests/latest HTTP/2.0\" 200 in=0 out=527 1.2ms \
+             id=r-1 repository=\"a\" reference=\"latest\" agent=\"evil\\\"\\n200 OK\""
+        );
+    }
+
+    #[test]
+    fn secrets_in_a_query_are_redacted_and_the_rest_is_kept() {
+        assert_eq!(redact("/v2/"), "/v2/");
+        assert_eq!(
+            redact("/jwt/auth?service=x&scope=repository:a:pull"),
+            "/jwt/auth?service=x&scope=repository:a:pull"
+        );
+        assert_eq!(redact("/t?a=1&refresh_token=abc&b=2"), "/t?a=1&refresh_token=<redacted>&b=2");
+        assert_eq!(redact("/t?Password=p=q"), "/t?Password=<redacted>");
+        assert_eq!(redact("/t?pass%77ord=p"), "/t?pass%77ord=<redacted>");
+        assert_eq!(redact("/t?token"), "/t?token", "a name without a value holds no secret");
+    }
+}

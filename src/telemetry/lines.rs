@@ -1,0 +1,197 @@
+//! How do lines reach a stream that may be slow, without anybody waiting for it?
+//!
+//! A line is appended to a queue in memory; a thread writes the queue out in large pieces. A reader that stops (a full
+//! pipe, a stopped terminal) fills the queue to [`QUEUE_LIMIT`]; lines beyond it are counted, and the count is
+//! written in their place when the reader comes back.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Style;
+
+/// How many bytes may wait for a slow reader.
+const QUEUE_LIMIT: usize = 4 << 20;
+/// How long the writer lets lines gather after it has written some: one system call for hundreds of requests.
+const GATHER: Duration = Duration::from_millis(10);
+/// How long the end of the process waits for a reader.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A stream of lines. Clones share it.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Shared>);
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    finished: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    /// Lines thrown away since the last that was queued.
+    lost: u64,
+    closing: bool,
+    finished: bool,
+}
+
+impl Lines {
+    pub(super) fn new(sink: impl Write + Send + 'static, style: Style) -> Self {
+        let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), finished: Condvar::new() });
+        let lines = Self(shared.clone());
+        let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_out(sink, style));
+        if writer.is_err() {
+            // No thread, no lines; everything else still works.
+            lines.0.queue.lock().finished = true;
+        }
+        lines
+    }
+
+    /// Appends a line, or counts it as lost. Never waits for the reader.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut queue = self.0.queue.lock();
+        if queue.bytes.len() + line.len() > QUEUE_LIMIT || queue.finished {
+            queue.lost += 1;
+            return;
+        }
+        let was_empty = queue.bytes.is_empty();
+        queue.bytes.extend_from_slice(line);
+        if was_empty {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Ends the stream; gives back how many bytes could not be written in time, if any.
+    pub(super) fn close(&self) -> Option<usize> {
+        let deadline = Instant::now() + FAREWELL;
+        let mut queue = self.0.queue.lock();
+        queue.closing = true;
+        self.0.filled.notify_one();
+        while !queue.finished {
+            if self.0.finished.wait_until(&mut queue, deadline).timed_out() {
+                return Some(queue.bytes.len().max(1));
+            }
+        }
+        None
+    }
+}
+
+impl Shared {
+    fn write_out(&self, mut sink: impl Write, style: Style) {
+        let mut batch = Vec::new();
+        loop {
+            let (lost, closing) = {
+                let mut queue = self.queue.lock();
+                while queue.bytes.is_empty() && queue.lost == 0 && !queue.closing {
+                    self.filled.wait(&mut queue);
+                }
+                if queue.bytes.is_empty() && queue.lost == 0 {
+                    queue.finished = true;
+                    self.finished.notify_all();
+                    return;
+                }
+                std::mem::swap(&mut batch, &mut queue.bytes);
+                (std::mem::take(&mut queue.lost), queue.closing)
+            };
+            if lost > 0 {
+                batch.extend_from_slice(loss(lost, style).as_bytes());
+            }
+            // A stream that is gone (EPIPE) takes nothing more; there is nobody to tell, and the server runs on.
+            let _ = sink.write_all(&batch).and_then(|()| sink.flush());
+            batch.clear();
+            batch.shrink_to(64 << 10);
+            if !closing {
+                std::thread::sleep(GATHER);
+            }
+        }
+    }
+}
+
+fn loss(lines: u64, style: Style) -> String {
+    match style {
+        Style::Text => format!("({lines} lines were lost here: the reader of this stream was too slow)\n"),
+        Style::Json => format!("{{\"lost\":{lines},\"message\":\"the reader of this stream was too slow\"}}\n"),
+    }
+}
+
+/// What `tracing` writes an event to: one call, one line.
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A reader that takes a piece only when the test says so.
+    struct Gate {
+        open: mpsc::Receiver<()>,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.open.recv(); // an error when the test lets go of its end: open for good
+            self.taken.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Lines, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
+        let (opener, open) = mpsc::channel();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        (Lines::new(Gate { open, taken: taken.clone() }, Style::Text), opener, taken)
+    }
+
+    #[test]
+    fn closing_writes_every_line_in_order() {
+        let (lines, opener, taken) = gated();
+        drop(opener);
+        for n in 0..1000 {
+            lines.push(format!("{n}\n").as_bytes());
+        }
+        assert_eq!(lines.close(), None);
+        let expected: String = (0..1000).map(|n| format!("{n}\n")).collect();
+        assert_eq!(String::from_utf8(taken.lock().clone()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_stuck_reader_costs_lines_but_never_time_and_the_loss_is_told() {
+        let (lines, opener, taken) = gated();
+        let line = [b'x'; 1 << 16];
+        let pushed = 3 * QUEUE_LIMIT / line.len();
+        for _ in 0..pushed {
+            lines.push(&line);
+        }
+        drop(opener);
+        assert_eq!(lines.close(), None);
+        let taken = taken.lock();
+        assert!(taken.len() < 2 * QUEUE_LIMIT + 1000);
+        let text = String::from_utf8_lossy(&taken);
+        assert!(text.contains("lines were lost here"), "the loss is said");
+    }
+
+    #[test]
+    fn what_cannot_be_written_before_the_end_is_reported() {
+        let (lines, opener, _taken) = gated();
+        lines.push(b"never read\n");
+        assert!(lines.close().is_some());
+        drop(opener);
+    }
+}
