@@ -1,7 +1,123 @@
 //! Who asks, and what may they do?
+//!
+//! A client that comes without a token is sent to the token endpoint ([`Authority::authorize`], the challenge), shows
+//! its password there, and gets a signed token that lists what it may do ([`Authority::token`]). With that it comes back;
+//! the token alone is checked from then on.
+//!
+//! ```text
+//! endpoint -> request     what is asked, and what is shown (credential)
+//!          -> accounts    is it really them: attempts (limits), hashing (bounded work), password
+//!          -> permissions what of it is allowed: the matrix, projects and members from the database
+//!          -> issuer      the token, signed with the key (keys)
+//! authorize -> verifier   is the token ours, what does it allow: a Grant
+//!           -> challenge  or where to get one
+//! ```
+//!
+//! **Invariant:** an unknown project or account and a forbidden one cannot be told apart: same status, same body, same
+//! work.
+//! **Invariant:** work and memory are bounded whatever arrives: hashes at once, waiting logins, remembered logins,
+//! counted failures, bytes of a form and scopes of a request each have a named limit.
+//! **Invariant:** no secret reaches a log or an answer. Passwords and hashes do not print.
+//!
+//! A right that is taken away ends with the last token that has it, after `token.duration` at most.
+//!
+//! Absent on purpose: refresh tokens, sessions, and credentials other than passwords (access, deploy and job tokens have
+//! their place in [`credential`]).
 
+use std::time::{Instant, SystemTime};
+
+use http::request::Parts;
+use jiff::Timestamp;
+
+use crate::exchange::{Answer, Caller, Exchange};
+use crate::metadata::Database;
+use crate::oci::Access;
+
+mod accounts;
+mod attempts;
+mod challenge;
 mod config;
+mod credential;
+mod endpoint;
+mod error;
 mod grant;
+mod hashing;
+mod issuer;
+mod keys;
+mod password;
+mod permissions;
+mod request;
+mod verifier;
 
+pub use accounts::{FirstAdmin, first_admin};
 pub use config::{Algorithm, Config};
+pub use error::Error;
 pub use grant::Grant;
+pub use password::{Password, PasswordError, first_password};
+
+use accounts::Accounts;
+use challenge::{Reason, challenge};
+use endpoint::Moment;
+use issuer::Issuer;
+use keys::TokenKey;
+use permissions::Permissions;
+use verifier::Verifier;
+
+/// Gives out tokens and checks them.
+pub struct Authority {
+    config: Config,
+    accounts: Accounts,
+    permissions: Permissions,
+    key: TokenKey,
+    issuer: Issuer,
+    verifier: Verifier,
+}
+
+impl Authority {
+    /// Reads the key of our tokens, making it (and its certificate) on first start. It blocks for as long as that takes.
+    pub fn open(config: Config, database: Database) -> Result<Self, Error> {
+        let key = TokenKey::open(&config, Timestamp::now())?;
+        Ok(Self {
+            accounts: Accounts::new(&config, database.clone())?,
+            permissions: Permissions { database, members_may_create_projects: config.members_may_create_projects },
+            issuer: Issuer::new(&config, &key),
+            verifier: Verifier::new(&config, &key),
+            key,
+            config,
+        })
+    }
+
+    /// Answers a request to the token endpoint, with any method.
+    pub async fn token<E: Exchange>(&self, exchange: &mut E) -> Answer {
+        let now = Moment { wall: Timestamp::now(), steady: Instant::now() };
+        endpoint::answer(self, exchange, now).await
+    }
+
+    /// What the request's token allows, if that is all of `needed`; otherwise the challenge to answer with.
+    #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
+    pub fn authorize(&self, head: &Parts, caller: &Caller, needed: &[Access]) -> Result<Grant, Answer> {
+        self.authorize_at(head, caller, needed, Timestamp::now())
+    }
+
+    #[allow(clippy::result_large_err, reason = "as above")]
+    fn authorize_at(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Timestamp) -> Result<Grant, Answer> {
+        let challenge = |reason| challenge(&self.config, &caller.origin, needed, reason);
+        let token = credential::bearer(&head.headers).ok_or_else(|| challenge(Reason::Missing))?;
+        let grant = self.verifier.verify(token, now).map_err(|_| challenge(Reason::Invalid))?;
+        if needed.iter().all(|access| grant.allows(access)) { Ok(grant) } else { Err(challenge(Reason::Insufficient)) }
+    }
+
+    /// The certificate that other registries need as `rootcertbundle`, in PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.key.certificate
+    }
+}
+
+/// [`Authority::certificate_pem`] for whoever needs no accounts; makes the key when it is missing, like the first start.
+pub fn certificate(config: &Config, now: SystemTime) -> Result<String, Error> {
+    let now = Timestamp::try_from(now).map_err(|_| Error::Internal("the clock"))?;
+    Ok(TokenKey::open(config, now)?.certificate)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Is it really them?
+//!
+//! A login is decided in this order, and the order is the design:
+//!
+//! 1. *Is this source heard at all?* ([`super::attempts`]) Over its limit it is refused without another look.
+//! 2. *The account's row is read*, every time. Nothing remembers accounts, so what the command line changes holds at once.
+//! 3. *Was exactly this login verified a moment ago?* Builds log in many times a minute; hashing each time would cost a
+//!    core. What is remembered is a keyed hash of the stored PHC string together with the password: a changed row has
+//!    another PHC string (a new salt), so it cannot be found, and a removed row is not looked up. Nothing has to be emptied.
+//! 4. *May the account be tried from here?* A login that step 3 recognised has passed already: an account under attack
+//!    stays open to whoever knows the password and used it in the last minute, also from a new address. The price is that
+//!    a guess from a new address is compared with it although the account is closed; so it counts against that address,
+//!    which has its few tries a minute and no more (step 1 comes first).
+//! 5. *The password is hashed*, in turn ([`super::hashing`]); for a name that nobody has, against a hash that nobody's
+//!    password matches, so that the time does not tell which names exist. Then steps 1, 3 and 4 once more: while we
+//!    waited, others may have used up the limit, or verified this very login.
+//!
+//! Absent on purpose: sessions and anything that survives a restart.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+use jiff::Timestamp;
+use moka::sync::Cache;
+
+use super::attempts::{Attempt, Attempts};
+use super::hashing::Hashing;
+use super::{Config, Error, Password};
+use crate::metadata::{Account, AccountName, Database};
+
+/// How many verified logins are remembered.
+const VERIFIED: u64 = 10_000;
+/// For how long.
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
+/// The name of the account that the first start makes.
+const FIRST_ADMIN: &str = "admin";
+
+/// Decides about logins.
+pub(super) struct Accounts {
+    database: Database,
+    attempts: Attempts,
+    hashing: Hashing,
+    verified: Cache<Fingerprint, ()>,
+    fingerprints: hmac::Key,
+}
+
+/// A keyed hash of a stored PHC string and a password. The key is made by chance in each process.
+type Fingerprint = [u8; 32];
+
+/// Why a login was not accepted.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// No such account, or not its password.
+    Wrong,
+    /// Too many failures; not before this long.
+    Limited(Duration),
+    /// Too many logins wait to be looked at.
+    Busy,
+    /// Not the caller's doing.
+    Failed(Error),
+}
+
+impl Accounts {
+    pub(super) fn new(config: &Config, database: Database) -> Result<Self, Error> {
+        let mut key = Fingerprint::default();
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| Error::Internal("the random number generator"))?;
+        Ok(Self {
+            database,
+            attempts: Attempts::new(config.failed_logins),
+            hashing: Hashing::new()?,
+            verified: Cache::builder().max_capacity(VERIFIED).time_to_live(VERIFIED_FOR).build(),
+            fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &key),
+        })
+    }
+
+    /// The account that this name and password are of.
+    pub(super) async fn login(
+        &self,
+        name: &str,
+        password: &[u8],
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<Account, Refusal> {
+        let name = name.parse::<AccountName>().ok();
+        let attempt = self.attempts.attempt(name.as_ref(), address);
+        attempt.check_source(now).map_err(Refusal::Limited)?;
+        let account = match &name {
+            Some(name) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
+            None => None,
+        };
+        let fingerprint = account.as_ref().map(|account| self.fingerprint(&account.password, password));
+        if !self.is_verified(&attempt, fingerprint, now)? {
+            let stored = account.as_ref().map(|account| account.password.as_str());
+            self.verify(&attempt, fingerprint, stored, password, now).await?;
+        }
+        attempt.succeeded();
+        account.ok_or(Refusal::Wrong)
+    }
+
+    /// Step 5.
+    async fn verify(
+        &self,
+        attempt: &Attempt<'_>,
+        fingerprint: Option<Fingerprint>,
+        stored: Option<&str>,
+        password: &[u8],
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let seat = self.hashing.seat(attempt.is_regular()).await?;
+        if self.is_verified(attempt, fingerprint, now)? {
+            return Ok(());
+        }
+        let (matches, _seat) = self.hashing.matches(seat, stored, password).await?;
+        if !matches {
+            attempt.failed(now);
+            return Err(Refusal::Wrong);
+        }
+        if let Some(fingerprint) = fingerprint {
+            self.verified.insert(fingerprint, ());
+        }
+        Ok(())
+    }
+
+    /// Steps 1, 3 and 4: `false` when the password must be hashed to know.
+    fn is_verified(
+        &self,
+        attempt: &Attempt<'_>,
+        fingerprint: Option<Fingerprint>,
+        now: Instant,
+    ) -> Result<bool, Refusal> {
+        attempt.check_source(now).map_err(Refusal::Limited)?;
+        if fingerprint.is_some_and(|fingerprint| self.verified.contains_key(&fingerprint)) {
+            return Ok(true);
+        }
+        attempt.check_account(now).map_err(Refusal::Limited)?;
+        Ok(false)
+    }
+
+    /// How many hashes were made so far.
+    #[cfg(test)]
+    pub(super) fn hashes(&self) -> usize {
+        self.hashing.hashed.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn fingerprint(&self, stored: &str, password: &[u8]) -> Fingerprint {
+        let mut hash = hmac::Context::with_key(&self.fingerprints);
+        hash.update(stored.as_bytes());
+        hash.update(&[0]); // no PHC string holds it, so the two cannot be cut elsewhere
+        hash.update(password);
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.copy_from_slice(hash.sign().as_ref()); // HMAC-SHA256: 32 bytes
+        fingerprint
+    }
+}
+
+/// The admin account that the first start made.
+#[derive(Debug)]
+pub struct FirstAdmin {
+    /// Its name.
+    pub name: AccountName,
+    /// Its password, when it was made by chance: to be shown once. `None` when the operator gave it.
+    pub generated: Option<Password>,
+}
+
+/// Makes the account `admin` when there is no admin at all, with the password that the operator gave
+/// ([`super::first_password`]) or one made by chance. Only then is a given password looked at: it sets, and never changes.
+pub async fn first_admin(
+    database: &Database,
+    given: Option<Password>,
+    now: Timestamp,
+) -> Result<Option<FirstAdmin>, Error> {
+    if database.has_admin().await? {
+        return Ok(None);
+    }
+    let (password, generated) = match given {
+        Some(password) => (password, None),
+        None => {
+            let password = Password::generate()?;
+            (password.clone(), Some(password))
+        }
+    };
+    let name: AccountName = FIRST_ADMIN.parse().map_err(|_| Error::Internal("the first admin's name"))?;
+    let account = Account { name: name.clone(), password: password.hash()?, is_admin: true, created_at: now };
+    Ok(database.add_first_admin(&account).await?.then_some(FirstAdmin { name, generated }))
+}

@@ -1,0 +1,67 @@
+//! What does a caller hear who may not pass?
+//!
+//! Always 401, as from Distribution: clients take the realm and the scope from it, fetch a token and come again. Whether
+//! the repository exists is not said, and no credential but a Bearer token is looked at: a Basic password sent straight to
+//! the registry gets the same challenge.
+
+use http::StatusCode;
+use http::header::{HeaderName, WWW_AUTHENTICATE};
+use serde_json::{Value, json};
+
+use super::Config;
+use crate::exchange::{Answer, Origin, WireError};
+use crate::oci::Access;
+
+/// Tells clients that this is a registry (Docker Registry HTTP API V2, "API Version Check").
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// Why the caller may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// No token.
+    Missing,
+    /// A token that is not ours, or is not valid now.
+    Invalid,
+    /// A token that allows less than is needed.
+    Insufficient,
+}
+
+/// The challenge (RFC 6750 3, with Distribution's `service`).
+pub(super) fn challenge(config: &Config, origin: &Origin, needed: &[Access], reason: Reason) -> Answer {
+    let realm = quoted(&format!("{origin}{}", config.path));
+    let mut value = format!("Bearer realm={realm},service={}", quoted(&config.service));
+    if !needed.is_empty() {
+        let scopes: Vec<String> = needed.iter().map(Access::to_string).collect();
+        value.push_str(&format!(",scope={}", quoted(&scopes.join(" "))));
+    }
+    let message = match reason {
+        Reason::Missing => "authentication required",
+        Reason::Invalid => {
+            value.push_str(",error=\"invalid_token\"");
+            "authentication required: the token is not valid, or not any more"
+        }
+        Reason::Insufficient => {
+            value.push_str(",error=\"insufficient_scope\"");
+            "authentication required: this login does not allow it, or there is no such repository"
+        }
+    };
+    let error = WireError::new("UNAUTHORIZED", message).detail(detail(needed));
+    Answer::error(StatusCode::UNAUTHORIZED, error).header(WWW_AUTHENTICATE, value).header(API_VERSION, "registry/2.0")
+}
+
+/// Distribution's list of what was needed, one entry for each action.
+fn detail(needed: &[Access]) -> Value {
+    let entries: Vec<Value> = needed
+        .iter()
+        .flat_map(|access| access.actions.iter().map(move |action| (&access.resource, action)))
+        .map(|(resource, action)| {
+            json!({ "Type": resource.kind(), "Class": "", "Name": resource.name(), "Action": action.as_str() })
+        })
+        .collect();
+    if entries.is_empty() { Value::Null } else { Value::Array(entries) }
+}
+
+/// A quoted-string (RFC 9110 5.6.4).
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,127 @@
+//! How is a request for a token answered?
+//!
+//! With GitLab's answers (its clients and its users know them): a service that is not ours is 404 without a body, wrong
+//! credentials are 401, nobody in particular who is granted nothing is 403, somebody who is granted nothing gets a token
+//! that allows nothing. Less than was asked for is never an error. Unlike GitLab we also send `access_token`, `expires_in`
+//! and `issued_at`, without which clients assume a minute.
+
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::accounts::Refusal;
+use super::challenge::quoted;
+use super::credential::{Credential, Identity, Malformed};
+use super::request::{self, TokenRequest};
+use super::{Authority, Error};
+use crate::exchange::{Answer, Exchange, WireError};
+use crate::oci::scope::parse_all;
+
+/// The most scopes in one request. A client asks for one, or two when it mounts.
+const SCOPES: usize = 100;
+
+/// When a request came: by the clock on the wall for what we write down, by the steady one for limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: Timestamp,
+    pub(super) steady: Instant,
+}
+
+/// Why there is no token.
+enum Refused {
+    Request(Box<Answer>),
+    Service,
+    TooManyScopes,
+    Login(Refusal),
+    NothingForNobody,
+    Failed(Error),
+}
+
+/// Answers the request; a failure of ours goes into its notes.
+pub(super) async fn answer<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment) -> Answer {
+    let answer = match token(authority, exchange, now).await {
+        Ok(answer) => answer,
+        Err(refused) => {
+            if let Refused::Failed(error) | Refused::Login(Refusal::Failed(error)) = &refused {
+                exchange.notes().failure = Some(error.to_string());
+            }
+            refusal(authority, refused)
+        }
+    };
+    answer.header(header::CACHE_CONTROL, "no-store")
+}
+
+async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment) -> Result<Answer, Refused> {
+    let TokenRequest { service, scopes, credential } = request::read(exchange).await.map_err(Refused::Request)?;
+    if service.as_deref() != Some(authority.config.service.as_str()) {
+        return Err(Refused::Service);
+    }
+    if scopes.iter().flat_map(|value| value.split_whitespace()).nth(SCOPES).is_some() {
+        return Err(Refused::TooManyScopes);
+    }
+    let identity = match credential {
+        Ok(Credential::None) => Identity::Anonymous,
+        Ok(Credential::Password { name, password }) => {
+            let address = exchange.caller().address;
+            let login = authority.accounts.login(&name, &password, address, now.steady).await;
+            Identity::Account(login.map_err(Refused::Login)?)
+        }
+        Err(Malformed) => return Err(Refused::Login(Refusal::Wrong)),
+    };
+    exchange.notes().subject = identity.name().map(ToString::to_string);
+    let wanted = parse_all(scopes.iter().map(String::as_str));
+    let granted = authority.permissions.grant(&identity, &wanted, now.wall).await;
+    let granted = granted.map_err(|error| Refused::Failed(error.into()))?;
+    if granted.is_empty() && matches!(identity, Identity::Anonymous) {
+        return Err(Refused::NothingForNobody);
+    }
+    let token = authority.issuer.issue(&authority.key, &identity, &granted, now.wall).map_err(Refused::Failed)?;
+    Ok(Answer::json(
+        StatusCode::OK,
+        &json!({
+            "token": token,
+            "access_token": token,
+            "expires_in": authority.issuer.lifetime(),
+            "issued_at": now.wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }),
+    ))
+}
+
+/// Every way of not getting a token, and what the client hears.
+fn refusal(authority: &Authority, refused: Refused) -> Answer {
+    match refused {
+        Refused::Request(answer) => *answer,
+        Refused::Service => Answer::new(StatusCode::NOT_FOUND),
+        Refused::TooManyScopes => Answer::error(
+            StatusCode::BAD_REQUEST,
+            WireError::new("UNSUPPORTED", "a token can be asked for at most 100 scopes at once"),
+        ),
+        Refused::Login(Refusal::Wrong) => Answer::error(
+            StatusCode::UNAUTHORIZED,
+            WireError::new("UNAUTHORIZED", "HTTP Basic: Access denied. The user name or the password is wrong."),
+        )
+        .header(header::WWW_AUTHENTICATE, format!("Basic realm={}", quoted(&authority.config.service))),
+        Refused::Login(Refusal::Limited(wait)) => {
+            too_many("too many failed logins for this user or from this address; try again later", wait)
+        }
+        Refused::Login(Refusal::Busy) => too_many("too many logins at once; try again", Duration::from_secs(1)),
+        Refused::NothingForNobody => Answer::json(
+            StatusCode::FORBIDDEN,
+            &json!({ "errors": [{ "code": "DENIED", "message": "access forbidden" }], "http_status": 403 }),
+        ),
+        Refused::Failed(_) | Refused::Login(Refusal::Failed(_)) => Answer::error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            WireError::new("UNAVAILABLE", "the token service cannot answer now; try again later"),
+        )
+        .header(header::RETRY_AFTER, "5"),
+    }
+}
+
+/// 429 with the whole seconds after which trying again makes sense.
+fn too_many(message: &'static str, wait: Duration) -> Answer {
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    Answer::error(StatusCode::TOO_MANY_REQUESTS, WireError::new("TOOMANYREQUESTS", message))
+        .header(header::RETRY_AFTER, seconds.to_string())
+}

@@ -1,0 +1,185 @@
+//! Who may pull, push and delete?
+//!
+//! GitLab's matrix as one pure function, [`rights`], and around it the questions to the database that a request for a
+//! token raises. A project that does not exist and one that the caller may not see are asked for in the same way and end
+//! in the same nothing.
+//!
+//! Pushing needs a project. GitLab makes one when a token with push is given out, before any byte has arrived, and so do
+//! we: an admin's push of `a/b/c` makes the private project `a/b`, that of `a` the project `a`. With
+//! `accounts.members_may_create_projects` a developer of a group does the same right below that group. (If repositories
+//! that no project claimed lie there already, they become the new project's: they are in the group's own part of the tree.)
+
+use jiff::Timestamp;
+
+use super::credential::Identity;
+use crate::metadata::{self, Database, Project, ProjectPath, Role, Standing, Visibility};
+use crate::oci::{Access, Action, RepositoryName, Resource};
+
+/// How deep the projects lie that an admin's push makes: `group/project`.
+const PROJECT_DEPTH: usize = 2;
+
+/// Who asks, as far as rights go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Nobody in particular.
+    Anonymous,
+    /// Somebody with an account, and their role in the project, if any.
+    SignedIn(Option<Role>),
+    /// Somebody who may do everything.
+    Admin,
+}
+
+/// What may be done with the repositories of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rights {
+    pub(super) pull: bool,
+    pub(super) push: bool,
+    pub(super) delete: bool,
+}
+
+impl Rights {
+    /// `*` is everything there is, so it goes with the highest of the three, as in GitLab.
+    fn allow(self, action: Action) -> bool {
+        match action {
+            Action::Pull => self.pull,
+            Action::Push => self.push,
+            Action::Delete | Action::All => self.delete,
+        }
+    }
+}
+
+/// The matrix. `None` is a repository that no project claims: that is the admins' alone.
+pub(super) fn rights(project: Option<Visibility>, asker: Asker) -> Rights {
+    let role = match asker {
+        Asker::Admin => return Rights { pull: true, push: true, delete: true },
+        Asker::SignedIn(role) => role,
+        Asker::Anonymous => None,
+    };
+    let signed_in = matches!(asker, Asker::SignedIn(_));
+    let at_least = |least| project.is_some() && role >= Some(least);
+    let may_see = match project {
+        None => false,
+        Some(Visibility::Public) => true,
+        Some(Visibility::Internal) => signed_in,
+        Some(Visibility::Private) => at_least(Role::Reporter),
+    };
+    Rights { pull: may_see, push: at_least(Role::Developer), delete: at_least(Role::Maintainer) }
+}
+
+/// Decides what of the wanted access a token will have.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    pub(super) database: Database,
+    pub(super) members_may_create_projects: bool,
+}
+
+impl Permissions {
+    /// The part of `wanted` that is allowed, without what is left with no action at all.
+    pub(super) async fn grant(
+        &self,
+        identity: &Identity,
+        wanted: &[Access],
+        now: Timestamp,
+    ) -> Result<Vec<Access>, metadata::Error> {
+        let mut granted = Vec::new();
+        for access in wanted {
+            let actions = match &access.resource {
+                Resource::Repository(name) => self.repository(identity, name, &access.actions, now).await?,
+                Resource::Catalog => catalog(identity, &access.actions),
+            };
+            if !actions.is_empty() {
+                granted.push(Access { resource: access.resource.clone(), actions });
+            }
+        }
+        Ok(granted)
+    }
+
+    async fn repository(
+        &self,
+        identity: &Identity,
+        name: &RepositoryName,
+        wanted: &[Action],
+        now: Timestamp,
+    ) -> Result<Vec<Action>, metadata::Error> {
+        let mut standing = self.database.standing(identity.name(), name).await?;
+        let pushes = wanted.iter().any(|action| action.covers(Action::Push));
+        if standing.project.is_none()
+            && pushes
+            && let Some(path) = self.project_to_make(identity, name, &standing)
+        {
+            let project = Project { path, visibility: Visibility::Private, created_at: now };
+            if self.database.add_project(&project).await? {
+                tracing::info!(project = %project.path, by = ?identity.name(), "made a project for a push");
+            }
+            standing.project = Some(project); // whoever made it: it is there now
+        }
+        let rights = rights(standing.project.as_ref().map(|project| project.visibility), asker(identity, &standing));
+        Ok(wanted.iter().copied().filter(|action| rights.allow(*action)).collect())
+    }
+
+    /// Which project a push makes, if the asker may make one: for an admin the first two components (or the only one), for
+    /// a developer of a group the component below the highest such group.
+    fn project_to_make(&self, identity: &Identity, name: &RepositoryName, standing: &Standing) -> Option<ProjectPath> {
+        match identity {
+            Identity::Anonymous => None,
+            Identity::Account(account) if account.is_admin => ProjectPath::leading(name, PROJECT_DEPTH),
+            Identity::Account(_) if self.members_may_create_projects => {
+                let (group, _) = standing
+                    .memberships
+                    .iter()
+                    .find(|(path, role)| *role >= Role::Developer && path.as_str() != name.as_str())?;
+                ProjectPath::leading(name, group.depth() + 1)
+            }
+            Identity::Account(_) => None,
+        }
+    }
+}
+
+fn asker(identity: &Identity, standing: &Standing) -> Asker {
+    match identity {
+        Identity::Anonymous => Asker::Anonymous,
+        Identity::Account(account) if account.is_admin => Asker::Admin,
+        Identity::Account(_) => {
+            Asker::SignedIn(standing.project.as_ref().and_then(|project| standing.role_at(&project.path)))
+        }
+    }
+}
+
+/// The catalog names every repository, so it is the admins' alone, and only as a whole.
+fn catalog(identity: &Identity, wanted: &[Action]) -> Vec<Action> {
+    let is_admin = matches!(identity, Identity::Account(account) if account.is_admin);
+    if is_admin && wanted.contains(&Action::All) { vec![Action::All] } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matrix() {
+        use Asker::{Admin, Anonymous, SignedIn};
+        use Role::{Developer, Guest, Maintainer, Owner, Planner, Reporter};
+        use Visibility::{Internal, Private, Public};
+        // Who                           public   internal private  unclaimed
+        let table = [
+            (Anonymous, ["pull", "", "", ""]),
+            (SignedIn(None), ["pull", "pull", "", ""]),
+            (SignedIn(Some(Guest)), ["pull", "pull", "", ""]),
+            (SignedIn(Some(Planner)), ["pull", "pull", "", ""]),
+            (SignedIn(Some(Reporter)), ["pull", "pull", "pull", ""]),
+            (SignedIn(Some(Developer)), ["pull push", "pull push", "pull push", ""]),
+            (SignedIn(Some(Maintainer)), ["pull push delete", "pull push delete", "pull push delete", ""]),
+            (SignedIn(Some(Owner)), ["pull push delete", "pull push delete", "pull push delete", ""]),
+            (Admin, ["pull push delete"; 4]),
+        ];
+        for (asker, row) in table {
+            for (project, expected) in [Some(Public), Some(Internal), Some(Private), None].into_iter().zip(row) {
+                let rights = rights(project, asker);
+                let named = [("pull", rights.pull), ("push", rights.push), ("delete", rights.delete)];
+                let held: Vec<&str> = named.into_iter().filter(|(_, held)| *held).map(|(name, _)| name).collect();
+                assert_eq!(held.join(" "), expected, "{asker:?} of {project:?}");
+                assert_eq!(rights.allow(Action::All), rights.delete);
+            }
+        }
+    }
+}

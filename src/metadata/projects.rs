@@ -1,0 +1,114 @@
+//! The rows of projects.
+
+use jiff::Timestamp;
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::names::prefixes;
+use super::{Database, Error, PAGE, ProjectPath, Visibility};
+use crate::oci::RepositoryName;
+
+/// A project as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its path; the repositories at it and below belong to it, unless a longer project path claims them.
+    pub path: ProjectPath,
+    /// Who may see it without being a member.
+    pub visibility: Visibility,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+type Row = (String, String, i64);
+
+impl Project {
+    fn from_row((path, visibility, created_at): Row) -> Result<Self, Error> {
+        Ok(Self {
+            path: path.parse().map_err(|_| Error::stored(format_args!("project {path:?}")))?,
+            visibility: visibility.parse().map_err(|_| Error::stored(format_args!("visibility {visibility:?}")))?,
+            created_at: Timestamp::from_second(created_at).map_err(Error::stored)?,
+        })
+    }
+}
+
+impl Database {
+    /// The project that a repository belongs to: the one with the longest path that leads to it.
+    pub async fn project_of(&self, repository: &RepositoryName) -> Result<Option<Project>, Error> {
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("SELECT path, visibility, created_at FROM projects WHERE path IN (");
+        let mut list = query.separated(", ");
+        for prefix in prefixes(repository.as_str()) {
+            list.push_bind(prefix);
+        }
+        query.push(") ORDER BY length(path) DESC LIMIT 1");
+        let row: Option<Row> = query.build_query_as().fetch_optional(&self.readers).await?;
+        row.map(Project::from_row).transpose()
+    }
+
+    /// Projects after `after` in the order of their paths, at most [`PAGE`].
+    pub async fn projects(&self, after: Option<&ProjectPath>) -> Result<Vec<Project>, Error> {
+        let rows: Vec<Row> =
+            sqlx::query_as("SELECT path, visibility, created_at FROM projects WHERE path > $1 ORDER BY path LIMIT $2")
+                .bind(after.map_or("", ProjectPath::as_str))
+                .bind(i64::from(PAGE))
+                .fetch_all(&self.readers)
+                .await?;
+        rows.into_iter().map(Project::from_row).collect()
+    }
+
+    /// Whether the path is a project's, or a group's: the beginning of a project's path.
+    pub async fn is_project_or_group(&self, path: &ProjectPath) -> Result<bool, Error> {
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM projects WHERE path = $1 OR (path > $2 AND path < $3))")
+            .bind(path.as_str())
+            .bind(format!("{path}/"))
+            .bind(format!("{path}0")) // '0' is the byte after '/': the range of everything below
+            .fetch_one(&self.readers)
+            .await?)
+    }
+
+    /// Adds a project; `false` when there is one with that path.
+    pub async fn add_project(&self, project: &Project) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "INSERT INTO projects (path, visibility, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        )
+        .bind(project.path.as_str())
+        .bind(project.visibility.as_str())
+        .bind(project.created_at.as_second())
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Changes who may see a project; `false` when there is none with that path.
+    pub async fn set_visibility(&self, path: &ProjectPath, visibility: Visibility) -> Result<bool, Error> {
+        let done = sqlx::query("UPDATE projects SET visibility = $1 WHERE path = $2")
+            .bind(visibility.as_str())
+            .bind(path.as_str())
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Removes a project's row; its repositories stay on disk and are nobody's. `false` when there is none.
+    ///
+    /// The members of exactly this path go with it, so that a project made later under the same path does not inherit
+    /// them; unless it is also a group of other projects, for which they still hold.
+    pub async fn remove_project(&self, path: &ProjectPath) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        let done =
+            sqlx::query("DELETE FROM projects WHERE path = $1").bind(path.as_str()).execute(&mut *transaction).await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "DELETE FROM members WHERE path = $1 \
+             AND NOT EXISTS (SELECT 1 FROM projects WHERE path > $2 AND path < $3)",
+        )
+        .bind(path.as_str())
+        .bind(format!("{path}/"))
+        .bind(format!("{path}0"))
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
