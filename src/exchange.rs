@@ -88,7 +88,8 @@ impl Origin {
     pub fn new(secure: bool, authority: &str) -> Result<Self, OriginError> {
         let authority = authority.to_ascii_lowercase();
         let parsed: http::uri::Authority = authority.parse().map_err(|_| OriginError)?;
-        let port_is_bad = parsed.as_str().len() > parsed.host().len() && !parsed.port().is_some_and(|port| port.as_u16() > 0);
+        let port_is_bad =
+            parsed.as_str().len() > parsed.host().len() && !parsed.port().is_some_and(|port| port.as_u16() > 0);
         if parsed.as_str().contains('@') || parsed.host().is_empty() || port_is_bad {
             return Err(OriginError);
         }
@@ -373,9 +374,18 @@ mod tests {
 
     #[test]
     fn origins_with_path_user_or_no_scheme_are_refused() {
-        for bad in
-            ["registry.example.com", "https://", "https://a/b", "https://u@a", "ftp://a", "https://a:", "https://a?b", "https://a:99999", "https://a:0", "https://a:x"]
-        {
+        for bad in [
+            "registry.example.com",
+            "https://",
+            "https://a/b",
+            "https://u@a",
+            "ftp://a",
+            "https://a:",
+            "https://a?b",
+            "https://a:99999",
+            "https://a:0",
+            "https://a:x",
+        ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }
     }

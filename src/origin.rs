@@ -14,7 +14,6 @@ use crate::oci::Endpoint;
 use crate::registry::{self, Registry};
 
 /// The embedded services.
-#[derive(Debug)]
 pub struct Embedded {
     registry: Registry,
     authority: Authority,
@@ -91,6 +90,8 @@ fn probe(method: &Method, state: Result<(), String>) -> Answer {
     }
     match state {
         Ok(()) => Answer::text(StatusCode::OK, "ok\n").header(CACHE_CONTROL, "no-store"),
-        Err(reason) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).header(CACHE_CONTROL, "no-store"),
+        Err(reason) => {
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).header(CACHE_CONTROL, "no-store")
+        }
     }
 }

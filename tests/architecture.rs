@@ -40,7 +40,10 @@ const LAYOUT_HOME: &str = "src/registry/layout.rs";
 fn the_table_is_ordered_so_it_has_no_cycles() {
     for (row, (room, allowed)) in MAY_IMPORT.iter().enumerate() {
         for name in *allowed {
-            assert!(MAY_IMPORT[..row].iter().any(|(above, _)| above == name), "{room} names {name}, which is not above it");
+            assert!(
+                MAY_IMPORT[..row].iter().any(|(above, _)| above == name),
+                "{room} names {name}, which is not above it"
+            );
         }
     }
 }
@@ -87,7 +90,9 @@ fn storage_keys_are_spelled_in_one_file() {
             let text = fs::read_to_string(&file).unwrap();
             // Tests look at the tree from outside, as another program would.
             let product = without_comments(text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
-            if file.file_name().is_some_and(|name| name == "tests.rs") || file.components().any(|part| part.as_os_str() == "tests") {
+            if file.file_name().is_some_and(|name| name == "tests.rs")
+                || file.components().any(|part| part.as_os_str() == "tests")
+            {
                 continue;
             }
             for word in LAYOUT_WORDS.iter().filter(|word| product.contains(**word)) {
@@ -100,7 +105,8 @@ fn storage_keys_are_spelled_in_one_file() {
 
 #[test]
 fn the_scanner_sees_what_it_must_see() {
-    let text = without_comments("use crate::{oci::Digest, auth::{Grant, Config}};\n// use crate::front;\ncrate::tls::x();");
+    let text =
+        without_comments("use crate::{oci::Digest, auth::{Grant, Config}};\n// use crate::front;\ncrate::tls::x();");
     assert_eq!(crate_names(&text).into_iter().collect::<Vec<_>>(), ["auth", "oci", "tls"]);
     assert!(names_library("use pingora::x;", "pingora") && !names_library("let nix_like = 1;", "nix"));
 }
@@ -131,9 +137,8 @@ fn without_comments(text: &str) -> String {
 }
 
 fn names_library(text: &str, library: &str) -> bool {
-    text.match_indices(&format!("{library}::")).any(|(at, _)| {
-        !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
-    })
+    text.match_indices(&format!("{library}::"))
+        .any(|(at, _)| !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_'))
 }
 
 /// The first segment after each `crate::`, including every branch of `crate::{a::b, c}`.

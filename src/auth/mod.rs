@@ -22,7 +22,7 @@
 //! A right that is taken away ends with the last token that has it, after `token.duration` at most.
 //!
 //! Absent on purpose: refresh tokens, sessions, and credentials other than passwords (access, deploy and job tokens have
-//! their place in [`credential`]).
+//! their place in `credential`).
 
 use std::time::{Instant, SystemTime};
 
@@ -85,6 +85,11 @@ impl Authority {
             key,
             config,
         })
+    }
+
+    /// The path that [`token`](Self::token) is to be asked at.
+    pub fn path(&self) -> &str {
+        &self.config.path
     }
 
     /// Answers a request to the token endpoint, with any method.

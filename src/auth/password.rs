@@ -75,10 +75,10 @@ impl fmt::Debug for Password {
 /// Why a text cannot be set as a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    /// Fewer than [`MIN_LENGTH`] characters.
+    /// Fewer than 8 characters.
     #[error("a password has at least 8 characters")]
     TooShort,
-    /// More than [`MAX_LENGTH`] bytes.
+    /// More than 1024 bytes.
     #[error("a password has at most 1024 bytes")]
     TooLong,
     /// A control character, such as the end of a line.

@@ -17,7 +17,7 @@ use super::credential::Identity;
 use super::*;
 use crate::exchange::memory::Recorded;
 use crate::exchange::{Body, BodyError};
-use crate::metadata::{Account, AccountName, Member, Project, Role, Visibility};
+use crate::metadata::{self, Account, AccountName, Member, Project, Role, Visibility};
 use crate::oci::Action;
 
 const PASSWORD: &str = "correct horse";
@@ -573,7 +573,7 @@ async fn a_verified_login_is_remembered_until_the_row_changes() {
     assert!(matches!(office.login("alice", PASSWORD, HOME, now).await, Err(Refusal::Wrong)));
     assert!(office.login("alice", "another horse", HOME, now).await.is_ok());
 
-    office.database.remove_account(&"alice".parse().unwrap()).await.unwrap();
+    office.database.remove_account(&"alice".parse().unwrap(), metadata::Run::Real).await.unwrap();
     assert!(matches!(office.login("alice", "another horse", HOME, now).await, Err(Refusal::Wrong)));
 }
 

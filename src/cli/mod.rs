@@ -3,7 +3,12 @@
 //! One module per command, thin: parse, call, show. Nothing here decides; `main.rs` turns a [`Failure`] into an exit code.
 
 mod check;
+mod desk;
+mod project;
 mod serve;
+mod terminal;
+mod token;
+mod user;
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +18,12 @@ use crate::config::{self, Machine, Settings};
 
 /// A TLS front door for container registries, with the registry and the token service inside.
 #[derive(Debug, Parser)]
-#[command(name = "pierhead", version, propagate_version = true, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not allowed, 78 bad configuration.")]
+#[command(
+    name = "pierhead",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not allowed, 78 bad configuration."
+)]
 pub struct Cli {
     /// The configuration file [default: /etc/pierhead/pierhead.yml if it exists, else built-in defaults]
     #[arg(short, long, global = true, env = "PIERHEAD_CONFIG", value_name = "FILE")]
@@ -30,6 +40,15 @@ pub enum Command {
     Serve,
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
+    /// Accounts: who may log in
+    #[command(subcommand)]
+    User(user::User),
+    /// Projects, their visibility and their members
+    #[command(subcommand)]
+    Project(project::Project),
+    /// The tokens that this registry gives out
+    #[command(subcommand)]
+    Token(token::Token),
 }
 
 /// Does what was typed.
@@ -41,6 +60,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve::run(settings(file)?),
         Command::Check => check::run(&settings(file)?),
+        Command::User(command) => user::run(command, &settings(file)?),
+        Command::Project(command) => project::run(command, &settings(file)?),
+        Command::Token(command) => token::run(&command, &settings(file)?),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::telemetry;
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub fn run(settings: Settings) -> Result<(), Failure> {
+pub(super) fn run(settings: Settings) -> Result<(), Failure> {
     let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
     let prepared = server::prepare(settings, SystemTime::now()).map_err(Failure::failed)?;
     let served = prepared.run(telemetry.access(), |welcome| eprintln!("{}", message(welcome)));
@@ -36,9 +36,17 @@ fn message(welcome: &Welcome<'_>) -> String {
     line(&mut text, "data", &welcome.settings.registry.root.display().to_string());
     if let Some(authority) = welcome.authority {
         let ca = absolute(&authority.certificate);
-        line(&mut text, "trust", &format!("{ca} is this server's own authority; clients must be told to trust it once:"));
+        line(
+            &mut text,
+            "trust",
+            &format!("{ca} is this server's own authority; clients must be told to trust it once:"),
+        );
         line(&mut text, "", &format!("docker:  sudo install -D -m 0644 {ca} /etc/docker/certs.d/{registry}/ca.crt"));
-        line(&mut text, "", &format!("podman:  sudo install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"));
+        line(
+            &mut text,
+            "",
+            &format!("podman:  sudo install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"),
+        );
         line(&mut text, "", "         (buildah and skopeo read the same folder)");
     }
     let user = welcome.first_admin.as_ref().map_or("NAME", |admin| admin.name.as_str());
@@ -47,11 +55,19 @@ fn message(welcome: &Welcome<'_>) -> String {
         match &admin.generated {
             Some(password) => {
                 let password = password.reveal();
-                line(&mut text, "password", &format!("{password}     (shown this once; another: pierhead user password {user})"));
+                line(
+                    &mut text,
+                    "password",
+                    &format!("{password}     (shown this once; another: pierhead user password {user})"),
+                );
             }
             None => line(&mut text, "password", "as set by PIERHEAD_ADMIN_PASSWORD"),
         }
-        line(&mut text, "push", &format!("docker tag IMAGE {registry}/GROUP/PROJECT && docker push {registry}/GROUP/PROJECT"));
+        line(
+            &mut text,
+            "push",
+            &format!("docker tag IMAGE {registry}/GROUP/PROJECT && docker push {registry}/GROUP/PROJECT"),
+        );
     }
     text
 }

@@ -19,6 +19,7 @@
 use std::future::Future;
 
 use crate::exchange::Exchange;
+use crate::origin::Embedded;
 
 mod config;
 mod host;
@@ -40,4 +41,10 @@ pub use running::{Drained, Error, Running, open};
 pub trait Service: Send + Sync + 'static {
     /// Answers one request. It must not fail: what goes wrong is told to the client through the exchange.
     fn answer<E: Exchange>(&self, exchange: &mut E) -> impl Future<Output = ()> + Send;
+}
+
+impl Service for Embedded {
+    async fn answer<E: Exchange>(&self, exchange: &mut E) {
+        Self::answer(self, exchange).await;
+    }
 }

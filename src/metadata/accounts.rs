@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{AccountName, Database, Error, PAGE};
+use super::{AccountName, Database, Error, PAGE, Run};
 
 /// An account as it is stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Database {
     }
 
     /// Removes an account and its memberships, unless nobody could administer the registry afterwards.
-    pub async fn remove_account(&self, name: &AccountName) -> Result<Removal, Error> {
+    pub async fn remove_account(&self, name: &AccountName, run: Run) -> Result<Removal, Error> {
         let mut transaction = self.begin().await?;
         let is_admin: Option<bool> = sqlx::query_scalar("SELECT is_admin FROM accounts WHERE name = $1")
             .bind(name.as_str())
@@ -129,7 +129,7 @@ impl Database {
             return Ok(Removal::LastAdmin);
         }
         sqlx::query("DELETE FROM accounts WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        run.end(transaction).await?;
         Ok(Removal::Removed)
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::names::prefixes;
-use super::{AccountName, Database, Error, PAGE, Project, ProjectPath, Role};
+use super::{AccountName, Database, Error, PAGE, Project, ProjectPath, Role, Run};
 use crate::oci::RepositoryName;
 
 /// A membership as it is stored.
@@ -100,12 +100,14 @@ impl Database {
     }
 
     /// Ends a membership of exactly this path; `false` when there was none.
-    pub async fn remove_member(&self, path: &ProjectPath, account: &AccountName) -> Result<bool, Error> {
+    pub async fn remove_member(&self, path: &ProjectPath, account: &AccountName, run: Run) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
         let done = sqlx::query("DELETE FROM members WHERE path = $1 AND account = $2")
             .bind(path.as_str())
             .bind(account.as_str())
-            .execute(&self.writer)
+            .execute(&mut *transaction)
             .await?;
+        run.end(transaction).await?;
         Ok(done.rows_affected() == 1)
     }
 

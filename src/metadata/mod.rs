@@ -43,7 +43,7 @@ pub use names::{
 pub use projects::Project;
 
 /// The name of the database's file in the state directory.
-pub const FILE_NAME: &str = "metadata.sqlite3";
+pub const FILE_NAME: &str = "pierhead.db";
 
 /// The most rows that one listing returns.
 pub const PAGE: u32 = 1000;
@@ -56,6 +56,24 @@ const READERS: u32 = 4;
 
 /// Every shape the database ever had, oldest first.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/metadata/migrations");
+
+/// Whether a removal is meant. A dry one does all of it and takes it back, so that its outcome is the true one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// It is.
+    Real,
+    /// Only its outcome is wanted.
+    Dry,
+}
+
+impl Run {
+    async fn end(self, transaction: Transaction<'static, Sqlite>) -> Result<(), Error> {
+        match self {
+            Self::Real => Ok(transaction.commit().await?),
+            Self::Dry => Ok(transaction.rollback().await?),
+        }
+    }
+}
 
 /// An open metadata database. Clones share its connections.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::names::prefixes;
-use super::{Database, Error, PAGE, ProjectPath, Visibility};
+use super::{Database, Error, PAGE, ProjectPath, Run, Visibility};
 use crate::oci::RepositoryName;
 
 /// A project as it is stored.
@@ -92,7 +92,7 @@ impl Database {
     ///
     /// The members of exactly this path go with it, so that a project made later under the same path does not inherit
     /// them; unless it is also a group of other projects, for which they still hold.
-    pub async fn remove_project(&self, path: &ProjectPath) -> Result<bool, Error> {
+    pub async fn remove_project(&self, path: &ProjectPath, run: Run) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         let done =
             sqlx::query("DELETE FROM projects WHERE path = $1").bind(path.as_str()).execute(&mut *transaction).await?;
@@ -108,7 +108,7 @@ impl Database {
         .bind(format!("{path}0"))
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        run.end(transaction).await?;
         Ok(true)
     }
 }

@@ -75,7 +75,7 @@ async fn the_last_admin_cannot_be_removed_and_others_leave_with_their_membership
     database.add_account(&account("root", true)).await.unwrap();
     database.add_account(&account("bob", false)).await.unwrap();
     assert!(database.set_member(&member("g", "bob", Role::Owner)).await.unwrap());
-    let remove = async |name: &str| database.remove_account(&name.parse().unwrap()).await.unwrap();
+    let remove = async |name: &str| database.remove_account(&name.parse().unwrap(), Run::Real).await.unwrap();
     assert_eq!(remove("root").await, Removal::LastAdmin);
     assert_eq!(remove("bob").await, Removal::Removed);
     assert_eq!(remove("bob").await, Removal::Unknown);
@@ -148,11 +148,11 @@ async fn a_project_made_again_does_not_inherit_the_members_of_the_removed_one() 
         database.set_member(&member(path, "bob", Role::Developer)).await.unwrap();
     }
     let members = async |path: &str| database.members(&path.parse().unwrap(), None).await.unwrap().len();
-    assert!(database.remove_project(&"g".parse().unwrap()).await.unwrap());
+    assert!(database.remove_project(&"g".parse().unwrap(), Run::Real).await.unwrap());
     assert_eq!(members("g").await, 1, "still the group of g/app");
-    assert!(database.remove_project(&"g/app".parse().unwrap()).await.unwrap());
+    assert!(database.remove_project(&"g/app".parse().unwrap(), Run::Real).await.unwrap());
     assert_eq!(members("g/app").await, 1, "only that of the group");
-    assert!(!database.remove_project(&"g/app".parse().unwrap()).await.unwrap());
+    assert!(!database.remove_project(&"g/app".parse().unwrap(), Run::Real).await.unwrap());
 }
 
 #[tokio::test]
@@ -189,8 +189,28 @@ async fn members_are_listed_with_those_of_the_groups_above() {
     assert_eq!(listed(database.members(&path, None).await.unwrap()), ["g alice", "g bob", "g/app bob"]);
     let after = ("g".parse().unwrap(), "alice".parse().unwrap());
     assert_eq!(listed(database.members(&path, Some(&after)).await.unwrap()), ["g bob", "g/app bob"]);
-    assert!(database.remove_member(&path, &"bob".parse().unwrap()).await.unwrap());
-    assert!(!database.remove_member(&path, &"bob".parse().unwrap()).await.unwrap());
+    assert!(database.remove_member(&path, &"bob".parse().unwrap(), Run::Real).await.unwrap());
+    assert!(!database.remove_member(&path, &"bob".parse().unwrap(), Run::Real).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_happen_and_changes_nothing() {
+    let (_folder, database) = database().await;
+    let (bob, app): (AccountName, ProjectPath) = ("bob".parse().unwrap(), "g/app".parse().unwrap());
+    database.add_account(&account("root", true)).await.unwrap();
+    database.add_account(&account("bob", false)).await.unwrap();
+    database.add_project(&project("g/app")).await.unwrap();
+    database.set_member(&member("g/app", "bob", Role::Owner)).await.unwrap();
+    for run in [Run::Dry, Run::Dry, Run::Real] {
+        assert!(database.remove_member(&app, &bob, run).await.unwrap());
+    }
+    for run in [Run::Dry, Run::Dry, Run::Real] {
+        assert!(database.remove_project(&app, run).await.unwrap());
+        assert_eq!(database.remove_account(&bob, run).await.unwrap(), Removal::Removed);
+    }
+    assert_eq!(database.remove_account(&bob, Run::Dry).await.unwrap(), Removal::Unknown);
+    assert_eq!(database.remove_account(&"root".parse().unwrap(), Run::Dry).await.unwrap(), Removal::LastAdmin);
+    assert!(!database.remove_project(&app, Run::Dry).await.unwrap());
 }
 
 #[tokio::test]
@@ -217,7 +237,7 @@ async fn two_processes_may_open_and_write_at_once() {
             assert!(database.add_account(&account(&name, true)).await.unwrap());
             assert!(database.account(&name.parse().unwrap()).await.unwrap().is_some());
             if number % 3 == 0 {
-                assert_eq!(database.remove_account(&name.parse().unwrap()).await.unwrap(), Removal::Removed);
+                assert_eq!(database.remove_account(&name.parse().unwrap(), Run::Real).await.unwrap(), Removal::Removed);
             }
         });
     }

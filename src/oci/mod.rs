@@ -6,14 +6,20 @@
 //! **Invariant:** pure. No I/O, no clock, no HTTP types beyond `http::Method`.
 
 pub mod digest;
-
+pub mod endpoint;
+pub mod manifest;
+pub mod media_type;
 pub mod name;
-
+pub mod range;
 pub mod reference;
 pub mod scope;
+pub mod upload;
 
 pub use digest::{Algorithm, Digest, Hasher};
-
+pub use endpoint::Endpoint;
+pub use manifest::{Descriptor, Manifest};
+pub use media_type::MediaType;
 pub use name::RepositoryName;
 pub use reference::{Reference, Tag};
 pub use scope::{Access, Action, Resource, Scope};
+pub use upload::UploadId;

@@ -1,5 +1,178 @@
 //! How is a registry's request answered?
+//!
+//! An [`Endpoint`] says what is asked for, a [`Grant`] who asks; whether the grant suffices was decided before. Each
+//! endpoint is a function here: blobs, uploads, manifests, tags, catalog, referrers. All of them read and write through
+//! `store.rs` under the keys of `layout.rs`, and fail with an [`Error`], whose table gives the answer.
+//!
+//! **Invariant:** a request always ends in an [`Answer`], and a client's mistake never in a 500.
+//!
+//! **Invariant:** whatever changes the tree runs [to its end](to_the_end) in a task of its own, so that a client that
+//! disconnects cannot stop it between two steps while holding the door open for others.
+//!
+//! Absent on purpose: authentication, and content negotiation: what was pushed is what is served.
 
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
+use tracing::Instrument as _;
+
+use crate::auth::Grant;
+use crate::exchange::{Answer, Exchange};
+use crate::oci::{Digest, Endpoint};
+use crate::storage::Driver;
+
+mod blobs;
+mod catalog;
 mod config;
+mod error;
+mod gates;
+mod hash_state;
+mod intake;
+mod layout;
+mod manifests;
+mod referrers;
+mod store;
+mod tags;
+mod turns;
+mod uploads;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
+pub use error::{Error, reject};
+pub use uploads::Progress;
+
+use gates::Gates;
+use store::Store;
+use turns::Turns;
+
+/// How many calls to the driver one request makes at once.
+const AT_ONCE: usize = 8;
+
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// The embedded registry.
+#[derive(Debug)]
+pub struct Registry {
+    config: Config,
+    store: Store,
+    turns: Arc<Turns>,
+    gates: Arc<Gates>,
+    scans: Semaphore,
+}
+
+impl Registry {
+    /// A registry on a storage.
+    pub fn new(config: Config, driver: Arc<dyn Driver>) -> Self {
+        Self {
+            config,
+            store: Store::new(driver),
+            turns: Arc::default(),
+            gates: Arc::new(Gates::new()),
+            scans: Semaphore::new(referrers::SCANS),
+        }
+    }
+
+    /// Answers a request that `grant` allows, and writes into the exchange's notes what it was about.
+    pub async fn answer<E: Exchange>(&self, endpoint: Endpoint, grant: &Grant, exchange: &mut E) -> Answer {
+        let notes = exchange.notes();
+        notes.repository = endpoint.repository().map(ToString::to_string);
+        notes.reference = endpoint.reference();
+        let answer = match self.dispatch(endpoint, grant, exchange).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                exchange.notes().failure = Some(error.inside());
+                error.answer()
+            }
+        };
+        let digest = answer.headers.get(DOCKER_CONTENT_DIGEST).and_then(|digest| digest.to_str().ok());
+        exchange.notes().digest = digest.map(str::to_owned);
+        stamped(answer)
+    }
+
+    /// Whether the storage answers; otherwise why not, for the operator.
+    pub async fn ready(&self) -> Result<(), String> {
+        match self.store.driver().stat(&layout::repositories()).await {
+            Err(error) if !error.is_not_found() => Err(format!("the registry's storage does not answer: {error}")),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn dispatch<E: Exchange>(
+        &self,
+        endpoint: Endpoint,
+        grant: &Grant,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        match endpoint {
+            Endpoint::Version => Ok(version()),
+            Endpoint::Options { allow } => Ok(Answer::new(StatusCode::OK).header(http::header::ALLOW, allow)),
+            Endpoint::Catalog { page } => self.list_catalog(page).await,
+            Endpoint::Tags { name, page } => self.list_tags(name, page).await,
+            Endpoint::ManifestRead { name, reference } => self.read_manifest(name, reference, exchange).await,
+            Endpoint::ManifestWrite { name, reference, tags } => {
+                self.write_manifest(name, reference, tags, exchange).await
+            }
+            Endpoint::ManifestDelete { name, reference } => self.delete_manifest(name, reference).await,
+            Endpoint::Referrers { name, digest, artifact_types, page } => {
+                self.list_referrers(name, digest, artifact_types, page).await
+            }
+            Endpoint::BlobRead { name, digest } => self.read_blob(name, digest, exchange).await,
+            Endpoint::BlobDelete { name, digest } => self.delete_blob(name, digest).await,
+            Endpoint::UploadStart { name, mount, digest } => {
+                self.start_upload(name, mount, digest, grant, exchange).await
+            }
+            Endpoint::UploadStatus { name, upload } => self.upload_status(name, upload, exchange).await,
+            Endpoint::UploadAppend { name, upload } => self.append_to_upload(name, upload, exchange).await,
+            Endpoint::UploadCommit { name, upload, digest } => self.commit_upload(name, upload, digest, exchange).await,
+            Endpoint::UploadCancel { name, upload } => self.cancel_upload(name, upload).await,
+        }
+    }
+}
+
+/// end-1: yes, this is a registry.
+fn version() -> Answer {
+    Answer::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").body("{}")
+}
+
+/// What old Docker clients look for before they believe that this is a registry, on every answer.
+fn stamped(answer: Answer) -> Answer {
+    answer.header(API_VERSION, "registry/2.0")
+}
+
+fn etag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// Whether the client has this content already (`If-None-Match`; quoted, weak or bare, as clients write it).
+fn is_known_to_client(head: &Parts, digest: &Digest) -> bool {
+    let lines = head.headers.get_all(IF_NONE_MATCH).iter().map(HeaderValue::to_str);
+    lines.filter_map(Result::ok).flat_map(|line| line.split(',')).map(str::trim).any(|tag| {
+        let bare = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
+        bare == "*" || bare.parse::<Digest>().as_ref() == Ok(digest)
+    })
+}
+
+/// Runs a change to its end, also when the client that asked for it disconnects and nobody waits for the outcome.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    ended(tokio::spawn(change.in_current_span()).await)
+}
+
+/// The outcome of a task. A panic there goes on here.
+fn ended<T>(outcome: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::ShuttingDown),
+        },
+    }
+}

@@ -3,12 +3,12 @@
 //! Started as root, the server becomes `user`, by default the owner of the storage root, so that whoever served this
 //! tree before can always read what we write. Folders that do not exist yet are made for that user.
 
-use std::fs::{DirBuilder, Metadata};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, Gid, Uid, User, access, geteuid};
+use nix::unistd::{AccessFlags, User, access, geteuid};
 
 use super::{Error, privileges};
 use crate::config::Settings;
@@ -20,7 +20,10 @@ const DATA_MODE: u32 = 0o755;
 
 /// Makes the missing folders, becomes their owner, and checks that they can be written.
 pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
-    let folders = [("state", &settings.state, STATE_MODE), ("registry.storage.filesystem.rootdirectory", &settings.registry.root, DATA_MODE)];
+    let folders = [
+        ("state", &settings.state, STATE_MODE),
+        ("registry.storage.filesystem.rootdirectory", &settings.registry.root, DATA_MODE),
+    ];
     let refused = |key, path: &Path| {
         let path = path.to_owned();
         move |source| Error::Folder { path, user: privileges::current_user(), key, source }
@@ -29,7 +32,8 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
     for (key, path, mode) in folders {
         make(path, mode, user.as_ref()).map_err(refused(key, path))?;
     }
-    if let Some(user) = user.filter(|user| !user.uid.is_root()) {
+    if let Some(user) = user {
+        give_fresh_state(settings, &user).map_err(refused("state", &settings.state))?;
         privileges::become_user(&user)?;
     }
     for (key, path, _) in folders {
@@ -39,21 +43,20 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// The user named by `user`, or the owner of the storage root, or of the nearest folder above it that exists.
-fn user_for(settings: &Settings) -> Result<User, Error> {
+/// The user named by `user`, or the owner of the storage root (or of the nearest folder above it that exists).
+fn user_for(settings: &Settings) -> Result<User, privileges::Error> {
     match &settings.user {
-        Some(name) => Ok(privileges::find_user(name)?),
-        None => {
-            let root = &settings.registry.root;
-            let owner = nearest(root).map(|found| (found.uid(), found.gid())).unwrap_or((0, 0));
-            Ok(privileges::owner(Uid::from_raw(owner.0), Gid::from_raw(owner.1)))
-        }
+        Some(name) => privileges::find_user(name),
+        None => privileges::owner_of(&settings.registry.root),
     }
 }
 
-fn nearest(path: &Path) -> Option<Metadata> {
-    let absolute = std::path::absolute(path).ok()?;
-    absolute.ancestors().find_map(|folder| std::fs::metadata(folder).ok())
+/// A state directory of root's with nothing in it yet is a fresh volume: it goes to the user.
+fn give_fresh_state(settings: &Settings, user: &User) -> io::Result<()> {
+    if privileges::is_fresh(&settings.state, &settings.registry.root)? {
+        chown(&settings.state, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    }
+    Ok(())
 }
 
 /// Makes a folder and those above it that are missing; each belongs to `user` from its first moment that matters.
@@ -84,12 +87,5 @@ mod tests {
         make(&state, STATE_MODE, None).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&state), mode(&folder.path().join("a"))), (0o700, 0o755));
-    }
-
-    #[test]
-    fn the_nearest_existing_folder_tells_the_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let found = nearest(&folder.path().join("not/yet/there")).unwrap();
-        assert_eq!(found.uid(), std::fs::metadata(folder.path()).unwrap().uid());
     }
 }

@@ -32,7 +32,9 @@ fn prepare(socket: TcpListener) -> io::Result<TcpListener> {
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL].contains(&Errno::from_raw(code)))
+    error
+        .raw_os_error()
+        .is_some_and(|code| [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL].contains(&Errno::from_raw(code)))
 }
 
 fn explain(address: SocketAddr, source: io::Error) -> Error {

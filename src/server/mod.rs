@@ -28,17 +28,18 @@ use crate::storage::filesystem::Filesystem;
 use crate::telemetry::AccessLog;
 use crate::tls::{self, Certificates, local};
 
-/// The metadata database within the state directory.
-pub const DATABASE: &str = "pierhead.db";
-
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another program listens there.
-    #[error("cannot listen on {0}: another program has this port; stop it, or choose another port (`listeners`, `registry.http.addr`)")]
+    #[error(
+        "cannot listen on {0}: another program has this port; stop it, or choose another port (`listeners`, `registry.http.addr`)"
+    )]
     PortTaken(SocketAddr),
     /// A port below 1024 without the right to it.
-    #[error("cannot listen on {0}: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)")]
+    #[error(
+        "cannot listen on {0}: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)"
+    )]
     PortForbidden(SocketAddr),
     /// Any other failure to listen.
     #[error("cannot listen on {address}: {source}; is the address one of this machine's?")]
@@ -138,7 +139,7 @@ impl Prepared {
         let Self { settings, sockets, certificates, authority } = self;
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
-        let database = Database::open(&settings.state.join(DATABASE)).await?;
+        let database = Database::open(&Database::path_in(&settings.state)).await?;
         let given = auth::first_password(|name| std::env::var(name).ok())?;
         let first_admin = auth::first_admin(&database, given, Timestamp::now()).await?;
         let guard = Authority::open(settings.auth.clone(), database)?;

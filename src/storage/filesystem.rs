@@ -1,1 +1,449 @@
-//! Objects as files under a root.
+//! How do keys become files?
+//!
+//! A key is a path below the root, an object is a file, and its folders are directories. Modes are those of Distribution
+//! (files 0644, directories 0755, less the umask), so that either program can read what the other wrote.
+//!
+//! **Invariant:** one driver call is one trip to the blocking pool, whatever it does there: a whole small file is opened,
+//! measured and read in one go, and so is the first piece of a large one. A large file is read one piece ahead of the
+//! client, never more.
+//!
+//! **Invariant:** a durable file lies in durable directories. A directory that exists is not enough: the process that
+//! made it may have died, or another thread may be about to sync it. [`Folders`] therefore trusts a directory only after
+//! this process has synced its parent, once.
+//!
+//! Absent on purpose: `O_DIRECT` and memory maps (the page cache is the cache), and any lock between processes.
+//! Symbolic links are followed, the root's own and those that an operator laid inside.
+
+use std::collections::{BTreeSet, BinaryHeap};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Reader, Stat, durable};
+
+/// How much of a large file is read at once.
+const READ: usize = 512 << 10;
+
+/// How many directories are remembered as durable before the memory starts anew.
+const FOLDERS_REMEMBERED: usize = 16_384;
+
+/// Objects as files below a directory.
+#[derive(Debug, Clone)]
+pub struct Filesystem {
+    tree: Arc<Tree>,
+}
+
+#[derive(Debug)]
+struct Tree {
+    root: PathBuf,
+    folders: Folders,
+}
+
+impl Filesystem {
+    /// Objects below `root`, which is made with the first object if it is missing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self { tree: Arc::new(Tree { folders: Folders::new(root.clone()), root }) }
+    }
+
+    /// Runs `work` on the blocking pool and names the object in its error.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&Tree, PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (tree, path) = (self.tree.clone(), self.tree.root.join(key.as_str()));
+        finished(key, tokio::task::spawn_blocking(move || work(&tree, path)).await)
+    }
+}
+
+/// The result of blocking work. A panic there goes on here; the pool's end (at shutdown) is a failure.
+fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Error> {
+    match outcome {
+        Ok(result) => result.map_err(|cause| Error::io(key, cause)),
+        Err(gone) => match gone.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::new(ErrorKind::Other, key)),
+        },
+    }
+}
+
+#[async_trait]
+impl Driver for Filesystem {
+    async fn get(&self, key: &Key, limit: usize) -> Result<Bytes, Error> {
+        let read = self.blocking(key, move |_, path| read_whole(&path, limit)).await?;
+        read.map(Bytes::from).ok_or_else(|| Error::new(ErrorKind::TooLarge, key))
+    }
+
+    async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error> {
+        self.blocking(key, move |_, path| open(&path, offset, length)).await
+    }
+
+    async fn stat(&self, key: &Key) -> Result<Stat, Error> {
+        self.blocking(key, |_, path| {
+            let found = object(path.metadata()?)?;
+            Ok(Stat { size: found.len(), modified: found.modified()? })
+        })
+        .await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<(), Error> {
+        self.blocking(key, move |tree, path| match durability {
+            Durability::Durable => tree.folders.with_parent(&path, || durable::write(&path, &bytes, durable::PUBLIC)),
+            Durability::Light => with_light_parent(&path, || durable::write_lightly(&path, &bytes, durable::PUBLIC)),
+        })
+        .await
+    }
+
+    async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
+        let after = after.map(str::to_owned);
+        self.blocking(key, move |_, path| list(&path, after.as_deref(), limit)).await
+    }
+
+    async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
+        self.blocking(key, move |tree, path| {
+            if path.symlink_metadata()?.is_dir() {
+                tree.folders.forget_below(&path);
+                std::fs::remove_dir_all(&path)?;
+            } else {
+                std::fs::remove_file(&path)?;
+            }
+            match durability {
+                Durability::Durable => durable::sync_parent(&path),
+                Durability::Light => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
+        let source = self.tree.root.join(from.as_str());
+        self.blocking(to, move |tree, target| tree.folders.with_parent(&target, || durable::rename(&source, &target)))
+            .await
+    }
+
+    async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {
+        let file = self
+            .blocking(key, move |_, path| {
+                let mut options = OpenOptions::new();
+                options.write(true).mode(durable::PUBLIC);
+                let mut file = match offset {
+                    0 => with_light_parent(&path, || options.create(true).open(&path))?,
+                    _ => options.open(&path)?,
+                };
+                let size = file.metadata()?.len();
+                if size < offset {
+                    return Err(io::Error::other(format!("has {size} bytes, expected at least {offset}")));
+                }
+                if size > offset {
+                    file.set_len(offset)?;
+                }
+                file.seek(SeekFrom::Start(offset))?;
+                Ok(file)
+            })
+            .await?;
+        Ok(Box::new(FileAppender { key: key.clone(), file: Arc::new(file), size: offset }))
+    }
+}
+
+/// Refuses what is not a regular file as missing.
+fn object(found: std::fs::Metadata) -> io::Result<std::fs::Metadata> {
+    if found.is_file() { Ok(found) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// The content of a file, `None` when it has more than `limit` bytes.
+fn read_whole(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let size = object(file.metadata()?)?.len();
+    if size > limit as u64 {
+        return Ok(None);
+    }
+    // A file that grows meanwhile is cut at what it was: objects that are read as a whole never grow in place.
+    let mut content = Vec::with_capacity(size as usize);
+    file.take(size).read_to_end(&mut content)?;
+    Ok(Some(content))
+}
+
+fn open(path: &Path, offset: u64, length: Option<u64>) -> io::Result<Reader> {
+    let mut file = File::open(path)?;
+    let size = object(file.metadata()?)?.len();
+    let follow = size.saturating_sub(offset);
+    let left = length.map_or(follow, |length| length.min(follow));
+    file.seek(SeekFrom::Start(offset.min(size)))?;
+    let first = next_piece(&file, left)?;
+    Ok(Reader { size, pieces: pieces(file, first, left) })
+}
+
+/// Up to [`READ`] of the `left` bytes that follow. Fewer than that in the file is an error, not a short answer.
+fn next_piece(file: &File, left: u64) -> io::Result<Bytes> {
+    let wanted = left.min(READ as u64);
+    let mut piece = Vec::with_capacity(wanted as usize);
+    file.take(wanted).read_to_end(&mut piece)?;
+    if (piece.len() as u64) < wanted { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(piece.into()) }
+}
+
+/// What a reader holds between two pieces.
+struct Ahead {
+    file: Arc<File>,
+    /// Bytes that are neither in `next` nor behind us.
+    left: u64,
+    next: Next,
+}
+
+enum Next {
+    Ready(Bytes),
+    Coming(JoinHandle<io::Result<Bytes>>),
+}
+
+/// The bytes of a file from its position on, with `first` already read and one piece always on its way.
+fn pieces(file: File, first: Bytes, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
+    let ahead = Ahead { left: length - first.len() as u64, file: Arc::new(file), next: Next::Ready(first) };
+    stream::try_unfold(ahead, |mut ahead| async move {
+        let piece = match ahead.next {
+            Next::Ready(piece) => piece,
+            Next::Coming(reading) => reading.await.map_err(io::Error::other)??,
+        };
+        if piece.is_empty() {
+            return Ok(None);
+        }
+        let (file, left) = (ahead.file.clone(), ahead.left);
+        ahead.next = match left {
+            0 => Next::Ready(Bytes::new()),
+            _ => Next::Coming(tokio::task::spawn_blocking(move || next_piece(&file, left))),
+        };
+        ahead.left -= left.min(READ as u64);
+        Ok(Some((piece, ahead)))
+    })
+    .boxed()
+}
+
+/// The `limit` smallest names above `after`. Memory is bounded by `limit`, not by the directory.
+fn list(path: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<Entry>> {
+    let mut smallest: BinaryHeap<Entry> = BinaryHeap::new();
+    for entry in path.read_dir()? {
+        let entry = entry?;
+        // A name that is not UTF-8 cannot be a key of ours.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let too_large = smallest.len() >= limit && smallest.peek().is_none_or(|largest| name >= largest.name);
+        if too_large || after.is_some_and(|after| name.as_str() <= after) {
+            continue;
+        }
+        let is_folder = match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
+            Ok(kind) => kind.is_dir(),
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if !is_folder && durable::is_temporary(&name) {
+            continue;
+        }
+        smallest.push(Entry { name, is_folder });
+        if smallest.len() > limit {
+            smallest.pop();
+        }
+    }
+    Ok(smallest.into_sorted_vec())
+}
+
+/// Runs `work`, and once more after making the parent directory if that was what it missed.
+fn with_light_parent<T>(path: &Path, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match (work(), path.parent()) {
+        (Err(missing), Some(parent)) if missing.kind() == io::ErrorKind::NotFound => {
+            durable::make_dirs_lightly(parent)?;
+            work()
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// A file that grows. Each piece is one trip to the blocking pool.
+struct FileAppender {
+    key: Key,
+    file: Arc<File>,
+    size: u64,
+}
+
+#[async_trait]
+impl Appender for FileAppender {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let (file, length) = (self.file.clone(), bytes.len() as u64);
+        finished(&self.key, tokio::task::spawn_blocking(move || (&*file).write_all(&bytes)).await)?;
+        self.size += length;
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<u64, Error> {
+        let Self { key, file, size } = *self;
+        // The size is part of what fdatasync writes; times are not worth a journal commit.
+        finished(&key, tokio::task::spawn_blocking(move || file.sync_data()).await)?;
+        Ok(size)
+    }
+}
+
+/// The directories that this process knows to be durable, up to the root.
+#[derive(Debug)]
+struct Folders {
+    root: PathBuf,
+    /// Ordered, so that everything below a directory is one range.
+    known: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Folders {
+    fn new(root: PathBuf) -> Self {
+        Self { root, known: Mutex::default() }
+    }
+
+    /// Runs `work` with the parent of `path` durably there. When somebody removed it under us, tries once more.
+    fn with_parent(&self, path: &Path, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        let Some(parent) = path.parent() else { return work() };
+        self.ensure(parent)?;
+        match work() {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                self.forget_around(parent);
+                self.ensure(parent)?;
+                work()
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Makes a directory and all above it, down from the root, and their entries durable.
+    fn ensure(&self, folder: &Path) -> io::Result<()> {
+        if self.known.lock().contains(folder) {
+            return Ok(());
+        }
+        match folder.parent() {
+            Some(parent) if folder != self.root => {
+                self.ensure(parent)?;
+                durable::make_dir(folder)?;
+            }
+            _ => durable::make_dirs(folder)?,
+        }
+        let mut known = self.known.lock();
+        if known.len() >= FOLDERS_REMEMBERED {
+            known.clear();
+        }
+        known.insert(folder.to_owned());
+        Ok(())
+    }
+
+    /// Forgets a directory, everything below it and everything above it.
+    fn forget_around(&self, folder: &Path) {
+        self.forget_below(folder);
+        let mut known = self.known.lock();
+        for above in folder.ancestors() {
+            known.remove(above);
+        }
+    }
+
+    /// Forgets a directory that goes away and everything below it.
+    fn forget_below(&self, folder: &Path) {
+        let mut known = self.known.lock();
+        let gone: Vec<PathBuf> =
+            known.range(folder.to_owned()..).take_while(|path| path.starts_with(folder)).cloned().collect();
+        for path in gone {
+            known.remove(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::conformance;
+    use super::*;
+
+    fn driver() -> (tempfile::TempDir, Filesystem) {
+        let dir = tempfile::tempdir().unwrap();
+        let driver = Filesystem::new(dir.path().join("made/on/demand"));
+        (dir, driver)
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_drivers_contract() {
+        let (_dir, driver) = driver();
+        conformance::suite(&driver).await;
+    }
+
+    #[tokio::test]
+    async fn files_and_folders_have_the_modes_that_distribution_gives_them() {
+        let (dir, driver) = driver();
+        driver.put(&Key::new("a/durable"), "x".into(), Durability::Durable).await.unwrap();
+        driver.put(&Key::new("a/light"), "x".into(), Durability::Light).await.unwrap();
+        driver.append(&Key::new("b/grown"), 0).await.unwrap();
+        let root = dir.path().join("made/on/demand");
+        let mode = |name: &str| root.join(name).metadata().unwrap().permissions().mode() & 0o777;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
+        let umask = !u32::from_str_radix(umask.trim(), 8).unwrap();
+        for file in ["a/durable", "a/light", "b/grown"] {
+            assert_eq!(mode(file), 0o644 & umask, "{file}");
+        }
+        assert_eq!((mode("a"), mode("b")), (0o755 & umask, 0o755 & umask));
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_a_crash_are_never_listed() {
+        let (dir, driver) = driver();
+        driver.put(&Key::new("a/kept"), "x".into(), Durability::Durable).await.unwrap();
+        let folder = dir.path().join("made/on/demand/a");
+        File::create(folder.join("kept.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp")).unwrap();
+        std::fs::create_dir(folder.join("tag.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp")).unwrap();
+        let names: Vec<String> =
+            driver.list(&Key::new("a"), None, 10).await.unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["kept", "tag.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp"], "a folder is somebody's tag");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_another_program_removed_is_made_again() {
+        let (dir, driver) = driver();
+        let key = Key::new("a/b/c");
+        driver.put(&key, "x".into(), Durability::Durable).await.unwrap();
+        std::fs::remove_dir_all(dir.path().join("made")).unwrap();
+        driver.put(&key, "y".into(), Durability::Durable).await.unwrap();
+        assert_eq!(driver.get(&key, 10).await.unwrap(), "y");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_file_is_no_object() {
+        let (dir, driver) = driver();
+        std::fs::create_dir_all(dir.path().join("made/on/demand/folder")).unwrap();
+        let folder = Key::new("folder");
+        assert!(driver.get(&folder, 10).await.unwrap_err().is_not_found());
+        assert!(driver.stat(&folder).await.unwrap_err().is_not_found());
+        assert!(driver.open(&folder, 0, None).await.err().unwrap().is_not_found());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrinks_while_it_is_read_fails_visibly() {
+        let (dir, driver) = driver();
+        let key = Key::new("shrinks");
+        driver.put(&key, vec![7; 3 * READ].into(), Durability::Durable).await.unwrap();
+        let reader = driver.open(&key, 0, None).await.unwrap();
+        OpenOptions::new().write(true).open(dir.path().join("made/on/demand/shrinks")).unwrap().set_len(1).unwrap();
+        let pieces: Vec<io::Result<Bytes>> = reader.pieces.collect().await;
+        assert!(pieces.last().unwrap().is_err());
+    }
+
+    #[test]
+    fn removed_folders_are_not_trusted_any_more_and_their_neighbours_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::new(dir.path().to_owned());
+        for path in ["a/b", "a/b/c", "a/b-c"] {
+            folders.ensure(&dir.path().join(path)).unwrap();
+        }
+        folders.forget_below(&dir.path().join("a/b"));
+        let known: Vec<PathBuf> = folders.known.lock().iter().cloned().collect();
+        assert_eq!(known, [dir.path().to_owned(), dir.path().join("a"), dir.path().join("a/b-c")]);
+    }
+}

@@ -5,16 +5,21 @@
 //!
 //! The contract, which every driver's tests check by calling the same suite (`conformance.rs`):
 //!
-//! - **Whole objects appear at once.** [`Driver::put`] and [`Driver::rename`] are atomic and durable when they return:
-//!   a reader sees the old object or the new one, also after a power cut.
+//! - **Whole objects appear at once.** After [`Driver::put`] and [`Driver::rename`] a reader sees the old object or the
+//!   new one, never a part, whatever else runs at the same time.
+//! - **What is [`Durability::Durable`] survives a power cut** from the moment the call returns: the object, its name and
+//!   every folder on the way to it. What is [`Durability::Light`] survives the end of the process; a power cut may take
+//!   it back or leave it empty. Only the state of uploads in progress is written that way.
 //! - **Appending is the exception.** [`Driver::append`] makes bytes visible as they come; [`Appender::finish`] makes
 //!   them durable. Only uploads in progress are written this way, under keys that nothing else reads as truth.
+//! - **One appender at a time** for a key is the caller's duty. A call that is abandoned (its future dropped) may still
+//!   take effect for a moment: who needs an order must keep the future until it ends.
 //! - **Missing is an answer**, [`ErrorKind::NotFound`], never an empty object. Deleting what is missing is `NotFound`.
 //! - **A full disk is [`ErrorKind::Full`]** and leaves what was there before.
 //! - Keys that a crash may leave behind (temporary files) are never listed.
 //!
 //! **Invariant:** memory per open reader or appender is bounded by [`PIECE`] times a small constant, whatever the size of
-//! the object.
+//! the object; a listing is bounded by the limit that was asked for.
 
 use std::fmt;
 use std::io;
@@ -27,7 +32,14 @@ use futures_util::stream::BoxStream;
 pub mod durable;
 pub mod filesystem;
 
-/// How many bytes a reader yields at once and how many an appender should be given at once.
+#[cfg(test)]
+pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) mod fault;
+
+pub use filesystem::Filesystem;
+
+/// How many bytes a reader yields at most at once and how many an appender should be given at once.
 pub const PIECE: usize = 1 << 20;
 
 /// The name of an object: components joined by `/`, none of them empty, `.` or `..`.
@@ -95,12 +107,20 @@ pub struct Reader {
     pub pieces: BoxStream<'static, io::Result<Bytes>>,
 }
 
+/// What a change promises when the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives a power cut.
+    Durable,
+    /// Everybody sees it, but the disk may not have it yet: for the state of an upload, which can be made again.
+    Light,
+}
+
 /// Bytes under keys. See the module's text for what every driver promises.
 #[async_trait]
 pub trait Driver: fmt::Debug + Send + Sync {
-    /// A small object as a whole. Objects above 64 KiB more than the largest manifest are refused with
-    /// [`ErrorKind::Other`]: they must be streamed.
-    async fn get(&self, key: &Key) -> Result<Bytes, Error>;
+    /// A small object as a whole. One of more than `limit` bytes is refused with [`ErrorKind::TooLarge`], unread.
+    async fn get(&self, key: &Key, limit: usize) -> Result<Bytes, Error>;
 
     /// Opens an object for streaming `length` bytes (or as many as follow) from `offset`.
     async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error>;
@@ -108,14 +128,15 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Size and age of an object. A folder is [`ErrorKind::NotFound`].
     async fn stat(&self, key: &Key) -> Result<Stat, Error>;
 
-    /// Writes an object as a whole: atomic, durable, replacing what was there.
-    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), Error>;
+    /// Writes an object as a whole, atomically, replacing what was there.
+    async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<(), Error>;
 
-    /// The children of a key in ascending byte order of their names.
-    async fn list(&self, key: &Key) -> Result<Vec<Entry>, Error>;
+    /// At most `limit` children of a key, in ascending byte order of their names, beginning with the first that is
+    /// greater than `after`. A key with nothing below it is [`ErrorKind::NotFound`] or empty.
+    async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error>;
 
-    /// Removes an object, or everything below a key. Durable when it returns.
-    async fn delete(&self, key: &Key) -> Result<(), Error>;
+    /// Removes an object, or everything below a key (that is not atomic).
+    async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error>;
 
     /// Moves an object over whatever is at `to`. Atomic and durable; the bytes of `from` are made durable first.
     async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error>;
@@ -162,6 +183,9 @@ pub enum ErrorKind {
     /// The storage is mounted read-only.
     #[error("read-only storage")]
     ReadOnly,
+    /// The object is larger than the caller was ready to take.
+    #[error("object larger than expected")]
+    TooLarge,
     /// Anything else.
     #[error("storage failure")]
     Other,

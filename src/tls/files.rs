@@ -165,7 +165,12 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(vec![name.to_owned(), "10.0.0.1".to_owned()]).unwrap();
         let files = Files { certificate: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
-        crate::storage::durable::write(&files.certificate, certificate.self_signed(&key).unwrap().pem().as_bytes(), 0o644).unwrap();
+        crate::storage::durable::write(
+            &files.certificate,
+            certificate.self_signed(&key).unwrap().pem().as_bytes(),
+            0o644,
+        )
+        .unwrap();
         crate::storage::durable::write(&files.key, key.serialize_pem().as_bytes(), 0o600).unwrap();
         files
     }

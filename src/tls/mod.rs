@@ -52,7 +52,8 @@ impl Certificates {
     /// # Errors
     /// A file that cannot be read or holds no certificate or key, or a key that belongs to another certificate.
     pub fn load(files: &[Files]) -> Result<Self, Error> {
-        let entries = files.iter().map(|pair| files::read(pair).map(|(names, key)| Entry { names, key: Arc::new(key) }));
+        let entries =
+            files.iter().map(|pair| files::read(pair).map(|(names, key)| Entry { names, key: Arc::new(key) }));
         Ok(Self { entries: entries.collect::<Result<_, _>>()? })
     }
 
@@ -60,11 +61,15 @@ impl Certificates {
     /// over later; when nothing fits, the first that the client can verify, else the first.
     fn choose(&self, name: Option<&str>, verifiable: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
         let usable = || self.entries.iter().filter(|entry| verifiable(&entry.key));
-        let exact = |wanted: &str| usable().find(|entry| entry.names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
+        let exact =
+            |wanted: &str| usable().find(|entry| entry.names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
         let wildcard = |wanted: &str| {
             let (_, parent) = wanted.split_once('.')?;
             usable().find(|entry| {
-                entry.names.iter().any(|name| name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(parent)))
+                entry
+                    .names
+                    .iter()
+                    .any(|name| name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(parent)))
             })
         };
         let named = name.and_then(|wanted| exact(wanted).or_else(|| wildcard(wanted)));

@@ -1,0 +1,149 @@
+//! Which repositories are there?
+//!
+//! A repository is a folder that has `_manifests`, and may lie below another (`a` and `a/b`). They are walked in path
+//! order, component by component: `a`, `a/b`, `a-b`, as Distribution lists them. That is not the order of the names as
+//! text, where `-` comes before `/`.
+//!
+//! **Invariant:** a page costs what it shows and the depth of where it starts, not what lies before it.
+
+use http::StatusCode;
+use http::header::LINK;
+use serde_json::json;
+
+use super::store::{Store, present};
+use super::{Error, Registry, layout};
+use crate::exchange::Answer;
+use crate::oci::RepositoryName;
+use crate::oci::endpoint::Page;
+use crate::oci::name::MAX_LENGTH;
+use crate::storage::{self, Entry, Key};
+
+/// How many repositories an answer has when the client does not say.
+const USUAL: usize = 100;
+/// The most in one answer.
+const MOST: usize = 1000;
+/// How many entries of a folder are held at once.
+const BATCH: usize = 1000;
+
+impl Registry {
+    /// `GET /v2/_catalog`: names with a `Link` to the next part when there is more.
+    pub(super) async fn list_catalog(&self, page: Page) -> Result<Answer, Error> {
+        let limit = page.limit.unwrap_or(USUAL).min(MOST);
+        let mut names = self.repositories(page.after.as_deref(), limit + 1).await?;
+        let more = names.len() > limit;
+        names.truncate(limit);
+        let texts: Vec<&str> = names.iter().map(RepositoryName::as_str).collect();
+        let answer = Answer::json(StatusCode::OK, &json!({ "repositories": texts }));
+        Ok(match texts.last().filter(|_| more) {
+            Some(last) => answer.header(LINK, format!("</v2/_catalog?{}>; rel=\"next\"", Page::query(limit, last))),
+            None => answer,
+        })
+    }
+
+    /// At most `limit` repositories in path order, beginning after a name that need not exist.
+    pub async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, Error> {
+        let mut found = Vec::new();
+        let mut walk = Walk::starting_after(&self.store, after.unwrap_or_default());
+        while found.len() < limit
+            && let Some(name) = walk.next().await?
+        {
+            found.push(name);
+        }
+        Ok(found)
+    }
+}
+
+/// Where we are in the tree: the folders from the root to here, each with what is still to be visited in it.
+struct Walk<'a> {
+    store: &'a Store,
+    open: Vec<Folder>,
+}
+
+/// A folder that is being gone through.
+struct Folder {
+    /// The name so far; empty at the root.
+    path: String,
+    /// Entries that were listed and not visited, the next one last.
+    entries: Vec<Entry>,
+    /// What the next listing starts after; `None` when there is nothing more to list.
+    unlisted: Option<Option<String>>,
+}
+
+impl<'a> Walk<'a> {
+    /// Opens every folder on the way to `after`, each to go on behind the component that leads there.
+    fn starting_after(store: &'a Store, after: &str) -> Self {
+        let mut open = Vec::new();
+        let mut path = String::new();
+        for component in after.split('/') {
+            open.push(Folder { path: path.clone(), entries: Vec::new(), unlisted: Some(Some(component.to_owned())) });
+            let below = join(&path, component);
+            if below.parse::<RepositoryName>().is_err() {
+                // No folder of ours has such a name, so there is nothing below it.
+                return Self { store, open };
+            }
+            path = below;
+        }
+        open.push(Folder { path, entries: Vec::new(), unlisted: Some(None) });
+        Self { store, open }
+    }
+
+    async fn next(&mut self) -> Result<Option<RepositoryName>, storage::Error> {
+        while let Some(folder) = self.open.last_mut() {
+            let Some(entry) = folder.entries.pop() else {
+                match folder.unlisted.take() {
+                    Some(after) => folder.list(self.store, after).await?,
+                    None => drop(self.open.pop()),
+                }
+                continue;
+            };
+            let path = join(&folder.path, &entry.name);
+            if !entry.is_folder || path.len() > MAX_LENGTH {
+                continue;
+            }
+            // What is not part of a name (`_layers`, `lost+found`) is not looked into.
+            let Ok(name) = path.parse::<RepositoryName>() else { continue };
+            let mut below = Folder { path, entries: Vec::new(), unlisted: None };
+            below.list(self.store, None).await?;
+            let is_repository = below.is_repository(self.store, &name).await?;
+            self.open.push(below);
+            if is_repository {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Folder {
+    /// Lists the next entries.
+    async fn list(&mut self, store: &Store, after: Option<String>) -> Result<(), storage::Error> {
+        let listed = present(store.driver().list(&self.key(), after.as_deref(), BATCH).await)?.unwrap_or_default();
+        if listed.len() == BATCH {
+            self.unlisted = Some(listed.last().map(|entry| entry.name.clone()));
+        }
+        self.entries = listed;
+        self.entries.reverse();
+        Ok(())
+    }
+
+    /// Whether the folder has `_manifests`: usually seen in its first entries, which were just listed.
+    async fn is_repository(&self, store: &Store, name: &RepositoryName) -> Result<bool, storage::Error> {
+        let is_it = |entry: &Entry| entry.is_folder && entry.name == layout::MANIFESTS;
+        if self.unlisted.is_none() {
+            return Ok(self.entries.iter().any(is_it));
+        }
+        Ok(present(store.driver().list(&layout::manifests(name), None, 1).await)?
+            .is_some_and(|found| !found.is_empty()))
+    }
+
+    fn key(&self) -> Key {
+        match self.path.as_str() {
+            "" => layout::repositories(),
+            path => layout::repositories().join(path),
+        }
+    }
+}
+
+fn join(path: &str, component: &str) -> String {
+    if path.is_empty() { component.to_owned() } else { format!("{path}/{component}") }
+}

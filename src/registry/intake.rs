@@ -1,0 +1,196 @@
+//! How does a request's body become the data of an upload?
+//!
+//! ```text
+//! client ──read──▶ gather 1 MiB ──▶ one piece waiting ──▶ hash ┐ both at once, on the blocking pool
+//!                                                        write ┘
+//! ```
+//!
+//! **Invariant:** at most three pieces of [`PIECE`] are in memory for an upload, whatever its size. When the disk is slow,
+//! the piece that waits stops the reading, and that stops the client.
+//!
+//! **Invariant:** once a turn is taken, everything that touches the upload happens in a task of its own that holds the
+//! [`Turn`]. A client that disconnects ends the reading and nothing else: the task writes what it has, makes it durable
+//! and only then lets the next request in. Without that, an abandoned write could still be on its way to a file that
+//! somebody else already goes on with, or that has become a blob.
+//!
+//! **Order:** the data is durable before the hash state that vouches for it is written. Resuming trusts a state without
+//! reading the data again, so a state must never know more than the disk does.
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+use super::store::{Store, absorb, present};
+use super::turns::Turn;
+use super::{Error, ended, hash_state, layout};
+use crate::exchange::{Exchange, content_length};
+use crate::oci::{Algorithm, Hasher, RepositoryName, UploadId};
+use crate::storage::{Durability, PIECE};
+
+/// How many hash states are looked at to find one to go on from. One lies there for every chunk.
+const STATES: usize = 10_000;
+
+/// An upload that is ours to write to.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) name: RepositoryName,
+    pub(super) id: UploadId,
+    /// How many bytes have arrived.
+    pub(super) size: u64,
+    pub(super) turn: Turn,
+}
+
+/// An upload and the hash of what has arrived of it.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) upload: Upload,
+    pub(super) hasher: Hasher,
+}
+
+/// A body that was received, as far as it came.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// What there is now: durable, also when the body broke off.
+    pub(super) arrived: Arrived,
+    /// Whether that is what the client meant to send.
+    pub(super) outcome: Result<(), Error>,
+}
+
+/// Appends a request's body to an upload. `first` is the piece that was read already; `expected` how long the client said
+/// that the body is. A failure of the storage is the only error; a failure of the client is told in [`Received`].
+pub(super) async fn receive<E: Exchange>(
+    exchange: &mut E,
+    store: &Store,
+    upload: Upload,
+    first: Option<Bytes>,
+    expected: Option<u64>,
+) -> Result<Received, Error> {
+    let hasher = restore(store, &upload).await?;
+    let mut intake = Intake::begin(store.clone(), Arrived { upload, hasher }, content_length(&exchange.head().headers));
+    let mut next = match first {
+        Some(piece) => Ok(Some(piece)),
+        None => exchange.read().await,
+    };
+    let mut left = expected.unwrap_or(u64::MAX);
+    let outcome = loop {
+        let piece = match next {
+            Ok(Some(piece)) => piece,
+            Ok(None) if expected.is_some() && left > 0 => break Err(Error::ChunkLength),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error.into()),
+        };
+        let surplus = piece.len() as u64 > left;
+        let piece = if surplus { piece.slice(..left as usize) } else { piece };
+        left -= piece.len() as u64;
+        if intake.give(&piece).await.is_err() {
+            // The storage failed: the task has the reason.
+            break Ok(());
+        }
+        if surplus {
+            break Err(Error::ChunkLength);
+        }
+        next = exchange.read().await;
+    };
+    Ok(Received { arrived: intake.end().await?, outcome })
+}
+
+/// The hash of what has arrived: from a state that we or Distribution left, and what came after it read again.
+pub(super) async fn restore(store: &Store, upload: &Upload) -> Result<Hasher, Error> {
+    let size = upload.size;
+    if size == 0 {
+        return Ok(Hasher::new(Algorithm::Sha256));
+    }
+    let states = layout::hash_states(&upload.name, upload.id);
+    let usable = async |offset: u64| {
+        let state = present(store.driver().get(&states.join(&offset.to_string()), hash_state::LENGTH).await);
+        // A state that cannot be read is no state; the data will tell whether the storage works.
+        state.ok().flatten().and_then(|state| hash_state::decode(&state, offset)).map(Hasher::Sha256)
+    };
+    if let Some(hasher) = usable(size).await {
+        return Ok(hasher);
+    }
+    let listed = present(store.driver().list(&states, None, STATES).await)?.unwrap_or_default();
+    let latest = listed.iter().filter_map(|state| state.name.parse().ok()).filter(|offset| *offset < size).max();
+    let offset: u64 = latest.unwrap_or(0);
+    let data = layout::upload_data(&upload.name, upload.id);
+    Ok(match usable(offset).await {
+        Some(hasher) => store.hash_object(&data, offset, hasher).await?,
+        None => store.hash_object(&data, 0, Hasher::new(Algorithm::Sha256)).await?,
+    })
+}
+
+/// A running task that hashes and writes, and the piece that is being gathered for it.
+struct Intake {
+    gathered: BytesMut,
+    pieces: mpsc::Sender<Bytes>,
+    work: JoinHandle<Result<Arrived, Error>>,
+}
+
+/// The task has ended before the body.
+struct Stopped;
+
+impl Intake {
+    /// `length` is how many bytes the client announced: small blobs need no large buffer.
+    fn begin(store: Store, arrived: Arrived, length: Option<u64>) -> Self {
+        let (pieces, waiting) = mpsc::channel(1);
+        let capacity = length.map_or(PIECE, |length| length.min(PIECE as u64) as usize);
+        let work = tokio::spawn(write_down(store, arrived, waiting).in_current_span());
+        Self { gathered: BytesMut::with_capacity(capacity), pieces, work }
+    }
+
+    async fn give(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE - self.gathered.len()));
+            self.gathered.extend_from_slice(now);
+            bytes = later;
+            if self.gathered.len() == PIECE {
+                let piece = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(PIECE));
+                self.pieces.send(piece.freeze()).await.map_err(|_| Stopped)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over what is left and waits until everything is durable.
+    async fn end(self) -> Result<Arrived, Error> {
+        if !self.gathered.is_empty() {
+            // A task that has stopped says why below.
+            let _ = self.pieces.send(self.gathered.freeze()).await;
+        }
+        drop(self.pieces);
+        ended(self.work.await)
+    }
+}
+
+/// The task: hashes and writes pieces until there are no more, then makes them durable.
+async fn write_down(
+    store: Store,
+    Arrived { mut upload, mut hasher }: Arrived,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> Result<Arrived, Error> {
+    let Some(first) = pieces.recv().await else { return Ok(Arrived { upload, hasher }) };
+    let mut appender = store.driver().append(&layout::upload_data(&upload.name, upload.id), upload.size).await?;
+    let mut next = Some(first);
+    while let Some(piece) = next {
+        upload.size += piece.len() as u64;
+        let (hashed, written) = tokio::join!(absorb(hasher, piece.clone()), appender.write(piece));
+        written?;
+        hasher = hashed;
+        next = pieces.recv().await;
+    }
+    appender.finish().await?;
+    let arrived = Arrived { upload, hasher };
+    save_state(&store, &arrived).await;
+    Ok(arrived)
+}
+
+/// Leaves the hash for the next request. Without it that one reads the data again, so a failure is only worth a line.
+async fn save_state(store: &Store, Arrived { upload, hasher }: &Arrived) {
+    let Hasher::Sha256(hash) = hasher else { return };
+    let key = layout::hash_states(&upload.name, upload.id).join(&upload.size.to_string());
+    let state = Bytes::copy_from_slice(&hash_state::encode(hash));
+    if let Err(error) = store.driver().put(&key, state, Durability::Light).await {
+        tracing::warn!(%error, "the state of an upload could not be kept");
+    }
+}

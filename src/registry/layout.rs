@@ -1,0 +1,137 @@
+//! Under which key does what lie?
+//!
+//! Exactly Distribution's tree, so that a store can be taken over from it and given back (`registry/storage/paths.go`
+//! there). This is the only place that knows it.
+//!
+//! ```text
+//! docker/registry/v2/
+//! ├── blobs/<algorithm>/<first two characters>/<hex>/data       the content of every layer, configuration and manifest
+//! └── repositories/<name>/                                      a name may lie below another: a and a/b
+//!     ├── _layers/<algorithm>/<hex>/link                        this blob can be seen in this repository
+//!     ├── _manifests/
+//!     │   ├── revisions/<algorithm>/<hex>/link                  this blob is a manifest of this repository
+//!     │   └── tags/<tag>/
+//!     │       ├── current/link                                  what the tag names now
+//!     │       └── index/<algorithm>/<hex>/link                  everything it ever named
+//!     └── _uploads/<uuid>/
+//!         ├── data                                              what has arrived
+//!         ├── startedat                                         when it began: RFC 3339, in UTC, to the second
+//!         └── hashstates/<algorithm>/<offset>                   the hash of that many bytes, to go on from
+//! ```
+//!
+//! A link is the text of a digest, without a line end. A component of a name never starts with `_`, so what is beside a
+//! repository cannot be taken for one.
+
+use crate::oci::{Algorithm, Digest, RepositoryName, Tag, UploadId};
+use crate::storage::Key;
+
+/// What a repository's folder has when it is one.
+pub(super) const MANIFESTS: &str = "_manifests";
+/// The object of every link.
+pub(super) const LINK: &str = "link";
+
+const ROOT: &str = "docker/registry/v2";
+
+/// The content of a blob.
+pub(super) fn blob(digest: &Digest) -> Key {
+    let (algorithm, hex) = (digest.algorithm(), digest.hex());
+    Key::new(format!("{ROOT}/blobs/{algorithm}/{}/{hex}/data", &hex[..2]))
+}
+
+/// The folder of all repositories.
+pub(super) fn repositories() -> Key {
+    Key::new(format!("{ROOT}/repositories"))
+}
+
+/// Makes a blob visible in a repository.
+pub(super) fn layer(name: &RepositoryName, digest: &Digest) -> Key {
+    within(name, format_args!("_layers/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
+}
+
+/// The folder that makes a repository one.
+pub(super) fn manifests(name: &RepositoryName) -> Key {
+    within(name, format_args!("{MANIFESTS}"))
+}
+
+/// Makes a blob a manifest of a repository.
+pub(super) fn revision(name: &RepositoryName, digest: &Digest) -> Key {
+    revisions(name, digest.algorithm()).join(&format!("{}/{LINK}", digest.hex()))
+}
+
+/// The folder of a repository's manifests: one folder each, named by the digest's hexadecimal part.
+pub(super) fn revisions(name: &RepositoryName, algorithm: Algorithm) -> Key {
+    within(name, format_args!("{MANIFESTS}/revisions/{algorithm}"))
+}
+
+/// The folder of a repository's tags.
+pub(super) fn tags(name: &RepositoryName) -> Key {
+    within(name, format_args!("{MANIFESTS}/tags"))
+}
+
+/// The folder of a tag.
+pub(super) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
+    tags(name).join(tag.as_str())
+}
+
+/// What a tag names now.
+pub(super) fn tag_current(name: &RepositoryName, tag: &Tag) -> Key {
+    tags(name).join(&format!("{tag}/current/{LINK}"))
+}
+
+/// That a tag once named this.
+pub(super) fn tag_index(name: &RepositoryName, tag: &Tag, digest: &Digest) -> Key {
+    tags(name).join(&format!("{tag}/index/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
+}
+
+/// The folder of an upload.
+pub(super) fn upload(name: &RepositoryName, upload: UploadId) -> Key {
+    within(name, format_args!("_uploads/{upload}"))
+}
+
+/// What has arrived of an upload.
+pub(super) fn upload_data(name: &RepositoryName, id: UploadId) -> Key {
+    upload(name, id).join("data")
+}
+
+/// When an upload began.
+pub(super) fn upload_started(name: &RepositoryName, id: UploadId) -> Key {
+    upload(name, id).join("startedat")
+}
+
+/// The folder of an upload's hash states, named by their offsets.
+pub(super) fn hash_states(name: &RepositoryName, id: UploadId) -> Key {
+    upload(name, id).join(&format!("hashstates/{}", Algorithm::Sha256))
+}
+
+fn within(name: &RepositoryName, below: std::fmt::Arguments<'_>) -> Key {
+    Key::new(format!("{ROOT}/repositories/{name}/{below}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_distributions() {
+        let name: RepositoryName = "g/p".parse().unwrap();
+        let tag_name: Tag = "v1".parse().unwrap();
+        let id: UploadId = "0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10".parse().unwrap();
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let repository = "docker/registry/v2/repositories/g/p";
+        for (key, expected) in [
+            (blob(&digest), format!("docker/registry/v2/blobs/sha256/e3/{hex}/data")),
+            (layer(&name, &digest), format!("{repository}/_layers/sha256/{hex}/link")),
+            (revision(&name, &digest), format!("{repository}/_manifests/revisions/sha256/{hex}/link")),
+            (tag_current(&name, &tag_name), format!("{repository}/_manifests/tags/v1/current/link")),
+            (tag_index(&name, &tag_name, &digest), format!("{repository}/_manifests/tags/v1/index/sha256/{hex}/link")),
+            (tag(&name, &tag_name), format!("{repository}/_manifests/tags/v1")),
+            (manifests(&name), format!("{repository}/_manifests")),
+            (upload_data(&name, id), format!("{repository}/_uploads/{id}/data")),
+            (upload_started(&name, id), format!("{repository}/_uploads/{id}/startedat")),
+            (hash_states(&name, id), format!("{repository}/_uploads/{id}/hashstates/sha256")),
+        ] {
+            assert_eq!(key.as_str(), expected);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! How do manifests come in and go out?
+//!
+//! A manifest is a blob that a revision link makes a manifest of a repository, and that tags may name.
+//!
+//! **The order of a push**, each step durable before the next: the look that everything it names is there; the blob; the
+//! revision link; the tag's history; what the tag names now; the answer. So no tag names what is not there and no
+//! manifest lacks its blobs. Deleting goes the other way: the tags first, then the manifest. The gate of `gates.rs`
+//! keeps a delete from coming between.
+//!
+//! **Invariant:** what is served is byte for byte what was pushed. A stored manifest that does not match its digest (a
+//! torn file of another program's crash) counts as missing, so that pushing it again repairs it.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
+
+use super::store::{Store, absorb, present};
+use super::{AT_ONCE, DOCKER_CONTENT_DIGEST, Error, Registry, etag, is_known_to_client, layout, to_the_end};
+use crate::exchange::{Answer, CollectError, Exchange, collect};
+use crate::oci::media_type::OCTET_STREAM;
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
+use crate::storage::{self, Durability};
+
+/// The largest manifest that is read, whatever the limit was when it came in.
+const READ_LIMIT: usize = 64 << 20;
+
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+impl Registry {
+    /// end-3: a manifest as it was pushed. `Accept` is not asked: a client that names a manifest gets that one.
+    pub(super) async fn read_manifest<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        reference: Reference,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        let unknown = || Error::ManifestUnknown(reference.clone());
+        let digest = match &reference {
+            Reference::Digest(digest) => digest.clone(),
+            Reference::Tag(tag) => self.store.read_link(&layout::tag_current(&name, tag)).await?.ok_or_else(unknown)?,
+        };
+        let bytes = read(&self.store, &name, &digest).await?.ok_or_else(unknown)?;
+        let known = is_known_to_client(exchange.head(), &digest);
+        let answer = Answer::new(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
+            .header(DOCKER_CONTENT_DIGEST, digest.to_string())
+            .header(ETAG, etag(&digest));
+        if known {
+            return Ok(answer);
+        }
+        let media_type = Manifest::served_as(&bytes);
+        let media_type = media_type.as_ref().map_or(OCTET_STREAM, MediaType::as_str);
+        Ok(answer.header(CONTENT_TYPE, media_type).body(bytes))
+    }
+
+    /// end-7: a manifest, named by a tag or by its digest and further tags.
+    pub(super) async fn write_manifest<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        reference: Reference,
+        further: Vec<Tag>,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        let bytes = collect(exchange, self.config.manifest_limit).await.map_err(|error| match error {
+            CollectError::TooLarge { limit } => Error::ManifestTooLarge { limit },
+            CollectError::Body(broken) => Error::Body(broken),
+        })?;
+        let content_type = exchange.head().headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let manifest = Manifest::parse(bytes, content_type.map(String::from_utf8_lossy).as_deref())?;
+        let (digest, tags) = match reference {
+            Reference::Tag(tag) => (digest_of(Algorithm::Sha256, &manifest.bytes).await, vec![tag]),
+            Reference::Digest(expected) => {
+                let found = digest_of(expected.algorithm(), &manifest.bytes).await;
+                if found != expected {
+                    return Err(Error::DigestDiffers { expected, found });
+                }
+                (found, further.clone())
+            }
+        };
+        let mut answer = Answer::new(StatusCode::CREATED)
+            .header(LOCATION, format!("{}/v2/{name}/manifests/{digest}", exchange.caller().origin))
+            .header(DOCKER_CONTENT_DIGEST, digest.to_string());
+        if let Some(subject) = &manifest.subject {
+            answer = answer.header(OCI_SUBJECT, subject.digest.to_string());
+        }
+        let named = further.iter().filter_map(|tag| HeaderValue::from_str(tag.as_str()).ok());
+        answer.headers.extend(named.map(|tag| (OCI_TAG, tag)));
+
+        let (store, gates) = (self.store.clone(), self.gates.clone());
+        to_the_end(async move {
+            let _together = gates.write(&name).await;
+            check_references(&store, &name, &manifest).await?;
+            write(&store, &name, &digest, manifest.bytes, &tags).await
+        })
+        .await?;
+        Ok(answer)
+    }
+
+    /// end-9: a tag, or a manifest and every tag that names it.
+    pub(super) async fn delete_manifest(&self, name: RepositoryName, reference: Reference) -> Result<Answer, Error> {
+        if !self.config.delete {
+            return Err(Error::DeleteDisabled);
+        }
+        let (store, gates) = (self.store.clone(), self.gates.clone());
+        to_the_end(async move {
+            let _alone = gates.delete(&name).await;
+            match &reference {
+                Reference::Tag(tag) => match untag(&store, &name, tag).await? {
+                    true => Ok(()),
+                    false => Err(Error::ManifestUnknown(reference)),
+                },
+                Reference::Digest(digest) => {
+                    let link = layout::revision(&name, digest);
+                    if store.read_link(&link).await?.is_none() {
+                        return Err(Error::ManifestUnknown(reference));
+                    }
+                    for tag in super::tags::naming(&store, &name, digest).await? {
+                        untag(&store, &name, &tag).await?;
+                    }
+                    Ok(store.driver().delete(&link, Durability::Durable).await?)
+                }
+            }
+        })
+        .await?;
+        Ok(Answer::new(StatusCode::ACCEPTED))
+    }
+}
+
+/// The bytes of a repository's manifest, if they are there and what they should be.
+pub(super) async fn read(store: &Store, name: &RepositoryName, digest: &Digest) -> Result<Option<Bytes>, Error> {
+    let Some(target) = store.read_link(&layout::revision(name, digest)).await? else { return Ok(None) };
+    let Some(bytes) = present(store.driver().get(&layout::blob(&target), READ_LIMIT).await)? else {
+        tracing::warn!(%digest, repository = %name, "this manifest's content is gone");
+        return Ok(None);
+    };
+    if digest_of(target.algorithm(), &bytes).await != target {
+        tracing::warn!(%digest, repository = %name, "this manifest is damaged: pushing it again repairs it");
+        return Ok(None);
+    }
+    Ok(Some(bytes))
+}
+
+async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Digest {
+    absorb(Hasher::new(algorithm), bytes.clone()).await.finish()
+}
+
+/// As what content must be in a repository before a manifest may name it.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Blob,
+    Manifest,
+    /// BuildKit keeps caches as indexes whose entries are layers: what does not say that it is a manifest may be a blob.
+    Either,
+}
+
+impl Wanted {
+    fn of_child(child: &Descriptor) -> Self {
+        match &child.media_type {
+            Some(kind) if !kind.is_image() && !kind.is_index() => Self::Either,
+            _ => Self::Manifest,
+        }
+    }
+}
+
+/// Looks that everything is there that a manifest names: its blobs in this repository, its children as manifests.
+async fn check_references(store: &Store, name: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
+    let blobs = manifest.config.iter().chain(&manifest.layers).filter(|layer| !layer.is_elsewhere());
+    let blobs = blobs.map(|blob| (blob.digest.clone(), Wanted::Blob));
+    let children = manifest.children.iter().map(|child| (child.digest.clone(), Wanted::of_child(child)));
+    let mut seen = HashSet::new();
+    let distinct: Vec<_> = blobs.chain(children).filter(|(digest, _)| seen.insert(digest.clone())).collect();
+    let missing: Vec<Option<Digest>> = stream::iter(distinct)
+        .map(|(digest, wanted)| async move {
+            let there = is_there(store, name, &digest, wanted).await?;
+            Ok::<_, storage::Error>((!there).then_some(digest))
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let missing: Vec<Digest> = missing.into_iter().flatten().collect();
+    if missing.is_empty() { Ok(()) } else { Err(Error::ReferencesUnknown(missing)) }
+}
+
+async fn is_there(
+    store: &Store,
+    name: &RepositoryName,
+    digest: &Digest,
+    wanted: Wanted,
+) -> Result<bool, storage::Error> {
+    if matches!(wanted, Wanted::Manifest | Wanted::Either)
+        && let Some(target) = store.read_link(&layout::revision(name, digest)).await?
+    {
+        return Ok(present(store.driver().stat(&layout::blob(&target)).await)?.is_some());
+    }
+    Ok(matches!(wanted, Wanted::Blob | Wanted::Either) && store.find_blob(name, digest).await?.is_some())
+}
+
+/// Data, reference, name: in this order.
+async fn write(store: &Store, name: &RepositoryName, digest: &Digest, bytes: Bytes, tags: &[Tag]) -> Result<(), Error> {
+    store.driver().put(&layout::blob(digest), bytes, Durability::Durable).await?;
+    store.write_link(&layout::revision(name, digest), digest).await?;
+    for tag in tags {
+        store.write_link(&layout::tag_index(name, tag, digest), digest).await?;
+        store.write_link(&layout::tag_current(name, tag), digest).await?;
+    }
+    Ok(())
+}
+
+/// Takes a tag away, and says whether there was one. What it names now goes first: without it there is no tag, whatever
+/// else of its folder a crash leaves behind.
+async fn untag(store: &Store, name: &RepositoryName, tag: &Tag) -> Result<bool, Error> {
+    let removed = store.driver().delete(&layout::tag_current(name, tag), Durability::Durable).await;
+    if present(removed)?.is_none() {
+        return Ok(false);
+    }
+    present(store.driver().delete(&layout::tag(name, tag), Durability::Light).await)?;
+    Ok(true)
+}

@@ -1,0 +1,102 @@
+//! The table of what a client is told, row by row, and what a failing storage becomes.
+
+use super::*;
+use crate::oci::media_type::DOCKER_SCHEMA1_SIGNED;
+use crate::storage::ErrorKind;
+use crate::storage::fault::{Failure, FaultDriver};
+
+#[tokio::test]
+async fn mistakes_of_clients_are_named() {
+    let fixture = Fixture::new();
+    let config = fixture.push_blob("a", "config").await;
+    let digest = sha256(b"nowhere");
+    let upload = "/v2/a/blobs/uploads/0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10";
+    for (request, status, code) in [
+        (format!("GET /v2/a/blobs/{digest}"), 404, "BLOB_UNKNOWN"),
+        (format!("DELETE /v2/a/blobs/{digest}"), 404, "BLOB_UNKNOWN"),
+        ("GET /v2/a/blobs/sha256:baddigeststring".into(), 400, "DIGEST_INVALID"),
+        (format!("GET /v2/a/blobs/{}", digest.to_string().to_uppercase()), 400, "DIGEST_INVALID"),
+        ("GET /v2/a/manifests/none".into(), 404, "MANIFEST_UNKNOWN"),
+        (format!("GET /v2/a/manifests/{digest}"), 404, "MANIFEST_UNKNOWN"),
+        ("GET /v2/a/manifests/sha256:baddigeststring".into(), 400, "DIGEST_INVALID"),
+        ("PUT /v2/a/manifests/sha256:baddigeststring".into(), 400, "DIGEST_INVALID"),
+        ("DELETE /v2/a/manifests/none".into(), 404, "MANIFEST_UNKNOWN"),
+        (format!("DELETE /v2/a/manifests/{digest}"), 404, "MANIFEST_UNKNOWN"),
+        ("GET /v2/a/manifests/-bad".into(), 400, "TAG_INVALID"),
+        ("PUT /v2/a/manifests/v1".into(), 400, "MANIFEST_INVALID"),
+        ("GET /v2/A/tags/list".into(), 400, "NAME_INVALID"),
+        (format!("GET /v2/{}/tags/list", "a".repeat(256)), 400, "NAME_INVALID"),
+        ("GET /v2/none/tags/list".into(), 404, "NAME_UNKNOWN"),
+        ("GET /v2/a/tags/list?n=-1".into(), 400, "PAGINATION_NUMBER_INVALID"),
+        ("GET /v2/_catalog?n=many".into(), 400, "PAGINATION_NUMBER_INVALID"),
+        ("GET /v2/a/referrers/nonsense".into(), 400, "DIGEST_INVALID"),
+        ("POST /v2/a/blobs/uploads/?digest=nonsense".into(), 400, "DIGEST_INVALID"),
+        (format!("GET {upload}"), 404, "BLOB_UPLOAD_UNKNOWN"),
+        (format!("PATCH {upload}"), 404, "BLOB_UPLOAD_UNKNOWN"),
+        (format!("DELETE {upload}"), 404, "BLOB_UPLOAD_UNKNOWN"),
+        (format!("PUT {upload}?digest={digest}"), 404, "BLOB_UPLOAD_UNKNOWN"),
+        (format!("PUT {upload}"), 400, "DIGEST_INVALID"),
+        (format!("PUT {upload}?digest=sha256:x"), 400, "DIGEST_INVALID"),
+        ("GET /v2/a/blobs/uploads/nonsense".into(), 404, "BLOB_UPLOAD_UNKNOWN"),
+    ] {
+        fixture.ask(&request).await.expect_error(status, code);
+    }
+    let schema1 = json!({ "schemaVersion": 1, "fsLayers": [], "signatures": [] }).to_string();
+    for (content_type, body) in [
+        (OCI_MANIFEST, "not json"),
+        (OCI_MANIFEST, "{}"),
+        ("nonsense", "{}"),
+        (OCI_INDEX, &image(&config, &[]).to_string()),
+        (DOCKER_SCHEMA1_SIGNED, &schema1),
+    ] {
+        let answer = fixture.send("PUT /v2/a/manifests/v1", &[("content-type", content_type)], body.to_owned()).await;
+        answer.expect_error(400, "MANIFEST_INVALID");
+    }
+    let broken = vec![Ok(Bytes::from_static(b"{")), Err(BodyError::Gone)];
+    let answer = fixture.send_pieces("PUT /v2/a/manifests/v1", &[("content-type", OCI_MANIFEST)], broken).await;
+    assert!(answer.status.is_client_error());
+}
+
+#[tokio::test]
+async fn a_failing_storage_is_told_apart_and_tells_nobody_its_paths() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    for (kind, status, code) in [
+        (ErrorKind::Full, 507, "UNAVAILABLE"),
+        (ErrorKind::Denied, 503, "UNAVAILABLE"),
+        (ErrorKind::ReadOnly, 503, "UNAVAILABLE"),
+        (ErrorKind::Other, 500, "UNKNOWN"),
+    ] {
+        let wrap = |disk| Arc::new(FaultDriver::failing(disk, 0, Failure::Before, kind)) as Arc<dyn Driver>;
+        let fixture = Fixture::on(dir.clone(), wrap, true);
+        let digest = sha256(b"x");
+        for request in [
+            "POST /v2/secret/place/blobs/uploads/".to_owned(),
+            format!("GET /v2/secret/place/blobs/{digest}"),
+            "GET /v2/secret/place/tags/list".into(),
+            "GET /v2/_catalog".into(),
+        ] {
+            let answer = fixture.ask(&request).await.expect_error(status, code);
+            let text = String::from_utf8_lossy(&answer.body);
+            assert!(!text.contains("repositories/") && !text.contains("docker/registry"), "{text}");
+            assert!(answer.notes.failure.unwrap().contains("docker/registry/v2"), "the log says where");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_what_was_there_and_an_upload_goes_on_when_there_is_room() {
+    let healthy = Fixture::new();
+    let before = healthy.push_image("a", "v1", "x").await;
+    let location = healthy.start("a").await;
+    healthy.send(&format!("PATCH {location}"), &[], "first ").await.expect(202);
+    let full = |disk| Arc::new(FaultDriver::failing(disk, 3, Failure::Before, ErrorKind::Full)) as Arc<dyn Driver>;
+    let full = Fixture::on(healthy.dir.clone(), full, true);
+    let refused = full.send(&format!("PATCH {location}"), &[], "second").await.expect_error(507, "UNAVAILABLE");
+    assert!(refused.json()["errors"][0]["message"].as_str().unwrap().contains("no space left"));
+    let status = healthy.ask(&format!("GET {location}")).await.expect(204);
+    assert_eq!(status.header("range"), "0-5");
+    healthy.send(&format!("PATCH {location}"), &[], "second").await.expect(202);
+    healthy.ask(&format!("PUT {location}?digest={}", sha256(b"first second"))).await.expect(201);
+    let answer = healthy.ask("GET /v2/a/manifests/v1").await.expect(200);
+    assert_eq!(answer.header("docker-content-digest"), before.to_string());
+}

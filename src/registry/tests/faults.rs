@@ -1,0 +1,203 @@
+//! What a crash or a failing disk may do at any point: leave garbage, and nothing else.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::storage::ErrorKind;
+use crate::storage::fault::{Failure, FaultDriver};
+
+/// What clients were told is stored, in the order of the requests.
+#[derive(Default)]
+struct Acknowledged {
+    blobs: Vec<(String, Bytes)>,
+    /// Tag or digest, and what it must name. A later push of a tag replaces an earlier one.
+    manifests: BTreeMap<(String, String), Digest>,
+    deleted: Vec<(String, String)>,
+}
+
+impl Fixture {
+    /// A push as clients make it, each request on its own; the answers decide what was acknowledged.
+    async fn try_push(&self, name: &str, tag: &str, word: &str, said: &mut Acknowledged) {
+        let (config, layer) = (format!("config of {word}"), format!("layer of {word}"));
+        for content in [&config, &layer] {
+            let digest = sha256(content.as_bytes());
+            let started = self.ask(&format!("POST /v2/{name}/blobs/uploads/")).await;
+            if started.status != StatusCode::ACCEPTED {
+                return;
+            }
+            let location = started.header("location").to_owned();
+            let (first, rest) = content.split_at(5);
+            self.send(&format!("PATCH {location}"), &[], first.to_owned()).await;
+            let put = format!("PUT {location}?digest={digest}");
+            let committed = self.send(&put, &[], rest.to_owned()).await;
+            if committed.status == StatusCode::CREATED {
+                said.blobs.push((name.to_owned(), content.clone().into()));
+            }
+        }
+        let document = image(&sha256(config.as_bytes()), &[&sha256(layer.as_bytes())]);
+        let digest = sha256(document.to_string().as_bytes());
+        if self.push_manifest(name, tag, &document).await.status == StatusCode::CREATED {
+            said.manifests.insert((name.to_owned(), digest.to_string()), digest.clone());
+            said.manifests.insert((name.to_owned(), tag.to_owned()), digest);
+        }
+    }
+
+    async fn try_delete(&self, name: &str, reference: &str, said: &mut Acknowledged) {
+        let before = said.manifests.remove(&(name.to_owned(), reference.to_owned()));
+        if self.ask(&format!("DELETE /v2/{name}/manifests/{reference}")).await.status == StatusCode::ACCEPTED {
+            said.deleted.push((name.to_owned(), reference.to_owned()));
+            if let Some(digest) = before.filter(|digest| digest.to_string() == reference) {
+                said.manifests.retain(|_, named| *named != digest);
+            }
+        } else {
+            // Refused or interrupted: it may be there or not, and both are right.
+            said.manifests.retain(|(of, _), named| of != name || Some(&*named) != before.as_ref());
+        }
+    }
+
+    /// No tag without manifest, no manifest without its blobs, nothing acknowledged lost.
+    async fn check(&self, said: &Acknowledged, at: &str) {
+        for (name, content) in &said.blobs {
+            let answer = self.ask(&format!("GET /v2/{name}/blobs/{}", sha256(content))).await;
+            assert!(answer.status == StatusCode::OK && answer.body == *content, "{at}: an acknowledged blob is lost");
+        }
+        for ((name, reference), digest) in &said.manifests {
+            let answer = self.ask(&format!("GET /v2/{name}/manifests/{reference}")).await;
+            assert_eq!(answer.header("docker-content-digest"), digest.to_string(), "{at}: {reference} is lost");
+        }
+        for (name, reference) in &said.deleted {
+            let answer = self.ask(&format!("GET /v2/{name}/manifests/{reference}")).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{at}: a deleted manifest is back");
+        }
+        for name in self.registry.repositories(None, 100).await.unwrap() {
+            let listed = self.ask(&format!("GET /v2/{name}/tags/list")).await.expect(200).json();
+            for tag in listed["tags"].as_array().unwrap() {
+                let manifest = self.ask(&format!("GET /v2/{name}/manifests/{}", tag.as_str().unwrap())).await;
+                assert_eq!(manifest.status, StatusCode::OK, "{at}: {tag} names nothing");
+                self.check_manifest(name.as_str(), &manifest, at).await;
+            }
+            let revisions = self.path(&format!("repositories/{name}/_manifests/revisions/sha256"));
+            for revision in revisions.read_dir().into_iter().flatten() {
+                let hex = revision.unwrap().file_name().into_string().unwrap();
+                let manifest = self.ask(&format!("GET /v2/{name}/manifests/sha256:{hex}")).await;
+                if manifest.status == StatusCode::OK {
+                    self.check_manifest(name.as_str(), &manifest, at).await;
+                }
+            }
+        }
+    }
+
+    async fn check_manifest(&self, name: &str, manifest: &Response, at: &str) {
+        let document = manifest.json();
+        let layers = document["layers"].as_array().unwrap().iter();
+        for descriptor in layers.chain([&document["config"]]) {
+            let digest = descriptor["digest"].as_str().unwrap();
+            let blob = self.ask(&format!("GET /v2/{name}/blobs/{digest}")).await;
+            assert_eq!(blob.status, StatusCode::OK, "{at}: a manifest lacks {digest}");
+            assert_eq!(sha256(&blob.body).to_string(), digest, "{at}: a blob is damaged");
+        }
+    }
+}
+
+/// What happens before the fault, with it, and after it.
+async fn story(fixture: &Fixture, said: &mut Acknowledged) {
+    fixture.try_push("a", "v1", "one", said).await;
+    fixture.try_push("a", "v1", "two", said).await;
+    fixture.try_push("a/b", "latest", "one", said).await;
+    fixture.try_delete("a", "v1", said).await;
+    fixture.try_push("a", "v2", "one", said).await;
+    let document = image(&sha256(b"config of one"), &[&sha256(b"layer of one")]);
+    fixture.try_delete("a", &sha256(document.to_string().as_bytes()).to_string(), said).await;
+}
+
+#[tokio::test]
+async fn whichever_call_to_the_storage_is_the_last_nothing_acknowledged_is_lost() {
+    let mut calls = 1;
+    let mut number = 0;
+    while number < calls {
+        for failure in [Failure::Before, Failure::After] {
+            let dir = Arc::new(tempfile::tempdir().unwrap());
+            let mut made = None;
+            let kind = if number % 2 == 0 { ErrorKind::Full } else { ErrorKind::Other };
+            let wrap = |disk| {
+                let driver = Arc::new(FaultDriver::failing(disk, number, failure, kind));
+                made = Some(driver.clone());
+                driver as Arc<dyn Driver>
+            };
+            let failing = Fixture::on(dir, wrap, true);
+            let mut said = Acknowledged::default();
+            story(&failing, &mut said).await;
+            let at = format!("call {number} failing {failure:?}");
+            let after = failing.restarted();
+            after.check(&said, &at).await;
+            // And everything can be done again.
+            story(&after, &mut said).await;
+            after.check(&said, &format!("{at}, repeated")).await;
+            calls = calls.max(made.unwrap().calls());
+        }
+        number += 1;
+    }
+    assert!(number > 100, "the story has {number} calls");
+}
+
+#[tokio::test]
+async fn reading_costs_a_fixed_number_of_calls() {
+    let fixture = Fixture::new();
+    let digest = fixture.push_image("a", "v1", "x").await;
+    let layer = sha256(b"layer of x");
+    for (request, cost) in [
+        (format!("GET /v2/a/manifests/{digest}"), 2),
+        (format!("HEAD /v2/a/manifests/{digest}"), 2),
+        ("GET /v2/a/manifests/v1".to_owned(), 3),
+        ("GET /v2/a/manifests/none".to_owned(), 1),
+        (format!("GET /v2/a/blobs/{layer}"), 2),
+        (format!("HEAD /v2/a/blobs/{layer}"), 2),
+        ("POST /v2/a/blobs/uploads/".to_owned(), 2),
+        ("GET /v2/".to_owned(), 0),
+    ] {
+        let mut made = None;
+        let wrap = |disk| {
+            let driver = Arc::new(FaultDriver::counting(disk));
+            made = Some(driver.clone());
+            driver as Arc<dyn Driver>
+        };
+        Fixture::on(fixture.dir.clone(), wrap, true).ask(&request).await;
+        assert_eq!(made.unwrap().calls(), cost, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn pushing_and_deleting_at_once_never_leaves_a_tag_without_its_manifest() {
+    let fixture = Fixture::new();
+    let digest = fixture.push_image("a", "v0", "x").await;
+    let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]);
+    for round in 0..20 {
+        let push = async {
+            for tag in 0..4 {
+                fixture.push_manifest("a", &format!("v{tag}"), &document).await.expect(201);
+            }
+        };
+        let delete = async {
+            for _ in 0..3 {
+                fixture.ask(&format!("DELETE /v2/a/manifests/{digest}")).await;
+            }
+        };
+        futures_util::join!(push, delete);
+        fixture.check(&Acknowledged::default(), &format!("round {round}")).await;
+    }
+}
+
+#[tokio::test]
+async fn two_tags_of_one_image_can_be_pushed_at_once() {
+    let fixture = Fixture::new();
+    fixture.push_image("a", "v0", "x").await;
+    let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]);
+    for _ in 0..20 {
+        let pushes = (0..4).map(|tag| {
+            let (fixture, document, tag) = (&fixture, &document, format!("v{tag}"));
+            async move { fixture.push_manifest("a", &tag, document).await.expect(201) }
+        });
+        futures_util::future::join_all(pushes).await;
+    }
+    fixture.check(&Acknowledged::default(), "afterwards").await;
+}

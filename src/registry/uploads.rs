@@ -1,0 +1,271 @@
+//! How does a blob come in?
+//!
+//! An upload is begun (POST), grows (PATCH, in one stream or in chunks) and is committed under its digest (PUT). Its
+//! whole state lies in the tree as Distribution has it: after a restart, or on the other program, it goes on.
+//!
+//! **The order of a commit**, each step durable before the next: the data; its name among the blobs; the link that makes
+//! it visible in the repository; the answer. A crash before the link leaves content that nobody can see. The rename
+//! replaces a blob that is there already: it was checked a moment ago, what it replaces may be the torn leftover of
+//! another program's crash, and readers of the old file keep it until they are done.
+//!
+//! **Invariant:** content that broke off or does not match its digest is never committed. It stays as an upload, so that
+//! the client can go on or give the right digest.
+//!
+//! Absent on purpose: removing abandoned uploads, and Distribution's `_state` in the `Location`.
+
+use bytes::Bytes;
+use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
+use http::{HeaderMap, StatusCode};
+
+use super::intake::{Arrived, Received, Upload, receive};
+use super::store::{Store, present};
+use super::turns::Turn;
+use super::{DOCKER_CONTENT_DIGEST, Error, Registry, layout, to_the_end};
+use crate::auth::Grant;
+use crate::exchange::{Answer, Exchange, content_length};
+use crate::oci::endpoint::Mount;
+use crate::oci::range::Span;
+use crate::oci::{Algorithm, Digest, Hasher, RepositoryName, UploadId};
+use crate::storage::Durability;
+
+/// How many repositories are searched for a blob that is to be mounted from anywhere.
+const MOUNT_SEARCH: usize = 100;
+
+const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+impl Registry {
+    /// end-4 and end-11: an upload begins, unless the blob is there already or comes along.
+    pub(super) async fn start_upload<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        mount: Option<Mount>,
+        digest: Option<Digest>,
+        grant: &Grant,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        if let Some(mount) = mount
+            && self.mount(&name, &mount, grant).await?
+        {
+            return Ok(created(exchange, &name, &mount.digest));
+        }
+        if let Some(digest) = digest {
+            let first = exchange.read().await?;
+            // No body and a digest of something: the client means to send it afterwards.
+            if first.is_some() || digest == Digest::of(digest.algorithm(), b"") {
+                return self.upload_at_once(name, digest, first, exchange).await;
+            }
+        }
+        let id = UploadId::random();
+        begin(&self.store, &name, id).await?;
+        Ok(Progress::new(exchange, &name, id, 0).headers(Answer::new(StatusCode::ACCEPTED)))
+    }
+
+    /// Makes a blob visible in `name` if it can be found where the caller may read. Whether it exists elsewhere is
+    /// nobody's business: then an ordinary upload begins.
+    async fn mount(&self, name: &RepositoryName, mount: &Mount, grant: &Grant) -> Result<bool, Error> {
+        if self.store.find_blob(name, &mount.digest).await?.is_some() {
+            return Ok(true);
+        }
+        let sources: Vec<&RepositoryName> = match &mount.from {
+            Some(from) => Some(from).into_iter().filter(|from| grant.may_pull(from)).collect(),
+            None => grant.readable().filter(|readable| *readable != name).take(MOUNT_SEARCH).collect(),
+        };
+        for source in sources {
+            if let Some((target, _)) = self.store.find_blob(source, &mount.digest).await? {
+                self.store.write_link(&layout::layer(name, &mount.digest), &target).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// end-4b: the whole blob in one request. Nobody knows the upload's name, so what fails is removed at once.
+    async fn upload_at_once<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        digest: Digest,
+        first: Option<Bytes>,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        let id = UploadId::random();
+        let (turn, _attendance) = self.turns.take(id).await?;
+        begin(&self.store, &name, id).await?;
+        let upload = Upload { name: name.clone(), id, size: 0, turn };
+        let received = match first {
+            Some(_) => receive(exchange, &self.store, upload, first, None).await,
+            None => {
+                Ok(Received { arrived: Arrived { upload, hasher: Hasher::new(Algorithm::Sha256) }, outcome: Ok(()) })
+            }
+        };
+        let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
+        to_the_end(async move {
+            let committed = match received {
+                Ok(Received { arrived, outcome: Ok(()) }) => commit(&store, arrived, &digest).await,
+                Ok(Received { outcome: Err(error), .. }) | Err(error) => Err(error),
+            };
+            if committed.is_err() {
+                discard(&store, &name, id).await;
+            }
+            committed
+        })
+        .await?;
+        Ok(answer)
+    }
+
+    /// end-13: how far an upload has come.
+    pub(super) async fn upload_status<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        id: UploadId,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        let size = size(&self.store, &name, id).await?;
+        Ok(Progress::new(exchange, &name, id, size).headers(Answer::new(StatusCode::NO_CONTENT)))
+    }
+
+    /// end-5: more of a blob, as a stream or, with a `Content-Range`, as a chunk.
+    pub(super) async fn append_to_upload<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        id: UploadId,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        let chunk = chunk(&exchange.head().headers)?;
+        let (turn, _attendance) = self.turns.take(id).await?;
+        let upload = self.resume(&name, id, turn, chunk, exchange).await?;
+        let Received { arrived, outcome } =
+            receive(exchange, &self.store, upload, None, chunk.map(Span::length)).await?;
+        outcome?;
+        let progress = Progress::new(exchange, &name, id, arrived.upload.size);
+        Ok(progress.headers(Answer::new(StatusCode::ACCEPTED)))
+    }
+
+    /// end-6: the rest of a blob, if anything, and its digest.
+    pub(super) async fn commit_upload<E: Exchange>(
+        &self,
+        name: RepositoryName,
+        id: UploadId,
+        digest: Digest,
+        exchange: &mut E,
+    ) -> Result<Answer, Error> {
+        let chunk = chunk(&exchange.head().headers)?;
+        let (turn, _attendance) = self.turns.take(id).await?;
+        let upload = self.resume(&name, id, turn, chunk, exchange).await?;
+        let Received { arrived, outcome } =
+            receive(exchange, &self.store, upload, None, chunk.map(Span::length)).await?;
+        outcome?;
+        let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
+        to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
+        Ok(answer)
+    }
+
+    /// end-14: the client gives up.
+    pub(super) async fn cancel_upload(&self, name: RepositoryName, id: UploadId) -> Result<Answer, Error> {
+        let (turn, _attendance) = self.turns.take(id).await?;
+        size(&self.store, &name, id).await?;
+        let store = self.store.clone();
+        to_the_end(async move {
+            let _turn = turn;
+            Ok(store.driver().delete(&layout::upload(&name, id), Durability::Light).await?)
+        })
+        .await?;
+        Ok(Answer::new(StatusCode::NO_CONTENT))
+    }
+
+    /// The upload as it is on the storage, if the chunk continues it.
+    async fn resume<E: Exchange>(
+        &self,
+        name: &RepositoryName,
+        id: UploadId,
+        turn: Turn,
+        chunk: Option<Span>,
+        exchange: &mut E,
+    ) -> Result<Upload, Error> {
+        let size = size(&self.store, name, id).await?;
+        if chunk.is_some_and(|chunk| chunk.first != size) {
+            return Err(Error::ChunkOutOfOrder(Progress::new(exchange, name, id, size)));
+        }
+        let announced = content_length(&exchange.head().headers);
+        if chunk.zip(announced).is_some_and(|(chunk, announced)| chunk.length() != announced) {
+            return Err(Error::ChunkLength);
+        }
+        Ok(Upload { name: name.clone(), id, size, turn })
+    }
+}
+
+/// Where an upload is and how far it has come, as every answer about one says.
+#[derive(Debug)]
+pub struct Progress {
+    location: String,
+    id: UploadId,
+    size: u64,
+}
+
+impl Progress {
+    fn new<E: Exchange>(exchange: &E, name: &RepositoryName, id: UploadId, size: u64) -> Self {
+        Self { location: format!("{}/v2/{name}/blobs/uploads/{id}", exchange.caller().origin), id, size }
+    }
+
+    /// `Range` is that of what has arrived, both ends included. Of nothing it is `0-0` too: Docker's client wants it so.
+    pub(super) fn headers(&self, answer: Answer) -> Answer {
+        answer
+            .header(LOCATION, &self.location)
+            .header(RANGE, format!("0-{}", self.size.saturating_sub(1)))
+            .header(DOCKER_UPLOAD_UUID, self.id.to_string())
+    }
+}
+
+fn created<E: Exchange>(exchange: &E, name: &RepositoryName, digest: &Digest) -> Answer {
+    Answer::new(StatusCode::CREATED)
+        .header(LOCATION, format!("{}/v2/{name}/blobs/{digest}", exchange.caller().origin))
+        .header(DOCKER_CONTENT_DIGEST, digest.to_string())
+}
+
+/// The part of the blob that a body is, if the client says so.
+fn chunk(headers: &HeaderMap) -> Result<Option<Span>, Error> {
+    let Some(value) = headers.get(CONTENT_RANGE) else { return Ok(None) };
+    Ok(Some(String::from_utf8_lossy(value.as_bytes()).parse()?))
+}
+
+/// Lays down an upload as Distribution does: when it began, and no data yet.
+async fn begin(store: &Store, name: &RepositoryName, id: UploadId) -> Result<(), Error> {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    store.driver().put(&layout::upload_started(name, id), now.into(), Durability::Light).await?;
+    store.driver().put(&layout::upload_data(name, id), Bytes::new(), Durability::Light).await?;
+    Ok(())
+}
+
+/// How many bytes of an upload have arrived.
+async fn size(store: &Store, name: &RepositoryName, id: UploadId) -> Result<u64, Error> {
+    let data = present(store.driver().stat(&layout::upload_data(name, id)).await)?;
+    data.map(|data| data.size).ok_or(Error::UploadUnknown)
+}
+
+/// Makes what has arrived a blob of the repository, if it is what the client says.
+async fn commit(store: &Store, arrived: Arrived, digest: &Digest) -> Result<(), Error> {
+    let Arrived { upload, hasher } = arrived;
+    let data = layout::upload_data(&upload.name, upload.id);
+    let hasher = match digest.algorithm() {
+        Algorithm::Sha256 => hasher,
+        // Nobody tells while the data comes which algorithm it will be, so it is read again for the rarer one.
+        Algorithm::Sha512 => store.hash_object(&data, 0, Hasher::new(Algorithm::Sha512)).await?,
+    };
+    let found = hasher.finish();
+    if found != *digest {
+        return Err(Error::DigestDiffers { expected: digest.clone(), found });
+    }
+    store.driver().rename(&data, &layout::blob(digest)).await?;
+    store.write_link(&layout::layer(&upload.name, digest), digest).await?;
+    discard(store, &upload.name, upload.id).await;
+    // Held to here: what is left of the upload is no longer anybody's to write to.
+    drop(upload.turn);
+    Ok(())
+}
+
+/// Removes what is left of an upload. What stays behind is found by age.
+async fn discard(store: &Store, name: &RepositoryName, id: UploadId) {
+    let removed = present(store.driver().delete(&layout::upload(name, id), Durability::Light).await);
+    if let Err(error) = removed {
+        tracing::warn!(%error, "the rest of an upload could not be removed");
+    }
+}

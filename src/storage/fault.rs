@@ -1,0 +1,160 @@
+//! A driver for tests that counts the calls and makes one of them fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Reader, Stat};
+
+/// What the chosen call does before it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing: the process died, or the disk refused, before it.
+    Before,
+    /// Everything: the process died after it, or the answer was lost.
+    After,
+}
+
+/// Passes every call on, counts it, and fails the n-th and all that follow: as if the process had ended there.
+#[derive(Debug)]
+pub(crate) struct FaultDriver {
+    inner: Arc<dyn Driver>,
+    calls: Arc<Calls>,
+}
+
+#[derive(Debug)]
+struct Calls {
+    made: AtomicUsize,
+    fatal: usize,
+    failure: Failure,
+    kind: ErrorKind,
+}
+
+/// Whether a call may do its work, and whether it may tell.
+enum Fate {
+    Succeed,
+    WorkThenFail,
+    Fail,
+}
+
+impl FaultDriver {
+    /// Only counts.
+    pub(crate) fn counting(inner: Arc<dyn Driver>) -> Self {
+        Self::failing(inner, usize::MAX, Failure::Before, ErrorKind::Other)
+    }
+
+    /// Fails the call with this number (the first is 0) and every later one with `kind`.
+    pub(crate) fn failing(inner: Arc<dyn Driver>, fatal: usize, failure: Failure, kind: ErrorKind) -> Self {
+        Self { inner, calls: Arc::new(Calls { made: AtomicUsize::new(0), fatal, failure, kind }) }
+    }
+
+    /// How many calls were made so far, failed ones included.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.made.load(Ordering::SeqCst)
+    }
+}
+
+impl Calls {
+    fn next(&self) -> Fate {
+        let number = self.made.fetch_add(1, Ordering::SeqCst);
+        match self.failure {
+            _ if number < self.fatal => Fate::Succeed,
+            Failure::After if number == self.fatal => Fate::WorkThenFail,
+            Failure::Before | Failure::After => Fate::Fail,
+        }
+    }
+
+    async fn around<T>(&self, key: &Key, work: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+        let failure = || Err(Error::new(self.kind, key));
+        match self.next() {
+            Fate::Succeed => work.await,
+            Fate::WorkThenFail => work.await.and_then(|_| failure()),
+            Fate::Fail => failure(),
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Driver for FaultDriver {
+    async fn get(&self, key: &Key, limit: usize) -> Result<Bytes, Error> {
+        self.calls.around(key, self.inner.get(key, limit)).await
+    }
+
+    async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error> {
+        self.calls.around(key, self.inner.open(key, offset, length)).await
+    }
+
+    async fn stat(&self, key: &Key) -> Result<Stat, Error> {
+        self.calls.around(key, self.inner.stat(key)).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<(), Error> {
+        self.calls.around(key, self.inner.put(key, bytes, durability)).await
+    }
+
+    async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.calls.around(key, self.inner.list(key, after, limit)).await
+    }
+
+    async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
+        self.calls.around(key, self.inner.delete(key, durability)).await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
+        self.calls.around(to, self.inner.rename(from, to)).await
+    }
+
+    async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {
+        let inner = self.calls.around(key, self.inner.append(key, offset)).await?;
+        Ok(Box::new(FaultAppender { inner, key: key.clone(), calls: self.calls.clone() }))
+    }
+}
+
+struct FaultAppender {
+    inner: Box<dyn Appender>,
+    key: Key,
+    calls: Arc<Calls>,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Appender for FaultAppender {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.calls.around(&self.key, self.inner.write(bytes)).await
+    }
+
+    async fn finish(self: Box<Self>) -> Result<u64, Error> {
+        let Self { inner, key, calls } = *self;
+        calls.around(&key, inner.finish()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Filesystem, conformance};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_driver_that_only_counts_keeps_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        conformance::suite(&FaultDriver::counting(Arc::new(Filesystem::new(dir.path())))).await;
+    }
+
+    #[tokio::test]
+    async fn the_chosen_call_fails_before_or_after_its_work_and_nothing_works_any_more() {
+        for (failure, done) in [(Failure::Before, false), (Failure::After, true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = Arc::new(Filesystem::new(dir.path()));
+            let driver = FaultDriver::failing(disk.clone(), 1, failure, ErrorKind::Full);
+            let (first, second) = (Key::new("first"), Key::new("second"));
+            driver.put(&first, "1".into(), Durability::Light).await.unwrap();
+            let failed = driver.put(&second, "2".into(), Durability::Light).await.unwrap_err();
+            assert_eq!(failed.kind, ErrorKind::Full);
+            assert!(driver.get(&first, 10).await.is_err());
+            assert_eq!((disk.stat(&second).await.is_ok(), driver.calls()), (done, 3));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Promise: images for several architectures travel whole, and a blob that we hold is not sent a second time.
+
+use serde_json::Value;
+
+use crate::support::clients::{Client, Docker, Skopeo};
+use crate::support::content::Content;
+use crate::support::image::{Image, Layout};
+use crate::support::machine::{self, on_a_fresh_machine};
+use crate::support::pierhead::{ADMIN_PASSWORD, Pierhead, Site};
+
+/// A site whose certificate every client on the machine trusts, and a client that is logged in.
+fn trusted_site(client: &impl Client) -> (Site, Pierhead) {
+    let site = Site::named(machine::NAME);
+    let server = site.start();
+    for engine in ["docker", "containers"] {
+        let folder = format!("/etc/{engine}/certs.d/{}", site.authority());
+        std::fs::create_dir_all(&folder).expect("the machine is ours");
+        std::fs::write(format!("{folder}/ca.crt"), site.certificate_authority()).expect("the machine is ours");
+    }
+    client.login(&site.authority(), "admin", ADMIN_PASSWORD).ok();
+    (site, server)
+}
+
+#[test]
+fn an_index_of_several_architectures_comes_back_whole() {
+    on_a_fresh_machine(|machine| {
+        let skopeo = Skopeo::new(machine);
+        let (site, _server) = trusted_site(&skopeo);
+        let base = Image::small(3);
+        let images = [base.variant("amd64", Content::new(31, 70_000)), base.variant("arm64", Content::new(32, 80_000))];
+        let layout = Layout::of_index(&machine.join("index"), &images);
+        let name = format!("docker://{}/team/multi:latest", site.authority());
+
+        skopeo.copy(&layout.transport(), &name).ok();
+        let pulled = machine.join("pulled");
+        skopeo.copy(&name, &format!("oci:{}:latest", pulled.display())).ok();
+
+        let index = std::fs::read(pulled.join("index.json")).expect("a layout was written");
+        let index: Value = serde_json::from_slice(&index).expect("layouts are JSON");
+        assert_eq!(index["manifests"][0]["digest"], layout.digest.as_str(), "the index is the same document");
+        for image in &images {
+            let config = pulled.join("blobs").join(image.id().replace(':', "/"));
+            assert!(config.exists(), "every image came with it: {image:?}");
+        }
+    });
+}
+
+#[test]
+fn skopeo_mounts_what_another_repository_holds() {
+    on_a_fresh_machine(|machine| {
+        let skopeo = Skopeo::new(machine);
+        let (site, server) = trusted_site(&skopeo);
+        let image = Image::small(4);
+        let layout = Layout::of_image(&machine.join("small"), &image);
+        second_push_sends_no_layer(&skopeo, &site, &server, &image, &layout);
+    });
+}
+
+#[test]
+fn docker_mounts_what_another_repository_holds() {
+    on_a_fresh_machine(|machine| {
+        let docker = Docker::start(machine);
+        let (site, server) = trusted_site(&docker);
+        let image = Image::small(5);
+        let layout = Layout::of_image(&machine.join("small"), &image);
+        second_push_sends_no_layer(&docker, &site, &server, &image, &layout);
+    });
+}
+
+/// Pushes an image to one repository, then to another, and reads in the access log what the second push sent.
+fn second_push_sends_no_layer(client: &impl Client, site: &Site, server: &Pierhead, image: &Image, layout: &Layout) {
+    let push = |repository: &str| {
+        client.push(image, layout, &format!("{}/{repository}:latest", site.authority())).ok();
+        let pushed =
+            |line: &&Value| line["method"] == "PUT" && line["status"] == 201 && line["repository"] == repository;
+        let manifest = |line: &&Value| line["path"].as_str().is_some_and(|path| path.contains("/manifests/"));
+        server.wait_for_access("the manifest's line", |log| {
+            log.iter().any(|line| pushed(&line) && manifest(&line)).then(|| log.to_vec())
+        })
+    };
+    let received = |log: &[Value], repository: &str| -> u64 {
+        let ours = log.iter().filter(|line| line["repository"] == repository);
+        ours.filter_map(|line| line["bytes_in"].as_u64()).sum()
+    };
+    let first = received(&push("one/app"), "one/app");
+    let log = push("two/app");
+    let mounts = log.iter().filter(|line| line["repository"] == "two/app" && line["method"] == "POST");
+    assert!(mounts.filter(|line| line["status"] == 201).count() >= 3, "three layers are mounted: {log:#?}");
+    let second = received(&log, "two/app");
+    assert!(first > 340_000, "the first push sends all layers, not {first} bytes");
+    assert!(second < 100_000, "the second sends a configuration and a manifest, not {second} bytes");
+}

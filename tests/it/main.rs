@@ -1,0 +1,28 @@
+//! The product as its users meet it: the real binary, real clients, real disks, and real faults.
+//!
+//! One module per promise; the name of a test is the claim that it checks. `support/` starts what the tests need.
+//! Tests that use docker, podman, buildah or skopeo, that mount file systems or that change owners run on a *fresh
+//! machine*, a set of namespaces of their own ([`support::machine`]), and need root; they fail, with a message, without
+//! it. `tests/install-clients` installs the clients. `PIERHEAD_SOAK=1` makes the random tests long.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says why and fails"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what a test writes need not outlive a power failure, and a process that lost its test ends at once"
+)]
+
+mod clients;
+mod config;
+mod crash;
+mod disk;
+mod indexes;
+mod interop;
+mod load;
+mod logs;
+mod shutdown;
+mod support;

@@ -1,0 +1,47 @@
+//! What the tests stand on: a fresh machine, the server, its peer, the clients, images, and patience with a limit.
+
+pub(crate) mod clients;
+pub(crate) mod command;
+pub(crate) mod content;
+pub(crate) mod distribution;
+pub(crate) mod image;
+pub(crate) mod machine;
+pub(crate) mod pierhead;
+pub(crate) mod process;
+pub(crate) mod registry;
+pub(crate) mod tree;
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// Waits until `probe` yields something, asking every few milliseconds. Panics with `what` after `seconds`.
+pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {seconds} s in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether the long variants of the random tests are wanted.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("PIERHEAD_SOAK").is_some_and(|value| value == "1")
+}
+
+/// A port of the loopback interface that nobody listens on, below the range that the kernel hands out by itself, and
+/// not handed out by this process before.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    let untried = || Some(FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    std::iter::from_fn(untried)
+        .take(usize::from(COUNT))
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("::", port)).is_ok())
+        .expect("some port between 20000 and 32000 must be free")
+}

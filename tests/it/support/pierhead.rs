@@ -1,0 +1,204 @@
+//! The server under test: a site, which outlives a process, and the process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::command::{Output, command};
+use super::process::Process;
+use super::registry::Registry;
+use super::{free_port, wait_for};
+
+/// The first admin's password.
+pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-battery";
+
+/// The binary under test.
+pub(crate) const PIERHEAD: &str = env!("CARGO_BIN_EXE_pierhead");
+
+/// A configuration file and the directories that it names. Processes come and go on it.
+pub(crate) struct Site {
+    directory: TempDir,
+    host: String,
+    port: u16,
+    internal_port: u16,
+}
+
+impl Site {
+    /// A site on localhost with a local authority, on free ports.
+    pub(crate) fn new() -> Self {
+        Self::named("localhost")
+    }
+
+    /// The same under another name.
+    pub(crate) fn named(host: &str) -> Self {
+        let parent = std::env::var_os("PIERHEAD_TEST_MACHINE")
+            .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+        let directory = tempfile::Builder::new().prefix("site-").tempdir_in(parent).expect("a directory can be made");
+        let site = Self { directory, host: host.to_owned(), port: free_port(), internal_port: free_port() };
+        site.configure(&[]);
+        site
+    }
+
+    /// Where nothing was configured: `make run` on a fresh machine.
+    pub(crate) fn unconfigured() -> Self {
+        let site = Self { port: 5050, internal_port: 5000, ..Self::new() };
+        fs::remove_file(site.config()).expect("the site can be written");
+        site
+    }
+
+    /// Writes the configuration anew. Each of the `settings` is one top-level key, in place of the site's own.
+    pub(crate) fn configure(&self, settings: &[&str]) {
+        let Self { host, port, internal_port, .. } = self;
+        let own = [
+            format!("external_url: https://{host}:{port}"),
+            "state: state".to_owned(),
+            format!(
+                "registry: {{ storage: {{ filesystem: {{ rootdirectory: tree }} }}, http: {{ addr: \"127.0.0.1:{internal_port}\" }} }}"
+            ),
+            "tls: { local: certs }".to_owned(),
+            "log: { format: json, access: stdout }".to_owned(),
+        ];
+        let key = |setting: &str| setting.split_once(':').map(|(key, _)| key.to_owned());
+        let replaced = |line: &&String| settings.iter().any(|setting| key(setting) == key(line));
+        let mut lines: Vec<&str> = own.iter().filter(|line| !replaced(line)).map(String::as_str).collect();
+        lines.extend(settings);
+        fs::write(self.config(), lines.join("\n") + "\n").expect("the site can be written");
+    }
+
+    /// Where everything is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory().join("pierhead.yml")
+    }
+
+    /// The storage root: the folder that holds `docker/registry/v2`.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.directory().join("tree")
+    }
+
+    /// `https://HOST:PORT`.
+    pub(crate) fn origin(&self) -> String {
+        format!("https://{}", self.authority())
+    }
+
+    /// `HOST:PORT`: the first word of an image's name.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// The certificate of the local authority, in PEM.
+    pub(crate) fn certificate_authority(&self) -> String {
+        fs::read_to_string(self.directory().join("certs/ca.crt")).expect("the local authority was made")
+    }
+
+    /// `pierhead -c pierhead.yml ARGUMENTS`, without a terminal.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        Output::of(self.command().args(arguments))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = command(PIERHEAD);
+        command.arg("-c").arg(self.config()).current_dir(self.directory());
+        command
+    }
+
+    /// Starts the server and waits until it is ready.
+    pub(crate) fn start(&self) -> Pierhead {
+        let mut command = Command::new(PIERHEAD);
+        command.args(["serve", "-c"]).arg(self.config()).current_dir(self.directory());
+        command.env("PIERHEAD_ADMIN_PASSWORD", ADMIN_PASSWORD);
+        let process = Process::start("pierhead", self.directory(), &mut command);
+        Pierhead::ready(process, &self.origin(), || self.certificate_authority())
+    }
+
+    /// Starts the server as `make run` does: no file, no password, certificates in `certs`.
+    pub(crate) fn start_as_a_new_user(&self) -> Pierhead {
+        let mut command = Command::new(PIERHEAD);
+        command.arg("serve").current_dir(self.directory()).env("PIERHEAD_TLS_LOCAL", "certs");
+        let process = Process::start("pierhead", self.directory(), &mut command);
+        Pierhead::ready(process, &self.origin(), || self.certificate_authority())
+    }
+
+    /// Makes an account.
+    pub(crate) fn add_user(&self, name: &str, password: &str) {
+        let mut command = self.command();
+        command.args(["user", "add", name, "--password-stdin"]);
+        Output::with_input(&mut command, |stdin| writeln!(stdin, "{password}")).ok();
+    }
+
+    /// Makes a project; `visibility` is `public` or `private`.
+    pub(crate) fn add_project(&self, path: &str, visibility: &str) {
+        self.run(&["project", "add", path, "--visibility", visibility]).ok();
+    }
+
+    /// Gives someone a role on a project or a group.
+    pub(crate) fn add_member(&self, path: &str, user: &str, role: &str) {
+        self.run(&["project", "member", "add", path, user, role]).ok();
+    }
+
+    /// Someone at this registry, through the front door.
+    pub(crate) fn registry(&self, login: Option<(&str, &str)>) -> Registry {
+        let realm = format!("{}/jwt/auth", self.origin());
+        Registry::guarded(&self.origin(), &realm, &self.certificate_authority(), login)
+    }
+
+    /// The first admin, through the front door.
+    pub(crate) fn admin(&self) -> Registry {
+        self.registry(Some(("admin", ADMIN_PASSWORD)))
+    }
+}
+
+/// A running server.
+pub(crate) struct Pierhead {
+    pub(crate) process: Process,
+}
+
+impl Pierhead {
+    /// Waits until a process that was just started answers `/-/ready` at its origin.
+    pub(crate) fn ready(mut process: Process, origin: &str, authority: impl Fn() -> String) -> Self {
+        let ready = |_: &Process| {
+            let port =
+                origin.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).expect("origins end with ports");
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        };
+        process.wait_until("listen", 30, ready);
+        let probe = Registry::guarded(origin, "", &authority(), None);
+        let answers = |_: &Process| {
+            let answer = probe.request(reqwest::Method::GET, "/-/ready").send();
+            answer.is_ok_and(|answer| answer.status() == 200)
+        };
+        process.wait_until("be ready", 30, answers);
+        Self { process }
+    }
+
+    /// Ends it as a supervisor does, and waits.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.process.terminate();
+        self.process.wait(30)
+    }
+
+    /// Ends it as a power failure does.
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// The access lines so far. Every whole line on standard output must be one.
+    pub(crate) fn access_log(&self) -> Vec<Value> {
+        let log = self.process.stdout();
+        let whole = log.rfind('\n').map_or("", |end| &log[..=end]);
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        whole.lines().map(parse).collect()
+    }
+
+    /// Waits until the access lines satisfy `probe`: a line is written after its answer.
+    pub(crate) fn wait_for_access<T>(&self, what: &str, probe: impl Fn(&[Value]) -> Option<T>) -> T {
+        wait_for(what, 10, || probe(&self.access_log()))
+    }
+}
