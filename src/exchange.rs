@@ -88,8 +88,8 @@ impl Origin {
     pub fn new(secure: bool, authority: &str) -> Result<Self, OriginError> {
         let authority = authority.to_ascii_lowercase();
         let parsed: http::uri::Authority = authority.parse().map_err(|_| OriginError)?;
-        let port_is_bad =
-            parsed.as_str().len() > parsed.host().len() && !parsed.port().is_some_and(|port| port.as_u16() > 0);
+        let has_port = parsed.as_str().len() > parsed.host().len();
+        let port_is_bad = has_port && parsed.port().is_none_or(|port| port.as_u16() == 0);
         if parsed.as_str().contains('@') || parsed.host().is_empty() || port_is_bad {
             return Err(OriginError);
         }
