@@ -200,4 +200,16 @@ mod tests {
             Some("https://old.example.com")
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_host_leads_elsewhere(host in "[ -~]{0,24}|(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]{0,5})?", internal: bool) {
+            let local = Some("127.0.0.1:5000".parse().unwrap());
+            if let Ok(origin) = ask(Some(&host), Arrival { tls: false, internal, local }) {
+                let own = ["http://127.0.0.1:5000", "http://localhost:5000"];
+                let ours = origins().known.iter().any(|known| known.to_string() == origin);
+                proptest::prop_assert!(ours || (internal && own.contains(&origin.as_str())), "{} for {}", origin, host);
+            }
+        }
+    }
 }

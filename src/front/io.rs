@@ -155,8 +155,15 @@ impl FrontIo {
         .await
     }
 
-    /// Says goodbye and gives the client a moment to go first. It never fails: whoever is gone needs no goodbye.
+    /// Says goodbye to a client that is between two requests. It never fails: whoever is gone needs no goodbye.
     pub(super) async fn close(&mut self) {
+        let parting = self.begin_parting();
+        self.parting = Some(Parting { left: 0, ..parting });
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+
+    /// Says goodbye in the middle of something: the client gets a moment to stop talking and to hear us out.
+    pub(super) async fn part(&mut self) {
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 
@@ -309,7 +316,7 @@ impl AsyncWrite for FrontIo {
 #[async_trait]
 impl Shutdown for FrontIo {
     async fn shutdown(&mut self) {
-        self.close().await;
+        self.part().await;
     }
 }
 

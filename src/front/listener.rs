@@ -99,7 +99,7 @@ impl<S: Service> Front<S> {
             // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
             let mut io = self.clear(stream, connection)?;
             io.refuse(Refusal::SpeaksTls);
-            io.close().await;
+            io.part().await;
             self.log_refusal(io.connection());
             return Ok(None);
         }

@@ -16,6 +16,9 @@ use sha2::digest::common::hazmat::{SerializableState as _, SerializedState};
 /// The length of a written state in bytes.
 pub(super) const LENGTH: usize = 108;
 
+/// SHA-256 counts bits in 64 bits, so no content is longer than this many bytes; the crate would overflow.
+const LONGEST: u64 = u64::MAX / 8;
+
 const MAGIC: &[u8; 4] = b"sha\x03";
 const BLOCK: usize = 64;
 /// Where the parts begin in Go's form.
@@ -41,7 +44,7 @@ pub(super) fn encode(hash: &Sha256) -> [u8; LENGTH] {
 /// The hash that goes on after `offset` bytes, if that is what is written here.
 pub(super) fn decode(state: &[u8], offset: u64) -> Option<Sha256> {
     let state: &[u8; LENGTH] = state.try_into().ok()?;
-    if &state[..WORDS] != MAGIC || state[TOTAL..] != offset.to_be_bytes() {
+    if &state[..WORDS] != MAGIC || state[TOTAL..] != offset.to_be_bytes() || offset > LONGEST {
         return None;
     }
     let unfinished = (offset % BLOCK as u64) as usize;

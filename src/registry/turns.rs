@@ -54,6 +54,9 @@ pub(super) struct Turn {
 struct Place {
     turns: Arc<Turns>,
     upload: UploadId,
+    turn: Arc<AsyncMutex<()>>,
+    /// As it was when the place was taken.
+    attended: Arc<AtomicBool>,
 }
 
 /// Says that a request is still there, until dropped.
@@ -67,17 +70,19 @@ impl Turns {
     }
 
     async fn take_within(self: &Arc<Self>, upload: UploadId, patience: Duration) -> Result<(Turn, Attendance), Error> {
-        let (place, turn, attended) = self.join(upload)?;
-        let held = match turn.clone().try_lock_owned() {
+        let place = self.join(upload)?;
+        let held = match place.turn.clone().try_lock_owned() {
             Ok(held) => held,
-            Err(_) if attended.load(Ordering::Acquire) => return Err(Error::UploadBusy),
-            Err(_) => tokio::time::timeout(patience, turn.lock_owned()).await.map_err(|_| Error::UploadBusy)?,
+            Err(_) if place.attended.load(Ordering::Acquire) => return Err(Error::UploadBusy),
+            Err(_) => {
+                tokio::time::timeout(patience, place.turn.clone().lock_owned()).await.map_err(|_| Error::UploadBusy)?
+            }
         };
         let attendance = self.attend(upload);
         Ok((Turn { _held: held, _place: place }, attendance))
     }
 
-    fn join(self: &Arc<Self>, upload: UploadId) -> Result<(Place, Arc<AsyncMutex<()>>, Arc<AtomicBool>), Error> {
+    fn join(self: &Arc<Self>, upload: UploadId) -> Result<Place, Error> {
         let mut lines = self.lines.lock();
         if lines.len() >= MAX_UPLOADS && !lines.contains_key(&upload) {
             return Err(Error::TooManyUploads);
@@ -88,7 +93,7 @@ impl Turns {
             length: 0,
         });
         line.length += 1;
-        Ok((Place { turns: self.clone(), upload }, line.turn.clone(), line.attended.clone()))
+        Ok(Place { turns: self.clone(), upload, turn: line.turn.clone(), attended: line.attended.clone() })
     }
 
     /// A new sign of presence for whoever just got the turn: the previous holder's request may still be about to leave.

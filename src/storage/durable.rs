@@ -1,6 +1,6 @@
 //! How does a file come to rest so that a power cut cannot take it back?
 //!
-//! Every file of ours is written here, and in one way. [`write`] of `dir/name` is, in system calls:
+//! Every file of ours is written here, and in one way. [`write()`] of `dir/name` is, in system calls:
 //!
 //! ```text
 //! openat("dir/name.<uuid>.tmp", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, mode) = 3
@@ -44,7 +44,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, true)
 }
 
-/// As [`write`], but a power cut may take the file back or leave it empty: for what can be made again.
+/// As [`write()`], but a power cut may take the file back or leave it empty: for what can be made again.
 pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, false)
 }

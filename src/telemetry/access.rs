@@ -211,4 +211,12 @@ mod tests {
         assert_eq!(redact("/t?pass%77ord=p"), "/t?pass%77ord=<redacted>");
         assert_eq!(redact("/t?token"), "/t?token", "a name without a value holds no secret");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_secret_never_shows(before in "[a-z=&?%/]{0,20}", name in "[a-z_]{0,5}(token|password)", after in "[a-z=&?]{0,20}") {
+            let target = format!("/{before}?{before}&{name}=S3CRET&{after}");
+            proptest::prop_assert!(!redact(&target).contains("S3CRET"));
+        }
+    }
 }

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::command::{Output, command};
+use crate::support::command::Output;
 use crate::support::machine::on_a_fresh_machine;
-use crate::support::pierhead::{PIERHEAD, Site};
+use crate::support::pierhead::{Site, pierhead};
 
 /// The exit code for a configuration that cannot be used (EX_CONFIG of sysexits.h).
 const BAD_CONFIGURATION: Option<i32> = Some(78);
@@ -33,7 +33,7 @@ fn unexpected(file: &Path) -> Option<String> {
     let expected = expected.replace("{folder}", &folder.display().to_string());
     let environment = fs::read_to_string(file.with_extension("environment")).unwrap_or_default();
     for verb in ["check", "serve"] {
-        let mut command = command(PIERHEAD);
+        let mut command = pierhead();
         command.args([verb, "-c"]).arg(file.file_name().expect("files have names")).current_dir(folder);
         command.envs(environment.lines().filter_map(|line| line.split_once('=')));
         let output = Output::of(&mut command);
@@ -62,7 +62,7 @@ fn a_taken_port_is_said_in_one_line() {
     let site = Site::new();
     let port = site.authority().rsplit(':').next().expect("a port").parse::<u16>().expect("a number");
     let _taken = TcpListener::bind(("::", port)).expect("the port was free");
-    fails_with_one_line(&site, &[&port.to_string(), "in use"]);
+    fails_with_one_line(&site, &[&port.to_string(), "another program has this port"]);
 }
 
 #[test]

@@ -12,11 +12,7 @@ use crate::support::pierhead::{ADMIN_PASSWORD, Pierhead, Site};
 fn trusted_site(client: &impl Client) -> (Site, Pierhead) {
     let site = Site::named(machine::NAME);
     let server = site.start();
-    for engine in ["docker", "containers"] {
-        let folder = format!("/etc/{engine}/certs.d/{}", site.authority());
-        std::fs::create_dir_all(&folder).expect("the machine is ours");
-        std::fs::write(format!("{folder}/ca.crt"), site.certificate_authority()).expect("the machine is ours");
-    }
+    site.trust_on_this_machine();
     client.login(&site.authority(), "admin", ADMIN_PASSWORD).ok();
     (site, server)
 }

@@ -116,7 +116,7 @@ async fn whichever_call_to_the_storage_is_the_last_nothing_acknowledged_is_lost(
     let mut number = 0;
     while number < calls {
         for failure in [Failure::Before, Failure::After] {
-            let dir = Arc::new(tempfile::tempdir().unwrap());
+            let dir = folder_in_memory();
             let mut made = None;
             let kind = if number % 2 == 0 { ErrorKind::Full } else { ErrorKind::Other };
             let wrap = |disk| {
@@ -142,7 +142,7 @@ async fn whichever_call_to_the_storage_is_the_last_nothing_acknowledged_is_lost(
 
 #[tokio::test]
 async fn reading_costs_a_fixed_number_of_calls() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     let digest = fixture.push_image("a", "v1", "x").await;
     let layer = sha256(b"layer of x");
     for (request, cost) in [
@@ -168,7 +168,7 @@ async fn reading_costs_a_fixed_number_of_calls() {
 
 #[tokio::test]
 async fn pushing_and_deleting_at_once_never_leaves_a_tag_without_its_manifest() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     let digest = fixture.push_image("a", "v0", "x").await;
     let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]);
     for round in 0..20 {
@@ -189,7 +189,7 @@ async fn pushing_and_deleting_at_once_never_leaves_a_tag_without_its_manifest() 
 
 #[tokio::test]
 async fn two_tags_of_one_image_can_be_pushed_at_once() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     fixture.push_image("a", "v0", "x").await;
     let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]);
     for _ in 0..20 {

@@ -1,5 +1,7 @@
 //! Claims about the lists of tags and repositories.
 
+use std::io::Write as _;
+
 use super::*;
 
 /// Follows `Link` from page to page and collects what `member` lists.
@@ -19,7 +21,8 @@ async fn all_pages(fixture: &Fixture, first: &str, member: &str) -> (Vec<String>
 fn fake_tag(fixture: &Fixture, name: &str, tag: &str) {
     let folder = fixture.path(&format!("repositories/{name}/_manifests/tags/{tag}/current"));
     std::fs::create_dir_all(&folder).unwrap();
-    crate::storage::durable::write(&folder.join("link"), sha256(b"x").to_string().as_bytes(), 0o644).unwrap();
+    let mut link = std::fs::File::create(folder.join("link")).unwrap();
+    link.write_all(sha256(b"x").to_string().as_bytes()).unwrap();
 }
 
 fn fake_repository(fixture: &Fixture, name: &str) {
@@ -29,7 +32,7 @@ fn fake_repository(fixture: &Fixture, name: &str) {
 
 #[tokio::test]
 async fn tags_come_in_ascii_order_and_in_pages() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     let tags = ["0.9", "1", "1-a", "1.0", "10", "A", "_x", "a", "ab", "latest"];
     for tag in tags.iter().rev() {
         fake_tag(&fixture, "a", tag);
@@ -54,7 +57,7 @@ async fn tags_come_in_ascii_order_and_in_pages() {
 
 #[tokio::test]
 async fn folders_without_a_link_are_no_tags_and_do_not_shorten_a_page() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     for (number, tag) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
         match number % 2 {
             0 => std::fs::create_dir_all(fixture.path(&format!("repositories/a/_manifests/tags/{tag}/index"))).unwrap(),
@@ -67,7 +70,7 @@ async fn folders_without_a_link_are_no_tags_and_do_not_shorten_a_page() {
 
 #[tokio::test]
 async fn an_empty_repository_has_no_tags_and_an_unknown_one_is_unknown() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     fake_repository(&fixture, "a/b");
     assert_eq!(fixture.ask("GET /v2/a/b/tags/list").await.expect(200).json()["tags"], json!([]));
     for unknown in ["a", "a/b/c", "other"] {
@@ -78,7 +81,7 @@ async fn an_empty_repository_has_no_tags_and_an_unknown_one_is_unknown() {
 
 #[tokio::test]
 async fn many_tags_at_once() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     let tags: Vec<String> = (0..2500).map(|number| format!("v{number:05}")).collect();
     for tag in &tags {
         fake_tag(&fixture, "a", tag);
@@ -89,7 +92,7 @@ async fn many_tags_at_once() {
 
 #[tokio::test]
 async fn the_catalog_comes_in_path_order_and_in_pages_also_where_names_are_prefixes() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     assert_eq!(fixture.ask("GET /v2/_catalog").await.expect(200).json(), json!({ "repositories": [] }));
     let names =
         ["0", "a", "a/a", "a/b", "a/b/c", "a/b/c/d", "a/b-c", "a/bb", "a-b", "a-b/c", "a.b", "aa", "b/c/d", "z"];
@@ -128,7 +131,7 @@ async fn the_catalog_comes_in_path_order_and_in_pages_also_where_names_are_prefi
 
 #[tokio::test]
 async fn a_folder_of_more_repositories_than_are_held_at_once() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::large();
     // Digits come before `_manifests`, letters after it.
     let numbers: Vec<String> = (0..1100).map(|number| format!("a/{number:04}")).collect();
     let mut names = vec!["a".to_owned()];

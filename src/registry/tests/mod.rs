@@ -72,6 +72,11 @@ impl Fixture {
         Self::on(Arc::new(tempfile::tempdir().unwrap()), |disk| disk, true)
     }
 
+    /// As [`Fixture::new`], for tests of thousands of files: in memory where there is such a place.
+    pub(super) fn large() -> Self {
+        Self::on(folder_in_memory(), |disk| disk, true)
+    }
+
     pub(super) fn on(
         dir: Arc<tempfile::TempDir>,
         wrap: impl FnOnce(Arc<dyn Driver>) -> Arc<dyn Driver>,
@@ -186,6 +191,11 @@ impl Fixture {
     pub(super) async fn count_uploads(&self, name: &str) -> usize {
         self.path(&format!("repositories/{name}/_uploads")).read_dir().map_or(0, Iterator::count)
     }
+}
+
+/// A folder where syncing costs nothing: what is synced when is not what these tests are about.
+pub(super) fn folder_in_memory() -> Arc<tempfile::TempDir> {
+    Arc::new(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
 }
 
 pub(super) fn sha256(content: &[u8]) -> Digest {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Set inside of a machine: its scratch directory.
-const SCRATCH: &str = "PIERHEAD_TEST_MACHINE";
+const SCRATCH: &str = "TEST_MACHINE";
 
 /// No test may take longer than this, in seconds.
 const PATIENCE: &str = "540";
@@ -44,6 +44,11 @@ pub(crate) fn alone_on_a_fresh_machine<F: FnOnce(&Path)>(body: F) {
         lock.lock().expect("the lock file can be locked");
     }
     on_a_fresh_machine(body);
+}
+
+/// Where a test may keep files on disk: the machine's scratch directory, or cargo's.
+pub(crate) fn scratch() -> PathBuf {
+    std::env::var_os(SCRATCH).map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
 }
 
 /// `module::test` from the type of a closure in it: `it::module::test::{{closure}}`.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::command::{Output, command};
+use super::machine::scratch;
 use super::process::Process;
 use super::registry::Registry;
 use super::{free_port, wait_for};
@@ -16,7 +17,21 @@ use super::{free_port, wait_for};
 pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-battery";
 
 /// The binary under test.
-pub(crate) const PIERHEAD: &str = env!("CARGO_BIN_EXE_pierhead");
+const PIERHEAD: &str = env!("CARGO_BIN_EXE_pierhead");
+
+/// `pierhead`, for a command that ends by itself.
+pub(crate) fn pierhead() -> Command {
+    without_settings(command(PIERHEAD))
+}
+
+/// Takes away what the environment of the tests may say to the binary.
+fn without_settings(mut command: Command) -> Command {
+    let ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("PIERHEAD_");
+    for name in std::env::vars_os().map(|(name, _)| name).filter(ours) {
+        command.env_remove(name);
+    }
+    command
+}
 
 /// A configuration file and the directories that it names. Processes come and go on it.
 pub(crate) struct Site {
@@ -34,9 +49,8 @@ impl Site {
 
     /// The same under another name.
     pub(crate) fn named(host: &str) -> Self {
-        let parent = std::env::var_os("PIERHEAD_TEST_MACHINE")
-            .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-        let directory = tempfile::Builder::new().prefix("site-").tempdir_in(parent).expect("a directory can be made");
+        let directory =
+            tempfile::Builder::new().prefix("site-").tempdir_in(scratch()).expect("a directory can be made");
         let site = Self { directory, host: host.to_owned(), port: free_port(), internal_port: free_port() };
         site.configure(&[]);
         site
@@ -95,7 +109,20 @@ impl Site {
 
     /// The certificate of the local authority, in PEM.
     pub(crate) fn certificate_authority(&self) -> String {
-        fs::read_to_string(self.directory().join("certs/ca.crt")).expect("the local authority was made")
+        fs::read_to_string(self.authority_file()).expect("the local authority was made")
+    }
+
+    /// Makes every client of a fresh machine trust the local authority, without looking at the start message.
+    pub(crate) fn trust_on_this_machine(&self) {
+        for engine in ["docker", "containers"] {
+            let folder = format!("/etc/{engine}/certs.d/{}", self.authority());
+            fs::create_dir_all(&folder).expect("the machine is ours");
+            fs::copy(self.authority_file(), format!("{folder}/ca.crt")).expect("the machine is ours");
+        }
+    }
+
+    fn authority_file(&self) -> PathBuf {
+        self.directory().join("certs/ca.crt")
     }
 
     /// `pierhead -c pierhead.yml ARGUMENTS`, without a terminal.
@@ -104,26 +131,26 @@ impl Site {
     }
 
     fn command(&self) -> Command {
-        let mut command = command(PIERHEAD);
+        let mut command = pierhead();
         command.arg("-c").arg(self.config()).current_dir(self.directory());
         command
     }
 
     /// Starts the server and waits until it is ready.
     pub(crate) fn start(&self) -> Pierhead {
-        let mut command = Command::new(PIERHEAD);
+        let mut command = without_settings(Command::new(PIERHEAD));
         command.args(["serve", "-c"]).arg(self.config()).current_dir(self.directory());
         command.env("PIERHEAD_ADMIN_PASSWORD", ADMIN_PASSWORD);
         let process = Process::start("pierhead", self.directory(), &mut command);
-        Pierhead::ready(process, &self.origin(), || self.certificate_authority())
+        Pierhead::ready(process, self)
     }
 
     /// Starts the server as `make run` does: no file, no password, certificates in `certs`.
     pub(crate) fn start_as_a_new_user(&self) -> Pierhead {
-        let mut command = Command::new(PIERHEAD);
+        let mut command = without_settings(Command::new(PIERHEAD));
         command.arg("serve").current_dir(self.directory()).env("PIERHEAD_TLS_LOCAL", "certs");
         let process = Process::start("pierhead", self.directory(), &mut command);
-        Pierhead::ready(process, &self.origin(), || self.certificate_authority())
+        Pierhead::ready(process, self)
     }
 
     /// Makes an account.
@@ -161,20 +188,18 @@ pub(crate) struct Pierhead {
 }
 
 impl Pierhead {
-    /// Waits until a process that was just started answers `/-/ready` at its origin.
-    pub(crate) fn ready(mut process: Process, origin: &str, authority: impl Fn() -> String) -> Self {
-        let ready = |_: &Process| {
-            let port =
-                origin.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).expect("origins end with ports");
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        };
-        process.wait_until("listen", 30, ready);
-        let probe = Registry::guarded(origin, "", &authority(), None);
-        let answers = |_: &Process| {
+    /// Waits until a process that was just started answers `/-/ready` through the front door.
+    fn ready(mut process: Process, site: &Site) -> Self {
+        // The port is open before everything behind it is there, the local authority on the first start among it.
+        process.wait_until("listen", 30, |_| {
+            let made = site.authority_file().exists();
+            made && std::net::TcpStream::connect(("127.0.0.1", site.port)).is_ok()
+        });
+        let probe = Registry::guarded(&site.origin(), "", &site.certificate_authority(), None);
+        process.wait_until("be ready", 30, |_| {
             let answer = probe.request(reqwest::Method::GET, "/-/ready").send();
             answer.is_ok_and(|answer| answer.status() == 200)
-        };
-        process.wait_until("be ready", 30, answers);
+        });
         Self { process }
     }
 

@@ -52,8 +52,7 @@ impl Process {
 
     /// Waits until `probe` holds, for as long as the process lives.
     pub(crate) fn wait_until(&mut self, what: &str, seconds: u64, mut probe: impl FnMut(&Self) -> bool) {
-        let what = format!("{} to {what}", self.name);
-        wait_for(&what, seconds, || {
+        wait_for(&format!("{} to {what}", self.name), seconds, || {
             if let Some(status) = self.ended() {
                 panic!("{} ended ({status}) before it could {what}", self.name);
             }

@@ -1,0 +1,154 @@
+//! Tokens there and back, and the challenge of who has none.
+
+use super::*;
+
+#[tokio::test]
+async fn a_token_says_what_the_specifications_want() {
+    for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
+        let office = Office::with(|config| config.algorithm = algorithm).await;
+        let query = "service=container_registry&scope=repository:team/secret:pull,push,delete&account=alice";
+        let heard = office.get(&format!("alice:{PASSWORD}"), query).await;
+        assert_eq!((heard.status, heard.header(header::CACHE_CONTROL)), (StatusCode::OK, "no-store"));
+        let answer = heard.json();
+        assert_eq!(answer["token"], answer["access_token"]);
+        assert_eq!(answer["expires_in"], 300);
+        let issued: Timestamp = answer["issued_at"].as_str().unwrap().parse().unwrap();
+
+        let token = heard.token();
+        let name = if algorithm == Algorithm::Es256 { "ES256" } else { "RS256" };
+        let header = part(token, 0);
+        assert_eq!((&header["typ"], &header["alg"]), (&json!("JWT"), &json!(name)));
+        assert_eq!(header["kid"].as_str().unwrap().split(':').count(), 12);
+        let pem = office.authority.certificate_pem().lines().filter(|line| !line.starts_with("---"));
+        assert_eq!(header["x5c"][0].as_str().unwrap(), pem.collect::<String>());
+
+        let claims = part(token, 1);
+        assert_eq!(claims["iss"], "pierhead");
+        assert_eq!(claims["aud"], "container_registry", "a string: Distribution 2 refuses a list");
+        assert_eq!(claims["sub"], "alice");
+        assert_eq!(claims["auth_type"], "gitlab_or_ldap");
+        assert_eq!(claims["iat"], issued.as_second());
+        assert_eq!(claims["nbf"], issued.as_second() - 5);
+        assert_eq!(claims["exp"], issued.as_second() + 300);
+        assert_eq!(claims["jti"].as_str().unwrap().len(), 36);
+        let expected = json!([{ "type": "repository", "name": "team/secret", "actions": ["pull", "push"] }]);
+        assert_eq!(claims["access"], expected);
+
+        let grant = authorize(&office.authority, Some(&format!("Bearer {token}")), "repository:team/secret:pull,push");
+        assert_eq!(grant.ok().unwrap().subject.as_deref(), Some("alice"));
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_nobody_has_no_subject_and_allows_what_is_public() {
+    let office = Office::open().await;
+    let heard = office.get("", "service=container_registry&scope=repository:team/open/x:pull,push").await;
+    let claims = part(heard.token(), 1);
+    assert_eq!((claims.get("sub"), &claims["auth_type"]), (None, &json!("none")));
+    let grant = office.authority.verifier.verify(heard.token(), Timestamp::now()).unwrap();
+    assert_eq!((grant.subject, grant.access), (None, access("repository:team/open/x:pull")));
+}
+
+#[tokio::test]
+async fn a_token_counts_from_a_minute_before_its_beginning_to_a_minute_after_its_end() {
+    let office = Office::open().await;
+    let Authority { issuer, verifier, key, .. } = &office.authority;
+    let token = issuer.issue(key, &Identity::Anonymous, &access("repository:a:pull"), THEN).unwrap();
+    let counts = |seconds: i64| {
+        let now = Timestamp::from_second(THEN.as_second() + seconds).unwrap();
+        verifier.verify(&token, now).is_ok()
+    };
+    assert!(!counts(-66) && counts(-65) && counts(0) && counts(359) && !counts(360));
+}
+
+#[tokio::test]
+async fn only_our_own_signature_issuer_and_audience_count() {
+    let office = Office::open().await;
+    let Authority { issuer, verifier, key, config, .. } = &office.authority;
+    let wanted = access("repository:a:pull");
+    let token = issuer.issue(key, &Identity::Anonymous, &wanted, THEN).unwrap();
+    assert!(verifier.verify(&token, THEN).is_ok());
+
+    let other = Office::open().await;
+    let Authority { issuer: other_issuer, key: other_key, .. } = &other.authority;
+    let foreign = other_issuer.issue(other_key, &Identity::Anonymous, &wanted, THEN).unwrap();
+    let renamed = |change: fn(&mut Config)| {
+        let mut config = config.clone();
+        change(&mut config);
+        Issuer::new(&config, key).issue(key, &Identity::Anonymous, &wanted, THEN).unwrap()
+    };
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (_, claims) = signed.split_once('.').unwrap();
+    let header = |alg: &str| URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": alg }).to_string());
+    let hmac_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key.public);
+    let confused = format!("{}.{claims}", header("HS256"));
+    let mac = aws_lc_rs::hmac::sign(&hmac_key, confused.as_bytes());
+    let mut widened = part(&token, 1);
+    widened["access"] = json!([{ "type": "registry", "name": "catalog", "actions": ["*"] }]);
+    let widened = URL_SAFE_NO_PAD.encode(widened.to_string());
+    for (what, token) in [
+        ("another key", foreign),
+        ("another issuer", renamed(|config| config.issuer = "gitlab-issuer".to_owned())),
+        ("another audience", renamed(|config| config.service = "other".to_owned())),
+        ("no algorithm", format!("{}.{claims}.", header("none"))),
+        ("the public key as a shared secret", format!("{confused}.{}", URL_SAFE_NO_PAD.encode(mac.as_ref()))),
+        ("other claims", format!("{}.{widened}.{signature}", signed.split_once('.').unwrap().0)),
+        ("no signature", format!("{signed}.")),
+        ("nothing", String::new()),
+        ("two parts", signed.to_owned()),
+    ] {
+        assert!(verifier.verify(&token, THEN).is_err(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn actions_of_a_token_are_parsed_and_strange_ones_left_out() {
+    let office = Office::open().await;
+    let Authority { verifier, key, issuer, .. } = &office.authority;
+    let all = [Access::repository(&"a/b".parse().unwrap(), &[Action::All]), access("registry:catalog:*").remove(0)];
+    let token = issuer.issue(key, &Identity::Anonymous, &all, THEN).unwrap();
+    let grant = verifier.verify(&token, THEN).unwrap();
+    assert_eq!(grant.access, all);
+    assert!(grant.allows(&access("repository:a/b:delete,pull")[0]) && !grant.allows(&access("repository:a:pull")[0]));
+}
+
+#[tokio::test]
+async fn who_brings_no_token_is_told_where_to_get_one() {
+    let office = Office::open().await;
+    let basic = format!("Basic {}", STANDARD.encode(format!("root:{PASSWORD}")));
+    for authorization in [None, Some(basic.as_str())] {
+        let heard =
+            authorize(&office.authority, authorization, "repository:a/b:pull,push repository:c:pull").err().unwrap();
+        assert_eq!(heard.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            heard.header(header::WWW_AUTHENTICATE),
+            "Bearer realm=\"https://localhost:5050/jwt/auth\",service=\"container_registry\",\
+             scope=\"repository:a/b:pull,push repository:c:pull\""
+        );
+        assert_eq!(heard.headers["docker-distribution-api-version"], "registry/2.0");
+        let entry =
+            |name: &str, action: &str| json!({ "Type": "repository", "Class": "", "Name": name, "Action": action });
+        let error = json!({
+            "code": "UNAUTHORIZED",
+            "message": "authentication required",
+            "detail": [entry("a/b", "pull"), entry("a/b", "push"), entry("c", "pull")],
+        });
+        assert_eq!(heard.json(), json!({ "errors": [error] }));
+    }
+    let heard = authorize(&office.authority, None, "").err().unwrap();
+    assert!(!heard.header(header::WWW_AUTHENTICATE).contains("scope"), "the base asks for no scope");
+}
+
+#[tokio::test]
+async fn a_bad_token_and_a_narrow_one_are_told_apart() {
+    let office = Office::open().await;
+    let heard = authorize(&office.authority, Some("Bearer nonsense"), "repository:a:pull").err().unwrap();
+    assert!(heard.header(header::WWW_AUTHENTICATE).ends_with("scope=\"repository:a:pull\",error=\"invalid_token\""));
+    let token = office.get(&format!("bob:{PASSWORD}"), "service=container_registry").await;
+    let bearer = format!("Bearer {}", token.token());
+    assert!(authorize(&office.authority, Some(&bearer), "").is_ok(), "enough for the base");
+    let heard = authorize(&office.authority, Some(&bearer), "repository:a:pull").err().unwrap();
+    assert_eq!(heard.status, StatusCode::UNAUTHORIZED);
+    let expected = "scope=\"repository:a:pull\",error=\"insufficient_scope\"";
+    assert!(heard.header(header::WWW_AUTHENTICATE).ends_with(expected));
+}
