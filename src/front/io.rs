@@ -35,6 +35,7 @@ use tokio_rustls::server::TlsStream;
 use super::Listener;
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::watch::{Phase, SharedPhase, Watched};
+use crate::telemetry;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
 const GATHER: usize = 16 << 10;
@@ -58,8 +59,8 @@ pub(super) struct Connection {
     pub(super) local: Option<SocketAddr>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
-    /// What the client was told instead of an answer to a request, if that happened.
-    refusal: Mutex<Option<Refusal>>,
+    /// What the client is told instead of an answer to a request, and under which request id.
+    refused: Mutex<Option<(Refusal, String)>>,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
 }
@@ -67,11 +68,11 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(listener: Listener, peer: SocketAddr, local: Option<SocketAddr>, phase: Phase) -> Self {
         let phase = Arc::new(SharedPhase::new(phase));
-        Self { listener, peer, local, phase, refusal: Mutex::new(None), http2: AtomicBool::new(false) }
+        Self { listener, peer, local, phase, refused: Mutex::new(None), http2: AtomicBool::new(false) }
     }
 
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.refusal.lock().clone()
+    pub(super) fn refused(&self) -> Option<(Refusal, String)> {
+        self.refused.lock().clone()
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -169,7 +170,7 @@ impl FrontIo {
 
     /// From now on all that this connection will ever say is this.
     pub(super) fn refuse(&self, refusal: Refusal) {
-        self.connection.refusal.lock().get_or_insert(refusal);
+        self.connection.refused.lock().get_or_insert_with(|| (refusal, telemetry::request_id(None)));
     }
 
     /// On HTTP/1.1, whether Pingora has not yet told anybody of a request: what it writes now is its own invention.
@@ -192,8 +193,8 @@ impl FrontIo {
 
     /// Says the refusal, if there is one, before anything else is said.
     fn begin_parting(&mut self) -> Parting {
-        if let Some(refusal) = self.connection.refusal() {
-            self.gathered = BytesMut::from(&refusal.to_http1()[..]);
+        if let Some((refusal, request_id)) = self.connection.refused() {
+            self.gathered = BytesMut::from(&refusal.to_http1(&request_id)[..]);
         }
         Parting { timer: Box::pin(tokio::time::sleep(LINGER)), closed: false, left: LINGER_BYTES }
     }

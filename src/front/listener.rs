@@ -28,7 +28,7 @@ use super::refusal::Refusal;
 use super::running::Connections;
 use super::watch::{Phase, Watched};
 use super::{Listener, Service, Timeouts};
-use crate::telemetry::{self, Access, AccessLog};
+use crate::telemetry::{Access, AccessLog};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -136,10 +136,10 @@ impl<S: Service> Front<S> {
 
     /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.
     fn log_refusal(&self, connection: &Connection) {
-        let Some(refusal) = connection.refusal() else { return };
+        let Some((refusal, request_id)) = connection.refused() else { return };
         self.access.write(&Access {
             time: Timestamp::now(),
-            request_id: &telemetry::request_id(None),
+            request_id: &request_id,
             client: connection.peer.ip().to_canonical(),
             subject: None,
             method: "-",

@@ -27,7 +27,7 @@ use super::watch::Phase;
 use crate::exchange::{self, Caller, Origin};
 use crate::telemetry::{self, Access, AccessLog};
 
-/// The status that the access line gives a request whose client left before the end, as NGINX does.
+/// The status that the access line gives a request whose client left before the end.
 const CLIENT_LEFT: u16 = 499;
 
 /// The answer was begun and cannot be finished: breaking off is all that tells the client.

@@ -10,7 +10,6 @@ use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
 use crate::exchange::{Answer, Body, Origin, WireError};
-use crate::telemetry;
 
 /// The longest header section of a request, from the method to the empty line.
 pub(super) const HEADER_LIMIT: usize = 64 << 10;
@@ -101,7 +100,7 @@ impl Refusal {
     }
 
     /// The whole answer, for a connection on which no request was understood; it is closed afterwards.
-    pub(super) fn to_http1(&self) -> Vec<u8> {
+    pub(super) fn to_http1(&self, request_id: &str) -> Vec<u8> {
         let answer = self.answer();
         let body = match answer.body {
             Body::Bytes(bytes) => bytes,
@@ -116,7 +115,7 @@ impl Refusal {
             field(name.as_str(), text(value));
         }
         field("Content-Length", &body.len().to_string());
-        field("X-Request-Id", &telemetry::request_id(None));
+        field("X-Request-Id", request_id);
         field("Connection", "close");
         head.push_str("\r\n");
         [head.as_bytes(), &body].concat()

@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** a request always ends in an [`Answer`], and a client's mistake never in a 500.
 //!
-//! **Invariant:** whatever changes the tree runs [to its end](to_the_end) in a task of its own, so that a client that
+//! **Invariant:** whatever changes the tree runs to its end (`to_the_end`) in a task of its own, so that a client that
 //! disconnects cannot stop it between two steps while holding the door open for others.
 //!
 //! Absent on purpose: authentication, and content negotiation: what was pushed is what is served.

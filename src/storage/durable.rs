@@ -89,14 +89,15 @@ pub fn make_dirs(path: &Path) -> io::Result<()> {
     if let Some(parent) = parent(path) {
         make_dirs(parent)?;
     }
-    make_dir(path)
+    make_dir_lightly(path)?;
+    sync_parent(path)
 }
 
-/// Makes one directory in a parent that exists, durable also when somebody else made it a moment ago.
-pub(super) fn make_dir(path: &Path) -> io::Result<()> {
+/// Makes one directory in a parent that exists, unless it is there, without waiting for the disk.
+pub(super) fn make_dir_lightly(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(()) | Err(_) => sync_parent(path),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@
 //! client, never more.
 //!
 //! **Invariant:** a durable file lies in durable directories. A directory that exists is not enough: the process that
-//! made it may have died, or another thread may be about to sync it. [`Folders`] therefore trusts a directory only after
+//! made it may have died, or another thread may be about to sync it. `Folders` therefore trusts a directory only after
 //! this process has synced its parent, once.
 //!
 //! Absent on purpose: `O_DIRECT` and memory maps (the page cache is the cache), and any lock between processes.
@@ -302,37 +302,54 @@ impl Folders {
         Self { root, known: Mutex::default() }
     }
 
-    /// Runs `work` with the parent of `path` durably there. When somebody removed it under us, tries once more.
+    /// Runs `work`, which makes an entry in the parent of `path` durable, with that parent there, and makes the way to it
+    /// durable. When somebody removed it under us, tries once more.
+    ///
+    /// The way is synced after the work and not before: nothing counts before we return, and by then most of these
+    /// syncs find their directory clean, because the journal wrote it with the work's own.
     fn with_parent(&self, path: &Path, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let Some(parent) = path.parent() else { return work() };
-        self.ensure(parent)?;
-        match work() {
+        let attempt = || {
+            let unknown = self.make(parent)?;
+            work()?;
+            self.make_known(unknown)
+        };
+        match attempt() {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
                 self.forget_around(parent);
-                self.ensure(parent)?;
-                work()
+                attempt()
             }
             outcome => outcome,
         }
     }
 
-    /// Makes a directory and all above it, down from the root, and their entries durable.
-    fn ensure(&self, folder: &Path) -> io::Result<()> {
-        if self.known.lock().contains(folder) {
-            return Ok(());
-        }
-        match folder.parent() {
-            Some(parent) if folder != self.root => {
-                self.ensure(parent)?;
-                durable::make_dir(folder)?;
+    /// Makes a directory and what is missing above it, and returns those that are not known to be durable, deepest first.
+    fn make(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let unknown: Vec<PathBuf> = {
+            let known = self.known.lock();
+            let below_root = folder.ancestors().take_while(|above| above.starts_with(&self.root));
+            below_root.take_while(|above| !known.contains(*above)).map(Path::to_owned).collect()
+        };
+        for folder in unknown.iter().rev() {
+            if *folder == self.root {
+                durable::make_dirs(folder)?;
+            } else {
+                durable::make_dir_lightly(folder)?;
             }
-            _ => durable::make_dirs(folder)?,
+        }
+        Ok(unknown)
+    }
+
+    /// Makes the entries of directories durable and remembers that they are.
+    fn make_known(&self, folders: Vec<PathBuf>) -> io::Result<()> {
+        for folder in &folders {
+            durable::sync_parent(folder)?;
         }
         let mut known = self.known.lock();
-        if known.len() >= FOLDERS_REMEMBERED {
+        if known.len() + folders.len() > FOLDERS_REMEMBERED {
             known.clear();
         }
-        known.insert(folder.to_owned());
+        known.extend(folders);
         Ok(())
     }
 
@@ -440,7 +457,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folders = Folders::new(dir.path().to_owned());
         for path in ["a/b", "a/b/c", "a/b-c"] {
-            folders.ensure(&dir.path().join(path)).unwrap();
+            folders.with_parent(&dir.path().join(path).join("object"), || Ok(())).unwrap();
         }
         folders.forget_below(&dir.path().join("a/b"));
         let known: Vec<PathBuf> = folders.known.lock().iter().cloned().collect();

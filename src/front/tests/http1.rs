@@ -137,19 +137,22 @@ async fn what_is_not_http_is_refused_in_our_words() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
         "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03 no handshake here\r\n\r\n".to_owned(),
     ];
+    let mut ids = Vec::new();
     for case in &cases {
         let mut wire = door.clear().await;
         wire.send(case).await;
         let reply = wire.reply().await;
         assert_eq!(reply.status, 400, "{case:?}");
         assert!(!reply.message().is_empty());
-        assert!(reply.header("x-request-id").is_some() && reply.header("date").is_some(), "{case:?}");
+        assert!(reply.header("date").is_some(), "{case:?}");
+        ids.push(reply.header("x-request-id").unwrap().to_owned());
         assert_eq!(reply.header("server"), None, "{case:?}");
         assert_eq!(reply.header("content-type"), Some("application/json; charset=utf-8"));
     }
     let lines = door.lines(cases.len()).await;
     assert_eq!(lines.len(), cases.len());
     assert!(lines.iter().all(|line| line["status"] == 400 && line["client"] == "127.0.0.1"));
+    assert!(ids.iter().all(|id| lines.iter().any(|line| line["request_id"] == **id)), "the client's id finds the line");
 }
 
 #[tokio::test]
