@@ -95,18 +95,16 @@ fn resolved_format(config: &Config) -> Format {
     }
 }
 
-/// Pingora calls every client that goes away an error, and the HTTP/2 and SQL libraries narrate what they do: they are
-/// heard when the operator asks for `trace`, and before that only where they complain about something of ours.
+/// Pingora calls every client that goes away an error, and at `trace` it and the HTTP/2 library write down whole request
+/// headers, tokens and passwords among them. So libraries are heard only where they complain about something of ours.
 fn targets(level: tracing::Level) -> Targets {
-    let narrators = if level == tracing::Level::TRACE { LevelFilter::TRACE } else { LevelFilter::OFF };
-    let libraries = narrators.max(LevelFilter::WARN);
     Targets::new()
         .with_default(level)
-        .with_target("pingora", narrators)
-        .with_target("pingora_core::services::listening", narrators.max(LevelFilter::ERROR))
-        .with_target("h2", libraries)
-        .with_target("rustls", libraries)
-        .with_target("sqlx", libraries)
+        .with_target("pingora", LevelFilter::OFF)
+        .with_target("pingora_core::services::listening", LevelFilter::ERROR)
+        .with_target("h2", LevelFilter::WARN)
+        .with_target("rustls", LevelFilter::WARN)
+        .with_target("sqlx", LevelFilter::WARN)
 }
 
 impl Telemetry {
@@ -156,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_go_away_are_not_errors_at_any_level_but_trace() {
+    fn libraries_neither_complain_about_clients_nor_write_down_headers_at_any_level() {
         let heard = |level, target: &str| targets(level).would_enable(target, &tracing::Level::ERROR);
-        for level in [tracing::Level::ERROR, tracing::Level::INFO, tracing::Level::DEBUG] {
+        for level in [tracing::Level::ERROR, tracing::Level::INFO, tracing::Level::TRACE] {
             assert!(!heard(level, "pingora_proxy") && !heard(level, "pingora_core::apps"));
             assert!(heard(level, "pingora_core::services::listening"), "out of descriptors is heard");
         }
-        assert!(heard(tracing::Level::TRACE, "pingora_proxy"));
+        assert!(!targets(tracing::Level::TRACE).would_enable("h2::codec", &tracing::Level::TRACE));
         assert!(heard(tracing::Level::INFO, "pierhead::front"));
     }
 }

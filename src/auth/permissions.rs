@@ -109,7 +109,7 @@ impl Permissions {
         {
             let project = Project { path, visibility: Visibility::Private, created_at: now };
             if self.database.add_project(&project).await? {
-                tracing::info!(project = %project.path, by = ?identity.name(), "made a project for a push");
+                tracing::info!(project = %project.path, by = identity.name().map(tracing::field::display), "made a project for a push");
             }
             standing.project = Some(project); // whoever made it: it is there now
         }

@@ -15,15 +15,17 @@ use crate::telemetry;
 /// # Errors
 /// Whatever keeps it from starting.
 pub(super) fn run(settings: Settings) -> Result<(), Failure> {
+    // Before the rights are given up: whoever is root may have no sudo.
+    let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
     let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
     let prepared = server::prepare(settings, SystemTime::now()).map_err(Failure::failed)?;
-    let served = prepared.run(telemetry.access(), |welcome| eprintln!("{}", message(welcome)));
+    let served = prepared.run(telemetry.access(), |welcome| eprintln!("{}", message(welcome, sudo)));
     telemetry.close();
     served.map_err(Failure::failed)
 }
 
-/// URL, login, and what clients must be told, in a few lines.
-fn message(welcome: &Welcome<'_>) -> String {
+/// URL, login, and what clients must be told, in a few lines. `sudo` is put before what only root may do.
+fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
     let url = &welcome.settings.front.external_url;
     let registry = url.authority();
     let mut text = format!("Pierhead {} serves {url}\n", env!("CARGO_PKG_VERSION"));
@@ -41,11 +43,11 @@ fn message(welcome: &Welcome<'_>) -> String {
             "trust",
             &format!("{ca} is this server's own authority; clients must be told to trust it once:"),
         );
-        line(&mut text, "", &format!("docker:  sudo install -D -m 0644 {ca} /etc/docker/certs.d/{registry}/ca.crt"));
+        line(&mut text, "", &format!("docker:  {sudo}install -D -m 0644 {ca} /etc/docker/certs.d/{registry}/ca.crt"));
         line(
             &mut text,
             "",
-            &format!("podman:  sudo install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"),
+            &format!("podman:  {sudo}install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"),
         );
         line(&mut text, "", "         (buildah and skopeo read the same folder)");
     }

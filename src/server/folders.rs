@@ -32,6 +32,10 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
     for (key, path, mode) in folders {
         make(path, mode, user.as_ref()).map_err(refused(key, path))?;
     }
+    if needs_local_authority(settings) {
+        let path = &settings.tls.local.directory;
+        make(path, DATA_MODE, user.as_ref()).map_err(refused("tls.local", path))?; // ca.crt is for everybody, keys are 0600
+    }
     if let Some(user) = user {
         give_fresh_state(settings, &user).map_err(refused("state", &settings.state))?;
         privileges::become_user(&user)?;
@@ -41,6 +45,11 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
         access(path.as_path(), all).map_err(io::Error::from).map_err(refused(key, path))?;
     }
     Ok(())
+}
+
+/// Whether our certificate comes from an authority of our own.
+fn needs_local_authority(settings: &Settings) -> bool {
+    settings.tls.certificates.is_empty() && settings.front.listeners.iter().any(|listener| listener.tls)
 }
 
 /// The user named by `user`, or the owner of the storage root (or of the nearest folder above it that exists).
