@@ -11,10 +11,11 @@
 use std::borrow::Cow;
 
 use http::Method;
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 
 use super::digest::DigestError;
 use super::name::NameError;
+use super::query::{Page, Query};
 use super::reference::TagError;
 use super::{Access, Action, Digest, Reference, RepositoryName, Resource, Tag, UploadId};
 
@@ -141,38 +142,6 @@ pub struct Mount {
     pub from: Option<RepositoryName>,
 }
 
-/// Which part of a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
-    /// At most so many entries (`n`).
-    pub limit: Option<usize>,
-    /// Only what comes after this entry (`last`), which need not exist.
-    pub after: Option<String>,
-}
-
-impl Page {
-    /// The query that asks for the next part: so many after this entry.
-    pub fn query(limit: usize, last: &str) -> String {
-        format!("{}&n={limit}", Self::parameter("last", last))
-    }
-
-    /// One parameter of a query, its value escaped.
-    pub fn parameter(name: &str, value: &str) -> String {
-        const RESERVED: &AsciiSet = &CONTROLS
-            .add(b' ')
-            .add(b'"')
-            .add(b'#')
-            .add(b'<')
-            .add(b'>')
-            .add(b'%')
-            .add(b'&')
-            .add(b'+')
-            .add(b',')
-            .add(b';');
-        format!("{name}={}", utf8_percent_encode(value, RESERVED))
-    }
-}
-
 /// Why a request is not for any endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -224,12 +193,12 @@ impl Endpoint {
         let read = method == Method::GET || method == Method::HEAD;
         Ok(match (route.kind, method) {
             (Kind::Version, _) if read => Self::Version,
-            (Kind::Catalog, _) if read => Self::Catalog { page: query.page()? },
-            (Kind::Tags, _) if read => Self::Tags { name: name()?, page: query.page()? },
+            (Kind::Catalog, _) if read => Self::Catalog { page: page(query)? },
+            (Kind::Tags, _) if read => Self::Tags { name: name()?, page: page(query)? },
             (Kind::Manifest, _) if read => Self::ManifestRead { name: name()?, reference: route.reference()? },
             (Kind::Manifest, &Method::PUT) => {
                 let (name, reference) = (name()?, route.reference()?);
-                let tags = if matches!(reference, Reference::Digest(_)) { query.tags()? } else { Vec::new() };
+                let tags = if matches!(reference, Reference::Digest(_)) { tags(query)? } else { Vec::new() };
                 Self::ManifestWrite { name, reference, tags }
             }
             (Kind::Manifest, &Method::DELETE) => Self::ManifestDelete { name: name()?, reference: route.reference()? },
@@ -244,18 +213,18 @@ impl Endpoint {
                     .map(Cow::into_owned)
                     .filter(|text| !text.is_empty())
                     .collect(),
-                page: query.page()?,
+                page: page(query)?,
             },
             (Kind::Blob, _) if read => Self::BlobRead { name: name()?, digest: route.last.parse()? },
             (Kind::Blob, &Method::DELETE) => Self::BlobDelete { name: name()?, digest: route.last.parse()? },
             (Kind::Uploads, &Method::POST) => {
-                Self::UploadStart { name: name()?, mount: query.mount(), digest: query.digest()? }
+                Self::UploadStart { name: name()?, mount: mount(query), digest: digest(query)? }
             }
             (Kind::Upload, _) if read => Self::UploadStatus { name: name()?, upload: route.upload()? },
             (Kind::Upload, &Method::PATCH) => Self::UploadAppend { name: name()?, upload: route.upload()? },
             (Kind::Upload, &Method::PUT) => {
                 let (name, upload) = (name()?, route.upload()?);
-                Self::UploadCommit { name, upload, digest: query.digest()?.ok_or(DigestError::Format)? }
+                Self::UploadCommit { name, upload, digest: digest(query)?.ok_or(DigestError::Format)? }
             }
             (Kind::Upload, &Method::DELETE) => Self::UploadCancel { name: name()?, upload: route.upload()? },
             (kind, _) => return Err(Rejection::MethodNotAllowed { allow: kind.allow() }),
@@ -403,61 +372,35 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The part after the question mark, decoded piece by piece. Unknown parameters (`ns`, `origin`, `_state`) are ignored.
-struct Query<'a>(&'a str);
-
-impl<'a> Query<'a> {
-    /// Every value of a parameter, in order.
-    fn all(&self, wanted: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
-        self.0
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .filter(move |(key, _)| decode(key) == wanted)
-            .map(|(_, value)| decode(value))
-    }
-
-    /// The first value of a parameter, unless it is empty.
-    fn one(&self, wanted: &'a str) -> Option<Cow<'a, str>> {
-        self.all(wanted).next().filter(|value| !value.is_empty())
-    }
-
-    fn page(&self) -> Result<Page, Rejection> {
-        let limit = match self.one("n") {
-            Some(number) => Some(number.parse().map_err(|_| Rejection::PageNumber)?),
-            None => None,
-        };
-        Ok(Page { limit, after: self.one("last").map(Cow::into_owned) })
-    }
-
-    fn digest(&self) -> Result<Option<Digest>, Rejection> {
-        Ok(self.one("digest").map(|text| text.parse()).transpose()?)
-    }
-
-    /// A mount that makes no sense is no mount, as one that cannot be made.
-    fn mount(&self) -> Option<Mount> {
-        let digest = self.one("mount")?.parse().ok()?;
-        let from = self.one("from").map(|text| text.parse()).transpose().ok()?;
-        Some(Mount { digest, from })
-    }
-
-    fn tags(&self) -> Result<Vec<Tag>, Rejection> {
-        let mut tags = Vec::new();
-        for text in self.all("tag") {
-            if tags.len() >= MAX_TAGS {
-                return Err(Rejection::TooManyTags);
-            }
-            tags.push(text.parse()?);
-        }
-        Ok(tags)
-    }
+/// Which part of a list is asked for.
+fn page(query: Query<'_>) -> Result<Page, Rejection> {
+    let limit = match query.one("n") {
+        Some(number) => Some(number.parse().map_err(|_| Rejection::PageNumber)?),
+        None => None,
+    };
+    Ok(Page { limit, after: query.one("last").map(Cow::into_owned) })
 }
 
-/// A plus sign is a space in a query, as HTML forms and Go's `net/url` write it.
-fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
+fn digest(query: Query<'_>) -> Result<Option<Digest>, Rejection> {
+    Ok(query.one("digest").map(|text| text.parse()).transpose()?)
+}
+
+/// A mount that makes no sense is no mount, as one that cannot be made.
+fn mount(query: Query<'_>) -> Option<Mount> {
+    let digest = query.one("mount")?.parse().ok()?;
+    let from = query.one("from").map(|text| text.parse()).transpose().ok()?;
+    Some(Mount { digest, from })
+}
+
+fn tags(query: Query<'_>) -> Result<Vec<Tag>, Rejection> {
+    let mut tags = Vec::new();
+    for text in query.all("tag") {
+        if tags.len() >= MAX_TAGS {
+            return Err(Rejection::TooManyTags);
+        }
+        tags.push(text.parse()?);
     }
-    Cow::Owned(percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned())
+    Ok(tags)
 }
 
 #[cfg(test)]
@@ -615,7 +558,8 @@ mod tests {
         for bad in ["n=-1", "n=x", "n=1.5", "n=99999999999999999999"] {
             assert_eq!(parse(&format!("GET /v2/_catalog?{bad}")), Err(Rejection::PageNumber), "{bad}");
         }
-        assert_eq!(page(&Page::query(7, "a&b+c%d")), (Some(7), Some("a&b+c%d".into())));
+        let odd = "a&b+c%d e=f#<\u{e9}>";
+        assert_eq!(page(&Page::query(7, odd)), (Some(7), Some(odd.into())), "what we send comes back as it was");
     }
 
     #[test]

@@ -13,9 +13,8 @@ use serde_json::json;
 use super::store::{Store, present};
 use super::{Error, Registry, layout};
 use crate::exchange::Answer;
-use crate::oci::RepositoryName;
-use crate::oci::endpoint::Page;
 use crate::oci::name::MAX_LENGTH;
+use crate::oci::{Page, RepositoryName};
 use crate::storage::{self, Entry, Key};
 
 /// How many repositories an answer has when the client does not say.
@@ -137,10 +136,7 @@ impl Folder {
     }
 
     fn key(&self) -> Key {
-        match self.path.as_str() {
-            "" => layout::repositories(),
-            path => layout::repositories().join(path),
-        }
+        layout::repositories(&self.path)
     }
 }
 

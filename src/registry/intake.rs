@@ -26,7 +26,7 @@ use super::turns::Turn;
 use super::{Error, ended, hash_state, layout};
 use crate::exchange::{Exchange, content_length};
 use crate::oci::{Algorithm, Hasher, RepositoryName, UploadId};
-use crate::storage::{Durability, PIECE};
+use crate::storage::{self, Durability, ErrorKind, Key, PIECE};
 
 /// How many hash states are looked at to find one to go on from. One lies there for every chunk.
 const STATES: usize = 10_000;
@@ -101,16 +101,17 @@ pub(super) async fn restore(store: &Store, upload: &Upload) -> Result<Hasher, Er
     if size == 0 {
         return Ok(Hasher::new(Algorithm::Sha256));
     }
-    let states = layout::hash_states(&upload.name, upload.id);
     let usable = async |offset: u64| {
-        let state = present(store.driver().get(&states.join(&offset.to_string()), hash_state::LENGTH).await);
+        let key = layout::hash_state(&upload.name, upload.id, offset);
+        let state = present(store.driver().get(&key, hash_state::LENGTH).await);
         // A state that cannot be read is no state; the data will tell whether the storage works.
         state.ok().flatten().and_then(|state| hash_state::decode(&state, offset)).map(Hasher::Sha256)
     };
     if let Some(hasher) = usable(size).await {
         return Ok(hasher);
     }
-    let listed = present(store.driver().list(&states, None, STATES).await)?.unwrap_or_default();
+    let listed = present(store.driver().list(&layout::hash_states(&upload.name, upload.id), None, STATES).await)?
+        .unwrap_or_default();
     let latest = listed.iter().filter_map(|state| state.name.parse().ok()).filter(|offset| *offset < size).max();
     let offset: u64 = latest.unwrap_or(0);
     let data = layout::upload_data(&upload.name, upload.id);
@@ -164,33 +165,96 @@ impl Intake {
 }
 
 /// The task: hashes and writes pieces until there are no more, then makes them durable.
-async fn write_down(
-    store: Store,
-    Arrived { mut upload, mut hasher }: Arrived,
+async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<Bytes>) -> Result<Arrived, Error> {
+    let Some(first) = pieces.recv().await else { return Ok(arrived) };
+    let (data, start) = (layout::upload_data(&arrived.upload.name, arrived.upload.id), arrived.upload.size);
+    // The turn is held here until the last of this is done.
+    let Arrived { mut upload, hasher } = arrived;
+    match append(&store, &data, start, hasher, first, pieces).await {
+        Ok((size, hasher)) => {
+            upload.size = size;
+            let arrived = Arrived { upload, hasher };
+            save_state(&store, &arrived).await;
+            Ok(arrived)
+        }
+        Err(error) => {
+            if error.kind == ErrorKind::Full {
+                give_back(&store, &data, start).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+async fn append(
+    store: &Store,
+    data: &Key,
+    mut size: u64,
+    mut hasher: Hasher,
+    first: Bytes,
     mut pieces: mpsc::Receiver<Bytes>,
-) -> Result<Arrived, Error> {
-    let Some(first) = pieces.recv().await else { return Ok(Arrived { upload, hasher }) };
-    let mut appender = store.driver().append(&layout::upload_data(&upload.name, upload.id), upload.size).await?;
+) -> Result<(u64, Hasher), storage::Error> {
+    let mut appender = store.driver().append(data, size).await?;
     let mut next = Some(first);
     while let Some(piece) = next {
-        upload.size += piece.len() as u64;
+        size += piece.len() as u64;
         let (hashed, written) = tokio::join!(absorb(hasher, piece.clone()), appender.write(piece));
         written?;
         hasher = hashed;
         next = pieces.recv().await;
     }
     appender.finish().await?;
-    let arrived = Arrived { upload, hasher };
-    save_state(&store, &arrived).await;
-    Ok(arrived)
+    Ok((size, hasher))
+}
+
+/// A request that filled the disk gives back what it took: everybody else needs the space more than half a layer does,
+/// and what earlier requests brought stays.
+async fn give_back(store: &Store, data: &Key, start: u64) {
+    if let Err(error) = store.driver().append(data, start).await {
+        tracing::warn!(%error, "an upload that filled the disk could not be cut back");
+    }
 }
 
 /// Leaves the hash for the next request. Without it that one reads the data again, so a failure is only worth a line.
 async fn save_state(store: &Store, Arrived { upload, hasher }: &Arrived) {
     let Hasher::Sha256(hash) = hasher else { return };
-    let key = layout::hash_states(&upload.name, upload.id).join(&upload.size.to_string());
+    let key = layout::hash_state(&upload.name, upload.id, upload.size);
     let state = Bytes::copy_from_slice(&hash_state::encode(hash));
     if let Err(error) = store.driver().put(&key, state, Durability::Light).await {
         tracing::warn!(%error, "the state of an upload could not be kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_keep_up_stops_the_client_after_two_pieces() {
+        let (pieces, mut waiting) = mpsc::channel(1);
+        let work = tokio::spawn(std::future::pending());
+        let mut intake = Intake { gathered: BytesMut::new(), pieces, work };
+        let kibibytes = vec![7; 64 << 10];
+        let mut taken = 0;
+        while intake.give(&kibibytes).now_or_never().is_some() {
+            taken += kibibytes.len();
+        }
+        assert!(taken < 2 * PIECE, "one piece waits, one is gathered");
+        assert_eq!(waiting.recv().await.map(|piece| piece.len()), Some(PIECE));
+    }
+
+    #[tokio::test]
+    async fn a_body_in_bits_is_written_in_pieces() {
+        let (pieces, mut waiting) = mpsc::channel(4);
+        let work = tokio::spawn(std::future::pending());
+        let mut intake = Intake { gathered: BytesMut::new(), pieces, work };
+        for _ in 0..(2 * PIECE / 1000 + 1) {
+            assert!(intake.give(&[7; 1000]).await.is_ok());
+        }
+        assert!(intake.give(&vec![7; PIECE]).await.is_ok(), "more at once than there is room for");
+        let lengths: Vec<usize> = std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| piece.len()).collect();
+        assert_eq!(lengths, [PIECE; 3]);
     }
 }

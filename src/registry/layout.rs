@@ -28,7 +28,7 @@ use crate::storage::Key;
 /// What a repository's folder has when it is one.
 pub(super) const MANIFESTS: &str = "_manifests";
 /// The object of every link.
-pub(super) const LINK: &str = "link";
+const LINK: &str = "link";
 
 const ROOT: &str = "docker/registry/v2";
 
@@ -38,9 +38,10 @@ pub(super) fn blob(digest: &Digest) -> Key {
     Key::new(format!("{ROOT}/blobs/{algorithm}/{}/{hex}/data", &hex[..2]))
 }
 
-/// The folder of all repositories.
-pub(super) fn repositories() -> Key {
-    Key::new(format!("{ROOT}/repositories"))
+/// The folder of all repositories, or of those whose names begin with `below` and a slash.
+pub(super) fn repositories(below: &str) -> Key {
+    let all = Key::new(format!("{ROOT}/repositories"));
+    if below.is_empty() { all } else { all.join(below) }
 }
 
 /// Makes a blob visible in a repository.
@@ -103,6 +104,11 @@ pub(super) fn hash_states(name: &RepositoryName, id: UploadId) -> Key {
     upload(name, id).join(&format!("hashstates/{}", Algorithm::Sha256))
 }
 
+/// The hash state after so many bytes.
+pub(super) fn hash_state(name: &RepositoryName, id: UploadId, offset: u64) -> Key {
+    hash_states(name, id).join(&offset.to_string())
+}
+
 fn within(name: &RepositoryName, below: std::fmt::Arguments<'_>) -> Key {
     Key::new(format!("{ROOT}/repositories/{name}/{below}"))
 }
@@ -130,6 +136,9 @@ mod tests {
             (upload_data(&name, id), format!("{repository}/_uploads/{id}/data")),
             (upload_started(&name, id), format!("{repository}/_uploads/{id}/startedat")),
             (hash_states(&name, id), format!("{repository}/_uploads/{id}/hashstates/sha256")),
+            (hash_state(&name, id, 5), format!("{repository}/_uploads/{id}/hashstates/sha256/5")),
+            (repositories(""), "docker/registry/v2/repositories".to_owned()),
+            (repositories("g"), "docker/registry/v2/repositories/g".to_owned()),
         ] {
             assert_eq!(key.as_str(), expected);
         }

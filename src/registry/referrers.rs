@@ -13,10 +13,9 @@ use serde_json::json;
 use super::store::{Store, present};
 use super::{AT_ONCE, Error, Registry, layout, manifests};
 use crate::exchange::Answer;
-use crate::oci::endpoint::Page;
 use crate::oci::manifest::Referrer;
 use crate::oci::media_type::OCI_INDEX;
-use crate::oci::{Algorithm, Digest, Manifest, RepositoryName};
+use crate::oci::{Algorithm, Digest, Manifest, Page, RepositoryName};
 
 /// How many requests look through a repository at once.
 pub(super) const SCANS: usize = 4;

@@ -11,8 +11,7 @@ use serde_json::json;
 use super::store::{Store, present};
 use super::{AT_ONCE, Error, Registry, layout};
 use crate::exchange::Answer;
-use crate::oci::endpoint::Page;
-use crate::oci::{Digest, RepositoryName, Tag};
+use crate::oci::{Digest, Page, RepositoryName, Tag};
 use crate::storage;
 
 /// The most tags in one answer, and how many there are when the client does not say. GitLab asks for so many.

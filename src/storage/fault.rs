@@ -15,9 +15,12 @@ pub(crate) enum Failure {
     Before,
     /// Everything: the process died after it, or the answer was lost.
     After,
+    /// Nothing, and later calls work again: the disk was full for a moment.
+    Once,
 }
 
-/// Passes every call on, counts it, and fails the n-th and all that follow: as if the process had ended there.
+/// Passes every call on, counts it, and fails the n-th and (but for [`Failure::Once`]) all that follow, as if the process
+/// had ended there.
 #[derive(Debug)]
 pub(crate) struct FaultDriver {
     inner: Arc<dyn Driver>,
@@ -62,7 +65,8 @@ impl Calls {
         match self.failure {
             _ if number < self.fatal => Fate::Succeed,
             Failure::After if number == self.fatal => Fate::WorkThenFail,
-            Failure::Before | Failure::After => Fate::Fail,
+            Failure::Once if number > self.fatal => Fate::Succeed,
+            Failure::Before | Failure::After | Failure::Once => Fate::Fail,
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::oci::media_type::DOCKER_SCHEMA1_SIGNED;
-use crate::storage::ErrorKind;
 use crate::storage::fault::{Failure, FaultDriver};
+use crate::storage::{ErrorKind, PIECE};
 
 #[tokio::test]
 async fn mistakes_of_clients_are_named() {
@@ -99,4 +99,21 @@ async fn a_full_disk_keeps_what_was_there_and_an_upload_goes_on_when_there_is_ro
     healthy.ask(&format!("PUT {location}?digest={}", sha256(b"first second"))).await.expect(201);
     let answer = healthy.ask("GET /v2/a/manifests/v1").await.expect(200);
     assert_eq!(answer.header("docker-content-digest"), before.to_string());
+}
+
+#[tokio::test]
+async fn a_request_that_fills_the_disk_gives_back_what_it_took() {
+    let healthy = Fixture::new();
+    let location = healthy.start("a").await;
+    healthy.send(&format!("PATCH {location}"), &[], "first ").await.expect(202);
+    // stat, state, open, the first piece, and the second finds no room.
+    let full = |disk| Arc::new(FaultDriver::failing(disk, 4, Failure::Once, ErrorKind::Full)) as Arc<dyn Driver>;
+    let full = Fixture::on(healthy.dir.clone(), full, true);
+    let large = vec![7; 2 * PIECE + 1];
+    full.send(&format!("PATCH {location}"), &[], large).await.expect_error(507, "UNAVAILABLE");
+    let id = location.rsplit('/').next().unwrap();
+    let data = healthy.path(&format!("repositories/a/_uploads/{id}/data"));
+    assert_eq!(data.metadata().unwrap().len(), 6);
+    healthy.send(&format!("PATCH {location}"), &[("content-range", "6-11")], "second").await.expect(202);
+    healthy.ask(&format!("PUT {location}?digest={}", sha256(b"first second"))).await.expect(201);
 }

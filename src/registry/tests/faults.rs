@@ -188,6 +188,24 @@ async fn pushing_and_deleting_at_once_never_leaves_a_tag_without_its_manifest() 
 }
 
 #[tokio::test]
+async fn one_blob_can_be_pushed_by_many_at_once() {
+    let fixture = Fixture::large();
+    for round in 0..10 {
+        let content = format!("the same for all in round {round}");
+        let pushes = (0..6).map(|number| {
+            let (fixture, content) = (&fixture, content.clone());
+            async move { fixture.push_blob(if number % 2 == 0 { "a" } else { "b" }, content).await }
+        });
+        futures_util::future::join_all(pushes).await;
+        let said = Acknowledged {
+            blobs: vec![("a".to_owned(), content.clone().into()), ("b".to_owned(), content.into())],
+            ..Acknowledged::default()
+        };
+        fixture.check(&said, "afterwards").await;
+    }
+}
+
+#[tokio::test]
 async fn two_tags_of_one_image_can_be_pushed_at_once() {
     let fixture = Fixture::large();
     fixture.push_image("a", "v0", "x").await;
