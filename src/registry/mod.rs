@@ -98,7 +98,7 @@ impl Registry {
 
     /// Whether the storage answers; otherwise why not, for the operator.
     pub async fn ready(&self) -> Result<(), String> {
-        match self.store.driver().stat(&layout::repositories()).await {
+        match self.store.driver().stat(&layout::repositories("")).await {
             Err(error) if !error.is_not_found() => Err(format!("the registry's storage does not answer: {error}")),
             Ok(_) | Err(_) => Ok(()),
         }
