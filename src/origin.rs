@@ -56,8 +56,7 @@ impl Embedded {
                 let ready = self.registry.ready().await;
                 probe(&exchange.head().method, ready)
             }
-            "/v2" => Answer::new(StatusCode::MOVED_PERMANENTLY).header(http::header::LOCATION, API),
-            _ if path.starts_with(API) => self.registry(exchange).await,
+            _ if path == "/v2" || path.starts_with(API) => self.registry(exchange).await,
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
