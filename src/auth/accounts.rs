@@ -2,15 +2,20 @@
 //!
 //! A login is decided in this order, and the order is the design:
 //!
-//! 1. *Is this source heard at all?* ([`super::attempts`]) Over its limit it is refused without another look.
+//! 1. *Is this source heard at all?* ([`super::attempts`]) Over its limit it is refused, with one exception in step 3.
 //! 2. *The account's row is read*, every time. Nothing remembers accounts, so what the command line changes holds at once.
-//! 3. *Was exactly this login verified a moment ago?* Builds log in many times a minute; hashing each time would cost a
+//! 3. *Was exactly this login verified a while ago?* Builds log in many times a minute; hashing each time would cost a
 //!    core. What is remembered is a keyed hash of the stored PHC string together with the password: a changed row has
-//!    another PHC string (a new salt), so it cannot be found, and a removed row is not looked up. Nothing has to be emptied.
+//!    another PHC string (a new salt), so it cannot be found, and a removed row is not looked up. Nothing has to be
+//!    emptied, and remembering makes nothing valid for longer.
+//!    A remembered login with a password of [`UNGUESSABLE`] bytes, as we generate them, passes whatever the limits say:
+//!    they are there against guessing, and such a password is not guessed. So a flood of wrong logins, even for the same
+//!    name from the same address (everybody behind a proxy has the same), does not stop builds that are running.
+//!    Shorter passwords are not compared beyond the limit, or whoever shares an address could try them without end.
 //! 4. *May the account be tried from here?* A login that step 3 recognised has passed already: an account under attack
-//!    stays open to whoever knows the password and used it in the last minute, also from a new address. The price is that
-//!    a guess from a new address is compared with it although the account is closed; so it counts against that address,
-//!    which has its few tries a minute and no more (step 1 comes first).
+//!    stays open to whoever knows the password and used it lately, also from a new address. The price is that a guess
+//!    from a new address is compared with it although the account is closed; so it counts against that address, which has
+//!    its few tries a minute and no more (step 1 comes first).
 //! 5. *The password is hashed*, in turn ([`super::hashing`]); for a name that nobody has, against a hash that nobody's
 //!    password matches, so that the time does not tell which names exist. Then steps 1, 3 and 4 once more: while we
 //!    waited, others may have used up the limit, or verified this very login.
@@ -31,8 +36,11 @@ use crate::metadata::{Account, AccountName, Database};
 
 /// How many verified logins are remembered.
 const VERIFIED: u64 = 10_000;
-/// For how long.
-const VERIFIED_FOR: Duration = Duration::from_secs(60);
+/// For how long since they were last used: longer than clients keep a token by default (5 minutes), so that a long push
+/// which renews its token is recognised.
+const VERIFIED_FOR: Duration = Duration::from_secs(10 * 60);
+/// Passwords of so many bytes are not found by guessing (generated ones have 32).
+const UNGUESSABLE: usize = 24;
 /// The name of the account that the first start makes.
 const FIRST_ADMIN: &str = "admin";
 
@@ -47,6 +55,14 @@ pub(super) struct Accounts {
 
 /// A keyed hash of a stored PHC string and a password. The key is made by chance in each process.
 type Fingerprint = [u8; 32];
+
+/// One login on its way through the steps.
+struct Login<'a> {
+    attempt: Attempt<'a>,
+    account: Option<&'a Account>,
+    fingerprint: Option<Fingerprint>,
+    password: &'a [u8],
+}
 
 /// Why a login was not accepted.
 #[derive(Debug)]
@@ -69,7 +85,7 @@ impl Accounts {
             database,
             attempts: Attempts::new(config.failed_logins),
             hashing: Hashing::new()?,
-            verified: Cache::builder().max_capacity(VERIFIED).time_to_live(VERIFIED_FOR).build(),
+            verified: Cache::builder().max_capacity(VERIFIED).time_to_idle(VERIFIED_FOR).build(),
             fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &key),
         })
     }
@@ -84,56 +100,51 @@ impl Accounts {
     ) -> Result<Account, Refusal> {
         let name = name.parse::<AccountName>().ok();
         let attempt = self.attempts.attempt(name.as_ref(), address);
-        attempt.check_source(now).map_err(Refusal::Limited)?;
+        if password.len() < UNGUESSABLE {
+            attempt.check_source(now).map_err(Refusal::Limited)?; // before the database is asked
+        }
         let account = match &name {
             Some(name) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
             None => None,
         };
         let fingerprint = account.as_ref().map(|account| self.fingerprint(&account.password, password));
-        if !self.is_verified(&attempt, fingerprint, now)? {
-            let stored = account.as_ref().map(|account| account.password.as_str());
-            self.verify(&attempt, fingerprint, stored, password, now).await?;
+        let login = Login { attempt, account: account.as_ref(), fingerprint, password };
+        if !self.is_verified(&login, now)? {
+            self.verify(&login, now).await?;
         }
-        attempt.succeeded();
+        login.attempt.succeeded();
         account.ok_or(Refusal::Wrong)
     }
 
     /// Step 5.
-    async fn verify(
-        &self,
-        attempt: &Attempt<'_>,
-        fingerprint: Option<Fingerprint>,
-        stored: Option<&str>,
-        password: &[u8],
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        let seat = self.hashing.seat(attempt.is_regular()).await?;
-        if self.is_verified(attempt, fingerprint, now)? {
+    async fn verify(&self, login: &Login<'_>, now: Instant) -> Result<(), Refusal> {
+        let seat = self.hashing.seat(login.attempt.is_regular()).await?;
+        if self.is_verified(login, now)? {
             return Ok(());
         }
-        let (matches, _seat) = self.hashing.matches(seat, stored, password).await?;
+        let stored = login.account.map(|account| account.password.as_str());
+        let (matches, _seat) = self.hashing.matches(seat, stored, login.password).await?;
         if !matches {
-            attempt.failed(now);
+            login.attempt.failed(now);
             return Err(Refusal::Wrong);
         }
-        if let Some(fingerprint) = fingerprint {
+        if let Some(fingerprint) = login.fingerprint {
             self.verified.insert(fingerprint, ());
         }
         Ok(())
     }
 
     /// Steps 1, 3 and 4: `false` when the password must be hashed to know.
-    fn is_verified(
-        &self,
-        attempt: &Attempt<'_>,
-        fingerprint: Option<Fingerprint>,
-        now: Instant,
-    ) -> Result<bool, Refusal> {
-        attempt.check_source(now).map_err(Refusal::Limited)?;
-        if fingerprint.is_some_and(|fingerprint| self.verified.contains_key(&fingerprint)) {
+    fn is_verified(&self, login: &Login<'_>, now: Instant) -> Result<bool, Refusal> {
+        let remembered = || login.fingerprint.is_some_and(|fingerprint| self.verified.get(&fingerprint).is_some());
+        if login.password.len() >= UNGUESSABLE && remembered() {
             return Ok(true);
         }
-        attempt.check_account(now).map_err(Refusal::Limited)?;
+        login.attempt.check_source(now).map_err(Refusal::Limited)?;
+        if remembered() {
+            return Ok(true);
+        }
+        login.attempt.check_account(now).map_err(Refusal::Limited)?;
         Ok(false)
     }
 

@@ -39,14 +39,12 @@ enum Refused {
     Failed(Error),
 }
 
-/// Answers the request; a failure of ours goes into its notes.
+/// Answers the request; why there is no token goes into its notes.
 pub(super) async fn answer<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment) -> Answer {
     let answer = match token(authority, exchange, now).await {
         Ok(answer) => answer,
         Err(refused) => {
-            if let Refused::Failed(error) | Refused::Login(Refusal::Failed(error)) = &refused {
-                exchange.notes().failure = Some(error.to_string());
-            }
+            exchange.notes().failure = failure(&refused);
             refusal(authority, refused)
         }
     };
@@ -87,6 +85,17 @@ async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment
             "issued_at": now.wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }),
     ))
+}
+
+/// What the log says of it. The name that was tried is not said: sometimes it is a password in the wrong field.
+fn failure(refused: &Refused) -> Option<String> {
+    match refused {
+        Refused::Failed(error) | Refused::Login(Refusal::Failed(error)) => Some(error.to_string()),
+        Refused::Login(Refusal::Wrong) => Some("wrong user name or password".to_owned()),
+        Refused::Login(Refusal::Limited(_)) => Some("too many failed logins".to_owned()),
+        Refused::Login(Refusal::Busy) => Some("too many logins at once".to_owned()),
+        Refused::Request(_) | Refused::Service | Refused::TooManyScopes | Refused::NothingForNobody => None,
+    }
 }
 
 /// Every way of not getting a token, and what the client hears.

@@ -80,6 +80,25 @@ async fn an_account_under_attack_stays_open_to_its_owner() {
 }
 
 #[tokio::test]
+async fn a_running_build_with_a_password_that_nobody_guesses_meets_no_limit() {
+    let office = Office::with(|config| config.failed_logins = NonZeroU32::MIN).await;
+    let now = Instant::now();
+    let generated = Password::generate().unwrap();
+    office.set_password("alice", generated.reveal()).await;
+    office.login("alice", generated.reveal(), HOME, now).await.unwrap();
+    office.login("bob", PASSWORD, HOME, now).await.unwrap();
+    for name in ["alice", "bob", "nobody"] {
+        let _ = office.login(name, "guess one", HOME, now).await; // whatever it says, the limits are used up now
+    }
+    assert!(office.login("alice", generated.reveal(), HOME, now).await.is_ok(), "remembered, and long");
+    assert!(matches!(office.login("bob", PASSWORD, HOME, now).await, Err(Refusal::Limited(_))), "not long");
+    let long_guess = "a guess of more than twenty-four letters";
+    assert!(matches!(office.login("alice", long_guess, HOME, now).await, Err(Refusal::Limited(_))), "not remembered");
+    office.set_password("alice", generated.reveal()).await;
+    assert!(matches!(office.login("alice", generated.reveal(), HOME, now).await, Err(Refusal::Limited(_))), "changed");
+}
+
+#[tokio::test]
 async fn guesses_at_a_closed_account_end_with_the_addresss_few_tries() {
     let office = Office::with(|config| config.failed_logins = NonZeroU32::new(2).unwrap()).await;
     let now = Instant::now();
