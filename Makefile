@@ -9,6 +9,12 @@ PROFILE := --release
 BINARY  := target/release/pierhead
 DENY    := 0.20
 
+# The tests make network and mount namespaces: whoever is not root runs them, and nothing else, with sudo.
+ifneq ($(shell id -u),0)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
+endif
+
 .PHONY: help run build test check bench soak tools clients deny
 
 help: ## this list

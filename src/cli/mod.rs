@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Machine, Settings};
+use crate::tls::Certificates;
 
 /// A TLS front door for container registries, with the registry and the token service inside.
 #[derive(Debug, Parser)]
@@ -22,11 +23,12 @@ use crate::config::{self, Machine, Settings};
     name = "pierhead",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not allowed, 78 bad configuration."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 75 try again, 77 not allowed, 78 bad configuration."
 )]
 pub struct Cli {
-    /// The configuration file [default: /etc/pierhead/pierhead.yml if it exists, else built-in defaults]
-    #[arg(short, long, global = true, env = "PIERHEAD_CONFIG", value_name = "FILE")]
+    /// The configuration file [default: $PIERHEAD_CONFIG, else /etc/pierhead/pierhead.yml if it exists, else built-in
+    /// defaults]
+    #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
@@ -37,6 +39,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server; the first start makes what is missing and says so
+    #[command(after_help = "The first start makes the account `admin` and shows its password once; \
+        PIERHEAD_ADMIN_PASSWORD, or PIERHEAD_ADMIN_PASSWORD_FILE, sets it instead.\n\
+        SIGTERM and SIGINT let running requests end (timeouts.drain); a second one does not wait.")]
     Serve,
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
@@ -56,20 +61,37 @@ pub enum Command {
 /// # Errors
 /// Whatever the command could not do.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    let file = cli.config.as_deref();
+    let named = std::env::var_os("PIERHEAD_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
+    let file = cli.config.or(named);
+    let file = file.as_deref();
+    let serves = matches!(cli.command, Command::Serve | Command::Check);
+    let settings = settings(file, serves)?;
     match cli.command {
-        Command::Serve => serve::run(settings(file)?),
-        Command::Check => check::run(&settings(file)?),
-        Command::User(command) => user::run(command, &settings(file)?),
-        Command::Project(command) => project::run(command, &settings(file)?),
-        Command::Token(command) => token::run(&command, &settings(file)?),
+        Command::Serve => serve::run(settings),
+        Command::Check => check::run(&settings),
+        Command::User(command) => user::run(command, &settings),
+        Command::Project(command) => project::run(command, &settings),
+        Command::Token(command) => token::run(&command, &settings),
     }
 }
 
-/// The configuration, or every problem of it. All commands read it the same way.
-fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
-    let machine = Machine::here().map_err(|error| Failure::failed(format_args!("no working directory: {error}")))?;
-    config::load(file, config::environment(), &machine).map_err(Failure::configuration)
+/// The configuration, or every problem of it. All commands read it the same way; only those that serve, or check for
+/// those that do, need to read keys.
+fn settings(file: Option<&Path>, serves: bool) -> Result<Settings, Failure> {
+    let machine =
+        Machine::here(serves).map_err(|error| Failure::failed(format_args!("no working directory: {error}")))?;
+    let settings = config::load(file, config::environment(), &machine).map_err(Failure::configuration)?;
+    if serves { check_certificates(&settings).map(|()| settings) } else { Ok(settings) }
+}
+
+/// Every pair that cannot be served, with the place where it was written.
+fn check_certificates(settings: &Settings) -> Result<(), Failure> {
+    let wrong = settings.tls.certificates.iter().enumerate().filter_map(|(number, pair)| {
+        let error = Certificates::load(std::slice::from_ref(pair)).err()?;
+        Some(settings.problem(&format!("tls.certificates[{number}].certificate"), error).to_string())
+    });
+    let wrong: Vec<String> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::configuration(wrong.join("\n"))) }
 }
 
 /// Why a command failed: one of the documented exit codes and a message for a person.

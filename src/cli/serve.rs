@@ -1,14 +1,14 @@
 //! `pierhead serve`: runs, and says once how to use what it serves.
-#![allow(clippy::print_stderr, reason = "the start message is for whoever started us")]
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Failure;
 use crate::config::Settings;
 use crate::server::{self, Welcome};
-use crate::telemetry;
+use crate::{telemetry, tls};
 
 /// Runs the server until it is told to stop.
 ///
@@ -18,10 +18,35 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
     // Before the rights are given up: whoever is root may have no sudo.
     let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
     let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
-    let prepared = server::prepare(settings, SystemTime::now()).map_err(Failure::failed)?;
-    let served = prepared.run(telemetry.access(), |welcome| eprintln!("{}", message(welcome, sudo)));
+    let prepared = server::prepare(settings, SystemTime::now())?;
+    let served = prepared.run(telemetry.access(), |welcome| show(&message(welcome, sudo)));
     telemetry.close();
-    served.map_err(Failure::failed)
+    Ok(served?)
+}
+
+/// On stderr, for whoever started us. If nobody reads it the server runs all the same.
+fn show(message: &str) {
+    if let Err(error) = writeln!(std::io::stderr(), "{message}") {
+        tracing::warn!(%error, "the start message could not be shown; `pierhead user password NAME` sets a password anew");
+    }
+}
+
+impl From<server::Error> for Failure {
+    fn from(error: server::Error) -> Self {
+        let code = match error {
+            server::Error::Metadata(error) => return error.into(),
+            server::Error::Auth(error) => return error.into(),
+            server::Error::Tls(tls::Error::Unwritable { .. }) => 1,
+            server::Error::Tls(_) => 78,
+            server::Error::PortForbidden(_) | server::Error::Folder { .. } | server::Error::Privileges(_) => 77,
+            server::Error::PortTaken(_)
+            | server::Error::Listen { .. }
+            | server::Error::Rustls(_)
+            | server::Error::Front(_)
+            | server::Error::Runtime(_) => 1,
+        };
+        Self { code, message: error.to_string() }
+    }
 }
 
 /// URL, login, and what clients must be told, in a few lines. `sudo` is put before what only root may do.
@@ -36,6 +61,13 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
         .collect();
     line(&mut text, "listens", &listening.join(", "));
     line(&mut text, "data", &welcome.settings.registry.root.display().to_string());
+    if welcome.as_root {
+        line(
+            &mut text,
+            "runs as",
+            "root, to whom the data belongs; with `user: NAME` it would be somebody with fewer rights",
+        );
+    }
     if let Some(authority) = welcome.authority {
         let ca = absolute(&authority.certificate);
         line(
@@ -60,7 +92,7 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
                 line(
                     &mut text,
                     "password",
-                    &format!("{password}     (shown this once; another: pierhead user password {user})"),
+                    &format!("{password}     (shown this once; another: {} user password {user})", ourselves(welcome)),
                 );
             }
             None => line(&mut text, "password", "as set by PIERHEAD_ADMIN_PASSWORD"),
@@ -74,13 +106,27 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
     text
 }
 
+/// How to call this very program for this very configuration, from here.
+fn ourselves(welcome: &Welcome<'_>) -> String {
+    let program = std::env::args_os().next().map_or_else(|| PathBuf::from("pierhead"), PathBuf::from);
+    match &welcome.settings.source {
+        Some(file) => format!("{} -c {}", quoted(&program), quoted(file)),
+        None => quoted(&program),
+    }
+}
+
 fn line(text: &mut String, label: &str, content: &str) {
     let _ = writeln!(text, "  {label:<9} {content}"); // writing to a String cannot fail
 }
 
-/// The path as a command anywhere on this machine needs it, quoted for a shell when it must be.
+/// The path as a command anywhere on this machine needs it.
 fn absolute(path: &Path) -> String {
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    quoted(&std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// Quoted for a shell when it must be.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
     let plain = |letter: char| letter.is_alphanumeric() || "/._-+:@%".contains(letter);
     if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }

@@ -32,6 +32,8 @@ pub struct Machine {
     pub system_file: PathBuf,
     /// Who we are, for messages: `pierhead (uid 998)`.
     pub user: String,
+    /// Whether this process will serve: only then must keys and certificates be readable for it.
+    pub serves: bool,
 }
 
 impl Machine {
@@ -39,7 +41,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the working directory does not exist any more.
-    pub fn here() -> io::Result<Self> {
+    pub fn here(serves: bool) -> io::Result<Self> {
         let uid = unistd::geteuid();
         let name = unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
         Ok(Self {
@@ -49,6 +51,7 @@ impl Machine {
             folder: std::env::current_dir()?,
             system_file: PathBuf::from(SYSTEM_FILE),
             user: format!("{} (uid {uid})", name.as_deref().unwrap_or("a user without a name")),
+            serves,
         })
     }
 
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_asked() {
-        let machine = Machine::here().unwrap();
+        let machine = Machine::here(true).unwrap();
         assert!(machine.folder.is_absolute());
         assert!(machine.user.contains("(uid "));
         assert!(machine.addresses.iter().all(|address| !address.is_loopback()));

@@ -74,6 +74,15 @@ pub struct Settings {
     pub telemetry: telemetry::Config,
 }
 
+impl Settings {
+    /// Something that only a closer look than [`load`]'s shows to be wrong with a key, said in the same words.
+    pub fn problem(&self, key: &str, message: impl ToString) -> Problem {
+        let defaults = || Place { source: Source::File(Path::new("defaults").into()), line: 0 };
+        let place = self.written.get(key).cloned().unwrap_or_else(defaults);
+        Problem { place, key: key.to_owned(), message: message.to_string() }
+    }
+}
+
 /// Reads the configuration: `file`, else the machine's file if it exists, else built-in defaults; then the environment.
 ///
 /// # Errors

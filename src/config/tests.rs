@@ -19,6 +19,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// A machine whose name and addresses are known, with nothing under `/etc`.
 fn machine(folder: &Path) -> Machine {
     Machine {
+        serves: true,
         host_name: Some("harbour".to_owned()),
         addresses: vec![IpAddr::from([192, 0, 2, 7]), "2001:db8::7".parse().unwrap()],
         ipv6: true,

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::auth::{self, Authority};
+use crate::auth::{self, Authority, Password};
 use crate::config::Settings;
 use crate::front::{self, Listener, Running};
 use crate::metadata::{self, Database};
@@ -90,6 +90,7 @@ pub struct Prepared {
     sockets: Vec<(TcpListener, Listener)>,
     certificates: Option<Certificates>,
     authority: Option<local::Authority>,
+    first_password: Result<Option<Password>, auth::Error>,
 }
 
 /// What whoever started the server should be told once it serves.
@@ -103,6 +104,8 @@ pub struct Welcome<'a> {
     pub authority: Option<&'a local::Authority>,
     /// The first administrator, if this start made the account.
     pub first_admin: Option<auth::FirstAdmin>,
+    /// Whether we still have the rights of root, because the data is root's.
+    pub as_root: bool,
 }
 
 /// Binds, reads and makes what the settings name, then becomes the user that the data belongs to.
@@ -116,13 +119,15 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     let named = &settings.tls.certificates;
     // Keys from files may be readable by root alone, so they are read before the rights are given up.
     let from_files = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
+    // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
+    let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
     if !needs_tls || from_files.is_some() {
-        return Ok(Prepared { settings, sockets, certificates: from_files, authority: None });
+        return Ok(Prepared { settings, sockets, certificates: from_files, authority: None, first_password });
     }
     let authority = local::ensure(&settings.tls.local, now)?;
     let certificates = Certificates::load(std::slice::from_ref(&authority.server))?;
-    Ok(Prepared { settings, sockets, certificates: Some(certificates), authority: Some(authority) })
+    Ok(Prepared { settings, sockets, certificates: Some(certificates), authority: Some(authority), first_password })
 }
 
 impl Prepared {
@@ -136,20 +141,24 @@ impl Prepared {
     }
 
     async fn serve(self, access: AccessLog, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, sockets, certificates, authority } = self;
+        let Self { settings, sockets, certificates, authority, first_password } = self;
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
         let database = Database::open(&Database::path_in(&settings.state)).await?;
-        let given = auth::first_password(|name| std::env::var(name).ok())?;
-        let first_admin = auth::first_admin(&database, given, Timestamp::now()).await?;
-        let guard = Authority::open(settings.auth.clone(), database)?;
+        let guard = Authority::open(settings.auth.clone(), database.clone())?;
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
         let registry = Registry::new(settings.registry.clone(), driver);
         let embedded = Arc::new(Embedded::new(registry, guard));
         let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
         let listening = listen::actual_addresses(&sockets);
+        // Last, so that whatever fails above does not leave an account whose password nobody was shown.
+        let first_admin = match database.has_admin().await? {
+            true => None,
+            false => auth::first_admin(&database, first_password?, Timestamp::now()).await?,
+        };
         let running = front::open(settings.front.clone(), embedded, tls, access, sockets)?;
-        ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin });
+        let as_root = nix::unistd::geteuid().is_root();
+        ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         signals.first().await;
         drain(running, &mut signals).await;
         Ok(())

@@ -200,6 +200,7 @@ impl Pierhead {
             let answer = probe.request(reqwest::Method::GET, "/-/ready").send();
             answer.is_ok_and(|answer| answer.status() == 200)
         });
+        process.wait_until("say how it is used", 30, |process| process.stderr().contains(" serves http"));
         Self { process }
     }
 
