@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::Failure;
+use super::desk::{self, Missing};
 use super::terminal::{Care, Output, list, remark, say};
-use super::{Failure, desk};
 use crate::config::Settings;
 use crate::metadata::{self, AccountName, Database, PAGE, ProjectPath, ProjectRemoval, Role, Run, Visibility};
 use crate::oci::RepositoryName;
@@ -95,7 +96,8 @@ pub enum Member {
 
 /// Does what was typed.
 pub(super) fn run(command: Project, settings: &Settings) -> Result<(), Failure> {
-    desk::with_database(settings, async |database| match command {
+    let missing = if matches!(command, Project::Add { .. }) { Missing::Make } else { Missing::Refuse };
+    desk::with_database(settings, missing, async |database| match command {
         Project::Add { path, visibility } => add(database, path, visibility).await,
         Project::List(listing) => show(database, listing, settings).await,
         Project::Remove { path, publish, care } => remove(database, &path, publish, care).await,

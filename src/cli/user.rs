@@ -4,8 +4,9 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::Failure;
+use super::desk::{self, Missing};
 use super::terminal::{Care, NewPassword, Output, list, remark, say, show_once};
-use super::{Failure, desk};
 use crate::config::Settings;
 use crate::metadata::{Account, AccountName, Database, PAGE, Removal, Run};
 
@@ -49,7 +50,8 @@ pub enum User {
 
 /// Does what was typed.
 pub(super) fn run(command: User, settings: &Settings) -> Result<(), Failure> {
-    desk::with_database(settings, async |database| match command {
+    let missing = if matches!(command, User::Add { .. }) { Missing::Make } else { Missing::Refuse };
+    desk::with_database(settings, missing, async |database| match command {
         User::Add { name, admin, password } => add(database, name, admin, password).await,
         User::List { output } => show(database, output).await,
         User::Remove { name, care } => remove(database, &name, care, settings).await,
@@ -70,10 +72,13 @@ async fn add(database: &Database, name: AccountName, is_admin: bool, password: N
         return Err(taken());
     }
     remark(&format!("Added {} {name}.", if is_admin { "admin" } else { "user" }));
+    if made_by_chance {
+        show_once(&password, &name, &format!("{name} was added"))?;
+    }
     if !database.has_admin().await? {
         remark("There is no admin yet; `pierhead user add NAME --admin` adds one.");
     }
-    if made_by_chance { show_once(&password, &name, &format!("{name} was added")) } else { Ok(()) }
+    Ok(())
 }
 
 async fn show(database: &Database, output: Output) -> Result<(), Failure> {
