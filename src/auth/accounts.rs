@@ -174,14 +174,28 @@ pub struct FirstAdmin {
     pub generated: Option<Password>,
 }
 
+/// Whether [`first_admin`] would make an account: there is no admin at all.
+pub async fn needs_first_admin(database: &Database) -> Result<bool, Error> {
+    Ok(!database.has_admin().await?)
+}
+
 /// Makes the account `admin` when there is no admin at all, with the password that the operator gave
 /// ([`super::first_password`]) or one made by chance. Only then is a given password looked at: it sets, and never changes.
+///
+/// A user of that name who is no admin stays what they are, and the log says what to do.
 pub async fn first_admin(
     database: &Database,
     given: Option<Password>,
     now: Timestamp,
 ) -> Result<Option<FirstAdmin>, Error> {
-    if database.has_admin().await? {
+    if !needs_first_admin(database).await? {
+        return Ok(None);
+    }
+    let name: AccountName = FIRST_ADMIN.parse().map_err(|_| Error::Internal("the first admin's name"))?;
+    if database.account(&name).await?.is_some() {
+        tracing::warn!(
+            "there is no admin, and none is made: the user {name} is there and is not one; `pierhead user add NAME --admin` adds one"
+        );
         return Ok(None);
     }
     let (password, generated) = match given {
@@ -191,7 +205,6 @@ pub async fn first_admin(
             (password.clone(), Some(password))
         }
     };
-    let name: AccountName = FIRST_ADMIN.parse().map_err(|_| Error::Internal("the first admin's name"))?;
     let account = Account { name: name.clone(), password: password.hash()?, is_admin: true, created_at: now };
     Ok(database.add_first_admin(&account).await?.then_some(FirstAdmin { name, generated }))
 }

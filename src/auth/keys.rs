@@ -76,8 +76,7 @@ impl TokenKey {
     }
 
     fn parse(config: &Config, key: &str, certificate: String) -> Result<Self, Error> {
-        let pair =
-            parse_key(key, config.algorithm).map_err(|problem| Error::Key { path: config.key.clone(), problem })?;
+        let pair = parse_key(key, config).map_err(|problem| Error::Key { path: config.key.clone(), problem })?;
         let refused = |problem: &str| Error::Key { path: config.certificate.clone(), problem: problem.to_owned() };
         let pem = first_pem(&certificate, "CERTIFICATE").ok_or_else(|| refused("is not a certificate in PEM"))?;
         let parsed = pem.parse_x509().map_err(|_| refused("is not an X.509 certificate"))?;
@@ -119,12 +118,12 @@ impl Pair {
 }
 
 /// The key in the PEM text; otherwise what is wrong with it.
-fn parse_key(text: &str, algorithm: Algorithm) -> Result<Pair, String> {
+fn parse_key(text: &str, config: &Config) -> Result<Pair, String> {
     let Some(pem) = first_pem(text, "PRIVATE KEY") else {
         let wanted = "must hold one unencrypted PKCS #8 key (BEGIN PRIVATE KEY); `openssl pkcs8 -topk8 -nocrypt` makes one of other forms";
         return Err(wanted.to_owned());
     };
-    let (pair, wanted) = match algorithm {
+    let (pair, wanted) = match config.algorithm {
         Algorithm::Es256 => {
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pem.contents);
             (pair.map(Pair::Ecdsa), "a P-256 key, which ES256 needs")
@@ -133,7 +132,13 @@ fn parse_key(text: &str, algorithm: Algorithm) -> Result<Pair, String> {
             (RsaKeyPair::from_pkcs8(&pem.contents).map(Pair::Rsa), "an RSA key of 2048 bits or more, which RS256 needs")
         }
     };
-    pair.map_err(|_| format!("is not {wanted}"))
+    pair.map_err(|_| {
+        format!(
+            "is not {wanted}: write the token.algorithm that it is for, or move it and its certificate {} away to have new \
+             ones made (registries that trust the old certificate need the new one then)",
+            config.certificate.display()
+        )
+    })
 }
 
 fn first_pem(text: &str, label: &str) -> Option<Pem> {
@@ -255,7 +260,12 @@ mod tests {
         let problem = |config: &Config| TokenKey::open(config, NOW).err().unwrap().to_string();
         TokenKey::open(&config, NOW).unwrap();
         let as_rsa = Config { algorithm: Algorithm::Rs256, ..config.clone() };
-        assert!(problem(&as_rsa).ends_with("is not an RSA key of 2048 bits or more, which RS256 needs"));
+        let refused = problem(&as_rsa);
+        for said in
+            [&*config.key.to_string_lossy(), "is not an RSA key", "RS256", "token.algorithm", "move it", "token.crt"]
+        {
+            assert!(refused.contains(said), "{refused}");
+        }
 
         let other_folder = tempfile::tempdir().unwrap();
         let other = crate::auth::tests::config(other_folder.path());

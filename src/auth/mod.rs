@@ -19,7 +19,8 @@
 //! counted failures, bytes of a form and scopes of a request each have a named limit.
 //! **Invariant:** no secret reaches a log or an answer. Passwords and hashes do not print.
 //!
-//! A right that is taken away ends with the last token that has it, after `token.duration` at most.
+//! A right that is taken away ends with the last token that has it, after `token.duration` at most: our own tokens end
+//! here on the second, whatever clocks elsewhere say.
 //!
 //! Absent on purpose: refresh tokens, sessions, and credentials other than passwords (access, deploy and job tokens have
 //! their place in `credential`).
@@ -49,7 +50,7 @@ mod permissions;
 mod request;
 mod verifier;
 
-pub use accounts::{FirstAdmin, first_admin};
+pub use accounts::{FirstAdmin, first_admin, needs_first_admin};
 pub use config::{Algorithm, Config};
 pub use error::Error;
 pub use grant::Grant;

@@ -8,6 +8,7 @@
 //! we: an admin's push of `a/b/c` makes the private project `a/b`, that of `a` the project `a`. With
 //! `accounts.members_may_create_projects` a developer of a group does the same right below that group. (If repositories
 //! that no project claimed lie there already, they become the new project's: they are in the group's own part of the tree.)
+//! Only `push` does that. `*` allows pushing too, but clients ask for it to delete, and that makes nothing.
 
 use jiff::Timestamp;
 
@@ -102,9 +103,8 @@ impl Permissions {
         now: Timestamp,
     ) -> Result<Vec<Action>, metadata::Error> {
         let mut standing = self.database.standing(identity.name(), name).await?;
-        let pushes = wanted.iter().any(|action| action.covers(Action::Push));
         if standing.project.is_none()
-            && pushes
+            && wanted.contains(&Action::Push)
             && let Some(path) = self.project_to_make(identity, name, &standing)
         {
             let project = Project { path, visibility: Visibility::Private, created_at: now };

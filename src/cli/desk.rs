@@ -1,6 +1,7 @@
 //! The metadata database, as commands use it: opened as the user who keeps it, closed at the end.
 
 use std::io::ErrorKind;
+use std::path::{Path, absolute};
 
 use super::Failure;
 use crate::auth;
@@ -8,19 +9,51 @@ use crate::config::Settings;
 use crate::metadata::{self, Database};
 use crate::server::privileges;
 
+/// What a command does where there is no registry yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It makes what it needs, if the operator said where: a person in the wrong folder did not.
+    Make,
+    /// It has nothing to say about a registry that is not there.
+    Refuse,
+}
+
 /// Does some work with the database, as the user who keeps the state directory.
 pub(super) fn with_database<T>(
     settings: &Settings,
+    missing: Missing,
     work: impl AsyncFnOnce(&Database) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let path = Database::path_in(&settings.state);
+    find(settings, &path, missing)?;
     become_keeper(settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(async {
-        let database = Database::open(&Database::path_in(&settings.state)).await?;
+        let database = Database::open(&path).await?;
         let outcome = work(&database).await;
         database.close().await;
         outcome
     })
+}
+
+/// Looks whether the state directory and the file in question are there; if not, whether this command may begin here.
+/// What we may not even look for is for whoever opens it to complain about.
+pub(super) fn find(settings: &Settings, file: &Path, missing: Missing) -> Result<(), Failure> {
+    let Some(absent) = [&settings.state, file].into_iter().find(|path| matches!(path.try_exists(), Ok(false))) else {
+        return Ok(());
+    };
+    let named = settings.source.is_some() || settings.written.contains_key("state");
+    let absent = absolute(absent).unwrap_or_else(|_| absent.to_owned());
+    let absent = absent.display();
+    match (named, missing) {
+        (true, Missing::Make) => Ok(()),
+        (true, Missing::Refuse) => Err(Failure::failed(format!(
+            "there is no registry here: {absent} does not exist; start the server once, or name another configuration with -c FILE"
+        ))),
+        (false, _) => Err(Failure::failed(format!(
+            "there is no registry here: {absent} does not exist; name its configuration with -c FILE, or start the server once"
+        ))),
+    }
 }
 
 /// Becomes whoever keeps the state directory, so that the server can write every file that a command leaves there.
@@ -61,5 +94,55 @@ fn with_advice(code: u8, error: &dyn std::error::Error) -> String {
     match code {
         77 => format!("{error}\nRun this as root or as the user who keeps the state directory."),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Machine};
+
+    fn settings(folder: &Path, file: Option<&str>, environment: &[(&str, &str)]) -> Settings {
+        let machine = Machine {
+            folder: folder.to_owned(),
+            system_file: folder.join("not/there.yml"),
+            ..Machine::here().unwrap()
+        };
+        let file = file.map(|text| {
+            let path = folder.join("pierhead.yml");
+            crate::storage::durable::write(&path, text.as_bytes(), 0o644).unwrap();
+            path
+        });
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        config::load(file.as_deref(), environment, &machine).unwrap()
+    }
+
+    #[test]
+    fn a_registry_is_begun_only_where_the_operator_said() {
+        let refused = |settings: &Settings, missing| with_database(settings, missing, async |_| Ok(())).unwrap_err();
+        for (file, environment) in [(None, &[][..]), (Some("{}"), &[]), (None, &[("PIERHEAD_STATE", "data")])] {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = settings(folder.path(), file, environment);
+            let state = folder.path().join("data");
+            let failure = refused(&settings, Missing::Refuse);
+            assert!(failure.message.contains(&format!("{} does not exist", state.display())), "{}", failure.message);
+            assert!(failure.message.contains("-c FILE") && !state.exists());
+            if file.is_none() && environment.is_empty() {
+                refused(&settings, Missing::Make);
+                assert!(!state.exists());
+                std::fs::create_dir(&state).unwrap();
+                assert!(refused(&settings, Missing::Make).message.contains("pierhead.db does not exist"));
+            } else {
+                with_database(&settings, Missing::Make, async |_| Ok(())).unwrap();
+                with_database(&settings, Missing::Refuse, async |_| Ok(())).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_registry_that_is_there_is_found_without_a_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        with_database(&settings(folder.path(), Some("{}"), &[]), Missing::Make, async |_| Ok(())).unwrap();
+        with_database(&settings(folder.path(), None, &[]), Missing::Refuse, async |_| Ok(())).unwrap();
     }
 }

@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::Failure;
+use super::desk::{self, Missing};
 use super::terminal::{Care, Output, list, remark, say};
-use super::{Failure, desk};
 use crate::config::Settings;
-use crate::metadata::{self, AccountName, Database, PAGE, ProjectPath, Role, Run, Visibility};
+use crate::metadata::{self, AccountName, Database, PAGE, ProjectPath, ProjectRemoval, Role, Run, Visibility};
 use crate::oci::RepositoryName;
 use crate::registry::Registry;
 use crate::storage::filesystem::Filesystem;
@@ -27,10 +28,13 @@ pub enum Project {
     },
     /// List the projects
     List(Listing),
-    /// Remove a project; its repositories stay and are the admins' alone
+    /// Remove a project; its repositories stay, and fall to the project above or else to the admins alone
     Remove {
         /// Which
         path: ProjectPath,
+        /// Do it even if more people may see the project above: they will see the repositories
+        #[arg(long)]
+        publish: bool,
         /// Ask, do, or only say
         #[command(flatten)]
         care: Care,
@@ -92,10 +96,11 @@ pub enum Member {
 
 /// Does what was typed.
 pub(super) fn run(command: Project, settings: &Settings) -> Result<(), Failure> {
-    desk::with_database(settings, async |database| match command {
+    let missing = if matches!(command, Project::Add { .. }) { Missing::Make } else { Missing::Refuse };
+    desk::with_database(settings, missing, async |database| match command {
         Project::Add { path, visibility } => add(database, path, visibility).await,
         Project::List(listing) => show(database, listing, settings).await,
-        Project::Remove { path, care } => remove(database, &path, care).await,
+        Project::Remove { path, publish, care } => remove(database, &path, publish, care).await,
         Project::Visibility { path, level } => set_visibility(database, &path, level).await,
         Project::Member(Member::Add { path, user, role }) => add_member(database, path, user, role).await,
         Project::Member(Member::Remove { path, user, care }) => remove_member(database, &path, &user, care).await,
@@ -110,6 +115,13 @@ async fn add(database: &Database, path: ProjectPath, visibility: Visibility) -> 
         return Err(Failure::failed(format!("there is a project {path} already")));
     }
     remark(&format!("Added {visibility} project {path}."));
+    if let Some(above) = database.project_above(path).await? {
+        remark(&format!("What lies there belonged to {} until now.", described(&above)));
+    }
+    if visibility != Visibility::Private {
+        let who = if visibility == Visibility::Public { "Everybody" } else { "Everybody with an account" };
+        remark(&format!("{who} may pull what lies there and below, except where a longer project path claims it."));
+    }
     Ok(())
 }
 
@@ -133,20 +145,43 @@ async fn show(database: &Database, listing: Listing, settings: &Settings) -> Res
     }
 }
 
-async fn remove(database: &Database, path: &ProjectPath, care: Care) -> Result<(), Failure> {
-    if !database.remove_project(path, Run::Dry).await? {
-        return Err(unknown(path));
-    }
-    match care.run(&format!("remove project {path}; its repositories stay, for admins only"))? {
-        Run::Dry => say(&format!("Would remove project {path}; its repositories would stay, for admins only.\n")),
+async fn remove(database: &Database, path: &ProjectPath, publish: bool, care: Care) -> Result<(), Failure> {
+    let removed = async |run| match database.remove_project(path, publish, run).await? {
+        ProjectRemoval::Removed(heir) => Ok(heir),
+        ProjectRemoval::Unknown => Err(unknown(path)),
+        ProjectRemoval::Wider(heir) => Err(would_publish(path, &heir)),
+    };
+    let fall_to = |heir: Option<metadata::Project>| match heir {
+        Some(heir) => format!("its repositories stay and fall to {}", described(&heir)),
+        None => "its repositories stay, for admins only".to_owned(),
+    };
+    let heir = fall_to(removed(Run::Dry).await?);
+    match care.run(&format!("remove project {path}; {heir}"))? {
+        Run::Dry => say(&format!("Would remove project {path}; {heir}.\n")),
         Run::Real => {
-            if !database.remove_project(path, Run::Real).await? {
-                return Err(unknown(path));
+            let heir = removed(Run::Real).await?;
+            let unclaimed = heir.is_none();
+            remark(&format!("Removed project {path}; {}.", fall_to(heir)));
+            if unclaimed {
+                remark("`pierhead project list --unclaimed` shows them.");
             }
-            remark(&format!("Removed project {path}. `pierhead project list --unclaimed` shows its repositories."));
             Ok(())
         }
     }
+}
+
+fn would_publish(path: &ProjectPath, heir: &metadata::Project) -> Failure {
+    let above = &heir.path;
+    Failure::failed(format!(
+        "{path} was not removed: its repositories would fall to {}, so more people could pull them.\n\
+         Add --publish if that is meant; otherwise keep {path}, or narrow {above} first (`pierhead project visibility {above} private`).",
+        described(heir),
+    ))
+}
+
+/// A project, for people: what it is and who may see it.
+fn described(project: &metadata::Project) -> String {
+    format!("the {} project {}", project.visibility, project.path)
 }
 
 async fn set_visibility(database: &Database, path: &ProjectPath, level: Visibility) -> Result<(), Failure> {
@@ -256,7 +291,46 @@ fn unknown(path: &ProjectPath) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        project: Project,
+    }
+
+    /// `project remove` as typed.
+    async fn typed(database: &Database, words: &str) -> Result<(), Failure> {
+        match Line::parse_from(["project", "remove"].into_iter().chain(words.split(' '))).project {
+            Project::Remove { path, publish, care } => remove(database, &path, publish, care).await,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn removing_a_private_project_under_a_public_one_needs_more_than_yes() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&Database::path_in(folder.path())).await.unwrap();
+        for (path, visibility) in [("pub/app", Visibility::Public), ("pub/app/secret", Visibility::Private)] {
+            let path = path.parse().unwrap();
+            let project = metadata::Project { path, visibility, created_at: Timestamp::UNIX_EPOCH };
+            assert!(database.add_project(&project).await.unwrap());
+        }
+        for words in ["pub/app/secret --yes", "pub/app/secret --dry-run"] {
+            let refused = typed(&database, words).await.unwrap_err();
+            assert_eq!(refused.code, 1);
+            for said in ["was not removed", "the public project pub/app,", "--publish"] {
+                assert!(refused.message.contains(said), "{}", refused.message);
+            }
+        }
+        typed(&database, "pub/app/secret --publish --dry-run").await.unwrap();
+        let secret = "pub/app/secret/x".parse().unwrap();
+        assert_eq!(database.project_of(&secret).await.unwrap().unwrap().visibility, Visibility::Private);
+        typed(&database, "pub/app/secret --publish --yes").await.unwrap();
+        assert_eq!(database.project_of(&secret).await.unwrap().unwrap().visibility, Visibility::Public);
+    }
 
     #[tokio::test]
     async fn unclaimed_are_those_that_no_project_leads_to() {

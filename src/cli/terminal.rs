@@ -3,12 +3,15 @@
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
 
 use clap::{Args, ValueEnum};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use serde_json::Value;
 
 use super::Failure;
 use crate::auth::Password;
-use crate::metadata::Run;
+use crate::metadata::{AccountName, Run};
+
+/// What a terminal sends for Ctrl-C when that is no signal.
+const INTERRUPT: u8 = 0x03;
 
 /// The most bytes that we read in search of a password.
 const PASSWORD_INPUT: u64 = 4096;
@@ -143,10 +146,20 @@ impl NewPassword {
     }
 }
 
-/// Shows a generated password: alone on stdout, so that a script can take it.
-pub(super) fn show_once(password: &Password) -> Result<(), Failure> {
+/// Shows a generated password: alone on stdout, so that a script can take it. What was `done` is done even if nobody
+/// takes it, so then we say how to go on.
+pub(super) fn show_once(password: &Password, name: &AccountName, done: &str) -> Result<(), Failure> {
     remark("Its password, which is not shown again:");
-    say(&format!("{}\n", password.reveal()))
+    write_once(&mut io::stdout().lock(), password).map_err(|error| {
+        Failure::failed(format!(
+            "stdout: {error}; {done}, but nobody has seen the password: `pierhead user password {name}` sets another"
+        ))
+    })
+}
+
+fn write_once(stdout: &mut impl Write, password: &Password) -> io::Result<()> {
+    writeln!(stdout, "{}", password.reveal())?;
+    stdout.flush()
 }
 
 fn ask_unseen(prompt: &str) -> Result<String, Failure> {
@@ -154,26 +167,49 @@ fn ask_unseen(prompt: &str) -> Result<String, Failure> {
     let mut stderr = io::stderr();
     write!(stderr, "{prompt}").and_then(|()| stderr.flush()).map_err(Failure::failed)?;
     let silence = Silence::begin().map_err(Failure::failed)?;
-    let typed = line(&mut stdin.lock());
+    let typed = typed_line(&mut stdin.lock());
     drop(silence);
     remark(""); // the end of the line that the terminal did not show
-    typed
+    typed?.ok_or_else(|| Failure::failed("cancelled; nothing was done"))
+}
+
+/// What was typed in a [`Silence`]; `None` for Ctrl-C anywhere, or Ctrl-D at the beginning.
+fn typed_line(input: &mut impl BufRead) -> Result<Option<String>, Failure> {
+    let mut typed = Vec::new();
+    for byte in input.take(PASSWORD_INPUT).bytes() {
+        match byte.map_err(no_input)? {
+            INTERRUPT => return Ok(None),
+            b'\n' => return text_of(typed).map(Some),
+            byte => typed.push(byte),
+        }
+    }
+    if typed.is_empty() { Ok(None) } else { text_of(typed).map(Some) }
+}
+
+fn text_of(typed: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(typed).map_err(|_| Failure::failed("a password is text in UTF-8"))
+}
+
+fn no_input(error: io::Error) -> Failure {
+    Failure::failed(format!("stdin: {error}"))
 }
 
 fn line(input: &mut impl BufRead) -> Result<String, Failure> {
     let mut text = String::new();
-    input.take(PASSWORD_INPUT).read_line(&mut text).map_err(|error| Failure::failed(format!("stdin: {error}")))?;
+    input.take(PASSWORD_INPUT).read_line(&mut text).map_err(no_input)?;
     Ok(text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)).to_owned())
 }
 
-/// The terminal shows nothing of what is typed while this lives.
+/// The terminal shows nothing of what is typed while this lives, and no key ends or stops us: that would leave it so.
+/// Ctrl-C ends a line instead, and is its last byte.
 struct Silence(Termios);
 
 impl Silence {
     fn begin() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
         tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
         Ok(Self(before))
     }
@@ -209,6 +245,28 @@ mod tests {
         assert_eq!(read("secret words\r\nmore\n"), "secret words");
         assert_eq!(read("no end"), "no end");
         assert_eq!(read(&"x".repeat(10_000)).len(), 4096);
+    }
+
+    #[test]
+    fn a_line_typed_unseen_can_be_cancelled() {
+        let read = |text: &str| typed_line(&mut text.as_bytes()).unwrap();
+        assert_eq!(read("secret words\nmore\n").as_deref(), Some("secret words"));
+        assert_eq!(read("\n").as_deref(), Some(""));
+        for cancelled in ["", "\x03", "half a pass\x03", "half\x03and more\n"] {
+            assert_eq!(read(cancelled), None, "{cancelled:?}");
+        }
+        assert!(typed_line(&mut &b"\xff\n"[..]).is_err());
+    }
+
+    #[test]
+    fn a_password_that_nobody_reads_is_a_failure() {
+        let password = Password::generate().unwrap();
+        let mut shown = Vec::new();
+        write_once(&mut shown, &password).unwrap();
+        assert_eq!(shown, format!("{}\n", password.reveal()).into_bytes());
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(write_once(&mut writer, &password).unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 
     #[test]

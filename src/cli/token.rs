@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 
+use super::Failure;
+use super::desk::{self, Missing};
 use super::terminal::say;
-use super::{Failure, desk};
 use crate::auth;
 use crate::config::Settings;
 
@@ -20,6 +21,7 @@ pub enum Token {
 pub(super) fn run(command: &Token, settings: &Settings) -> Result<(), Failure> {
     match command {
         Token::Certificate => {
+            desk::find(settings, &settings.auth.key, Missing::Make)?;
             desk::become_keeper(settings)?;
             say(&auth::certificate(&settings.auth, SystemTime::now())?)
         }

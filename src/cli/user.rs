@@ -4,8 +4,9 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::Failure;
+use super::desk::{self, Missing};
 use super::terminal::{Care, NewPassword, Output, list, remark, say, show_once};
-use super::{Failure, desk};
 use crate::config::Settings;
 use crate::metadata::{Account, AccountName, Database, PAGE, Removal, Run};
 
@@ -49,11 +50,12 @@ pub enum User {
 
 /// Does what was typed.
 pub(super) fn run(command: User, settings: &Settings) -> Result<(), Failure> {
-    desk::with_database(settings, async |database| match command {
+    let missing = if matches!(command, User::Add { .. }) { Missing::Make } else { Missing::Refuse };
+    desk::with_database(settings, missing, async |database| match command {
         User::Add { name, admin, password } => add(database, name, admin, password).await,
         User::List { output } => show(database, output).await,
         User::Remove { name, care } => remove(database, &name, care, settings).await,
-        User::Password { name, password } => change_password(database, &name, password).await,
+        User::Password { name, password } => change_password(database, &name, password, settings).await,
     })
 }
 
@@ -70,7 +72,13 @@ async fn add(database: &Database, name: AccountName, is_admin: bool, password: N
         return Err(taken());
     }
     remark(&format!("Added {} {name}.", if is_admin { "admin" } else { "user" }));
-    if made_by_chance { show_once(&password) } else { Ok(()) }
+    if made_by_chance {
+        show_once(&password, &name, &format!("{name} was added"))?;
+    }
+    if !database.has_admin().await? {
+        remark("There is no admin yet; `pierhead user add NAME --admin` adds one.");
+    }
+    Ok(())
 }
 
 async fn show(database: &Database, output: Output) -> Result<(), Failure> {
@@ -102,16 +110,18 @@ async fn remove(database: &Database, name: &AccountName, care: Care, settings: &
         Run::Dry => say(&format!("Would remove user {name} and all memberships.\n")),
         Run::Real => {
             refused(database.remove_account(name, Run::Real).await?)?;
-            remark(&format!(
-                "Removed user {name}. Tokens given out before end within {} seconds.",
-                settings.auth.duration.as_secs()
-            ));
+            remark(&format!("Removed user {name}. {}", end_of_tokens(settings)));
             Ok(())
         }
     }
 }
 
-async fn change_password(database: &Database, name: &AccountName, password: NewPassword) -> Result<(), Failure> {
+async fn change_password(
+    database: &Database,
+    name: &AccountName,
+    password: NewPassword,
+    settings: &Settings,
+) -> Result<(), Failure> {
     if database.account(name).await?.is_none() {
         return Err(unknown(name));
     }
@@ -120,7 +130,12 @@ async fn change_password(database: &Database, name: &AccountName, password: NewP
         return Err(unknown(name));
     }
     remark(&format!("Changed the password of {name}. The old one is worth nothing from now on."));
-    if made_by_chance { show_once(&password) } else { Ok(()) }
+    remark(&end_of_tokens(settings));
+    if made_by_chance { show_once(&password, name, &format!("the password of {name} was changed")) } else { Ok(()) }
+}
+
+fn end_of_tokens(settings: &Settings) -> String {
+    format!("Tokens given out before end within {} seconds.", settings.auth.duration.as_secs())
 }
 
 fn unknown(name: &AccountName) -> Failure {

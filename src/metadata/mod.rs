@@ -40,7 +40,7 @@ pub use names::{
     ACCOUNT_NAME_LENGTH, AccountName, AccountNameError, ProjectPath, ProjectPathError, Role, RoleError, Visibility,
     VisibilityError,
 };
-pub use projects::Project;
+pub use projects::{Project, ProjectRemoval};
 
 /// The name of the database's file in the state directory.
 pub const FILE_NAME: &str = "pierhead.db";

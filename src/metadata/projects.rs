@@ -1,7 +1,7 @@
 //! The rows of projects.
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::{Executor, QueryBuilder, Sqlite};
 
 use super::names::prefixes;
 use super::{Database, Error, PAGE, ProjectPath, Run, Visibility};
@@ -16,6 +16,17 @@ pub struct Project {
     pub visibility: Visibility,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// What became of a wish to remove a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProjectRemoval {
+    /// It is gone. Its repositories belong to this project now, or to none.
+    Removed(Option<Project>),
+    /// It stays: its repositories would fall to this project, and more people may see that.
+    Wider(Project),
+    /// There was no such project.
+    Unknown,
 }
 
 type Row = (String, String, i64);
@@ -33,15 +44,12 @@ impl Project {
 impl Database {
     /// The project that a repository belongs to: the one with the longest path that leads to it.
     pub async fn project_of(&self, repository: &RepositoryName) -> Result<Option<Project>, Error> {
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT path, visibility, created_at FROM projects WHERE path IN (");
-        let mut list = query.separated(", ");
-        for prefix in prefixes(repository.as_str()) {
-            list.push_bind(prefix);
-        }
-        query.push(") ORDER BY length(path) DESC LIMIT 1");
-        let row: Option<Row> = query.build_query_as().fetch_optional(&self.readers).await?;
-        row.map(Project::from_row).transpose()
+        longest(prefixes(repository.as_str()), &self.readers).await
+    }
+
+    /// The project that the repositories at `path` belong to when there is none of exactly that path.
+    pub async fn project_above(&self, path: &ProjectPath) -> Result<Option<Project>, Error> {
+        longest(above(path), &self.readers).await
     }
 
     /// Projects after `after` in the order of their paths, at most [`PAGE`].
@@ -88,16 +96,23 @@ impl Database {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Removes a project's row; its repositories stay on disk and are nobody's. `false` when there is none.
+    /// Removes a project's row. Its repositories stay on disk and fall to the project above, if there is one; when more
+    /// people may see that one, nothing is done unless the caller says that they `may_widen`.
     ///
     /// The members of exactly this path go with it, so that a project made later under the same path does not inherit
     /// them; unless it is also a group of other projects, for which they still hold.
-    pub async fn remove_project(&self, path: &ProjectPath, run: Run) -> Result<bool, Error> {
+    pub async fn remove_project(&self, path: &ProjectPath, may_widen: bool, run: Run) -> Result<ProjectRemoval, Error> {
         let mut transaction = self.begin().await?;
-        let done =
-            sqlx::query("DELETE FROM projects WHERE path = $1").bind(path.as_str()).execute(&mut *transaction).await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
+        let removed: Option<Row> =
+            sqlx::query_as("DELETE FROM projects WHERE path = $1 RETURNING path, visibility, created_at")
+                .bind(path.as_str())
+                .fetch_optional(&mut *transaction)
+                .await?;
+        let Some(removed) = removed.map(Project::from_row).transpose()? else { return Ok(ProjectRemoval::Unknown) };
+        let heir = longest(above(path), &mut *transaction).await?;
+        match heir {
+            Some(heir) if heir.visibility > removed.visibility && !may_widen => return Ok(ProjectRemoval::Wider(heir)),
+            _ => {}
         }
         sqlx::query(
             "DELETE FROM members WHERE path = $1 \
@@ -109,6 +124,27 @@ impl Database {
         .execute(&mut *transaction)
         .await?;
         run.end(transaction).await?;
-        Ok(true)
+        Ok(ProjectRemoval::Removed(heir))
     }
+}
+
+/// The paths that lead to `path`, without itself.
+fn above(path: &ProjectPath) -> impl Iterator<Item = &str> {
+    prefixes(path.as_str()).filter(move |prefix| *prefix != path.as_str())
+}
+
+/// The project with the longest of these paths.
+async fn longest<'a>(
+    paths: impl Iterator<Item = &'a str>,
+    connection: impl Executor<'_, Database = Sqlite>,
+) -> Result<Option<Project>, Error> {
+    let mut query: QueryBuilder<Sqlite> =
+        QueryBuilder::new("SELECT path, visibility, created_at FROM projects WHERE path IN (");
+    let mut list = query.separated(", ");
+    for path in paths {
+        list.push_bind(path);
+    }
+    query.push(") ORDER BY length(path) DESC LIMIT 1");
+    let row: Option<Row> = query.build_query_as().fetch_optional(connection).await?;
+    row.map(Project::from_row).transpose()
 }

@@ -148,11 +148,42 @@ async fn a_project_made_again_does_not_inherit_the_members_of_the_removed_one() 
         database.set_member(&member(path, "bob", Role::Developer)).await.unwrap();
     }
     let members = async |path: &str| database.members(&path.parse().unwrap(), None).await.unwrap().len();
-    assert!(database.remove_project(&"g".parse().unwrap(), Run::Real).await.unwrap());
+    let remove = async |path: &str| database.remove_project(&path.parse().unwrap(), false, Run::Real).await.unwrap();
+    assert_eq!(remove("g").await, ProjectRemoval::Removed(None));
     assert_eq!(members("g").await, 1, "still the group of g/app");
-    assert!(database.remove_project(&"g/app".parse().unwrap(), Run::Real).await.unwrap());
+    assert_eq!(remove("g/app").await, ProjectRemoval::Removed(None));
     assert_eq!(members("g/app").await, 1, "only that of the group");
-    assert!(!database.remove_project(&"g/app".parse().unwrap(), Run::Real).await.unwrap());
+    assert_eq!(remove("g/app").await, ProjectRemoval::Unknown);
+}
+
+#[tokio::test]
+async fn repositories_of_a_removed_project_fall_to_more_people_only_on_purpose() {
+    use Visibility::{Internal, Private, Public};
+    for (above, removed) in
+        Visibility::ALL.into_iter().flat_map(|above| Visibility::ALL.map(|removed| (above, removed)))
+    {
+        let (_folder, database) = database().await;
+        let [top, heir, nested] = [("pub", Private), ("pub/app", above), ("pub/app/x/secret", removed)]
+            .map(|(path, visibility)| Project { visibility, ..project(path) });
+        for project in [&top, &heir, &nested] {
+            assert!(database.add_project(project).await.unwrap());
+        }
+        assert_eq!(database.project_above(&nested.path).await.unwrap().as_ref(), Some(&heir));
+        assert_eq!(database.project_above(&top.path).await.unwrap(), None);
+        let remove = async |may_widen, run| database.remove_project(&nested.path, may_widen, run).await.unwrap();
+        let gone = ProjectRemoval::Removed(Some(heir.clone()));
+        if matches!((removed, above), (Private, Internal | Public) | (Internal, Public)) {
+            for run in [Run::Dry, Run::Real] {
+                assert_eq!(remove(false, run).await, ProjectRemoval::Wider(heir.clone()), "{removed} under {above}");
+            }
+            assert_eq!(remove(true, Run::Dry).await, gone);
+        } else {
+            assert_eq!(remove(false, Run::Dry).await, gone, "{removed} under {above}");
+        }
+        assert_eq!(database.project_of(&"pub/app/x/secret/y".parse().unwrap()).await.unwrap(), Some(nested.clone()));
+        assert_eq!(remove(true, Run::Real).await, gone);
+        assert_eq!(database.project_of(&"pub/app/x/secret/y".parse().unwrap()).await.unwrap(), Some(heir));
+    }
 }
 
 #[tokio::test]
@@ -205,12 +236,12 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing() {
         assert!(database.remove_member(&app, &bob, run).await.unwrap());
     }
     for run in [Run::Dry, Run::Dry, Run::Real] {
-        assert!(database.remove_project(&app, run).await.unwrap());
+        assert_eq!(database.remove_project(&app, false, run).await.unwrap(), ProjectRemoval::Removed(None));
         assert_eq!(database.remove_account(&bob, run).await.unwrap(), Removal::Removed);
     }
     assert_eq!(database.remove_account(&bob, Run::Dry).await.unwrap(), Removal::Unknown);
     assert_eq!(database.remove_account(&"root".parse().unwrap(), Run::Dry).await.unwrap(), Removal::LastAdmin);
-    assert!(!database.remove_project(&app, Run::Dry).await.unwrap());
+    assert_eq!(database.remove_project(&app, false, Run::Dry).await.unwrap(), ProjectRemoval::Unknown);
 }
 
 #[tokio::test]

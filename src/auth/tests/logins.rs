@@ -168,7 +168,9 @@ async fn a_crowd_with_the_same_new_login_costs_one_hash() {
 async fn the_first_start_makes_an_admin_once() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&Database::path_in(folder.path())).await.unwrap();
+    assert!(needs_first_admin(&database).await.unwrap());
     let made = first_admin(&database, None, THEN).await.unwrap().unwrap();
+    assert!(!needs_first_admin(&database).await.unwrap());
     assert_eq!(made.name, "admin".parse::<AccountName>().unwrap());
     let authority = Authority::open(config(folder.path()), database.clone()).unwrap();
     let password = made.generated.unwrap();
@@ -177,6 +179,18 @@ async fn the_first_start_makes_an_admin_once() {
     assert!(login.await.unwrap().is_admin);
     let given = Some("given password".parse().unwrap());
     assert!(first_admin(&database, given, THEN).await.unwrap().is_none(), "a given password sets and never changes");
+}
+
+#[tokio::test]
+async fn a_user_who_has_the_first_admins_name_is_not_promoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&Database::path_in(folder.path())).await.unwrap();
+    let name: AccountName = "admin".parse().unwrap();
+    let account = Account { name: name.clone(), password: String::new(), is_admin: false, created_at: THEN };
+    assert!(database.add_account(&account).await.unwrap());
+    assert!(first_admin(&database, None, THEN).await.unwrap().is_none());
+    assert_eq!(database.account(&name).await.unwrap(), Some(account));
+    assert!(needs_first_admin(&database).await.unwrap());
 }
 
 #[tokio::test]

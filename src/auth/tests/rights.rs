@@ -52,6 +52,10 @@ async fn an_admins_push_makes_the_project_and_a_pull_does_not() {
     };
     assert_eq!(office.granted("root", "repository:a/b/c:pull").await, ["repository:a/b/c:pull"]);
     assert_eq!(claimed("a/b/c").await, None);
+    for deletion in ["repository:a/b/c:*", "repository:a/b/c:pull,delete,*"] {
+        assert_eq!(office.granted("root", deletion).await, [deletion]);
+        assert_eq!(claimed("a/b/c").await, None, "{deletion}: clients ask for that to delete");
+    }
     assert_eq!(office.granted("root", "repository:a/b/c:pull,push").await, ["repository:a/b/c:pull,push"]);
     assert_eq!(claimed("a/b/c").await, Some(("a/b".to_owned(), Visibility::Private)));
     office.granted("root", "repository:single:push").await;
