@@ -311,7 +311,8 @@ impl WireError {
 pub async fn send<E: Exchange>(exchange: &mut E, answer: Answer) -> Result<(), SendError> {
     let Answer { status, mut headers, body } = answer;
     let length = match &body {
-        Body::Empty if headers.contains_key(CONTENT_LENGTH) || status == StatusCode::NO_CONTENT => None,
+        // RFC 9110 8.6: a 204 has none, and that of a 304 would have to be the 200's.
+        Body::Empty if headers.contains_key(CONTENT_LENGTH) || [204, 304].contains(&status.as_u16()) => None,
         Body::Empty => Some(0),
         Body::Bytes(bytes) => Some(bytes.len() as u64),
         Body::Stream { length, .. } => Some(*length),

@@ -50,7 +50,8 @@ impl Embedded {
             return self.authority.token(exchange).await;
         }
         match path {
-            "/" => Answer::new(StatusCode::OK).header(CACHE_CONTROL, "no-cache"),
+            // Load balancers ask it, and Distribution answers so.
+            "/" => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
             HEALTHY => probe(&exchange.head().method, Ok(())),
             READY => {
                 let ready = self.registry.ready().await;

@@ -106,7 +106,7 @@ mod tests {
         let machine = Machine {
             folder: folder.to_owned(),
             system_file: folder.join("not/there.yml"),
-            ..Machine::here().unwrap()
+            ..Machine::here(true).unwrap()
         };
         let file = file.map(|text| {
             let path = folder.join("pierhead.yml");

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use super::Failure;
 use crate::config::Settings;
-use crate::server::{self, Welcome};
-use crate::{telemetry, tls};
+use crate::server::{self, Welcome, privileges};
+use crate::{auth, telemetry, tls};
 
 /// Runs the server until it is told to stop.
 ///
@@ -35,10 +35,13 @@ impl From<server::Error> for Failure {
     fn from(error: server::Error) -> Self {
         let code = match error {
             server::Error::Metadata(error) => return error.into(),
-            server::Error::Auth(error) => return error.into(),
+            server::Error::Auth(error) => return unreadable(error),
             server::Error::Tls(tls::Error::Unwritable { .. }) => 1,
             server::Error::Tls(_) => 78,
-            server::Error::PortForbidden(_) | server::Error::Folder { .. } | server::Error::Privileges(_) => 77,
+            server::Error::PortForbidden(_)
+            | server::Error::Folder { .. }
+            | server::Error::NotRoot { .. }
+            | server::Error::Privileges(_) => 77,
             server::Error::PortTaken(_)
             | server::Error::Listen { .. }
             | server::Error::Rustls(_)
@@ -47,6 +50,13 @@ impl From<server::Error> for Failure {
         };
         Self { code, message: error.to_string() }
     }
+}
+
+/// Keys of tokens are read as the user that we became.
+fn unreadable(error: auth::Error) -> Failure {
+    let message = format!("{error} (as user {}; give that user the right to)", privileges::current_user());
+    let failure = Failure::from(error);
+    if failure.code == 77 { Failure { message, ..failure } } else { failure }
 }
 
 /// URL, login, and what clients must be told, in a few lines. `sudo` is put before what only root may do.

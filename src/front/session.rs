@@ -149,9 +149,13 @@ impl<'a> Call<'a> {
         } else {
             self.session.read_request_body().await
         };
-        read.map_err(|error| match misfortune(&error) {
-            BodyError::Gone => self.left(BodyError::Gone),
-            other => other,
+        read.map_err(|error| {
+            // Where this body ends nobody knows, so nothing after it may be taken for a request (RFC 9112 11.2).
+            self.session.set_keepalive(None);
+            match misfortune(&error) {
+                BodyError::Gone => self.left(BodyError::Gone),
+                other => other,
+            }
         })
     }
 

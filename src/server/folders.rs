@@ -5,7 +5,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, User, access, geteuid};
@@ -28,16 +28,19 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
         let path = path.to_owned();
         move |source| Error::Folder { path, user: privileges::current_user(), key, source }
     };
-    let user = if geteuid().is_root() { Some(user_for(settings)?) } else { None };
+    let user = if geteuid().is_root() { Some(user_for(settings)?) } else { stay(settings)? };
     for (key, path, mode) in folders {
         make(path, mode, user.as_ref()).map_err(refused(key, path))?;
+    }
+    if let Some(user) = &user {
+        // Before anything is put into it: a folder with content is in use, and stays its owner's.
+        give_fresh_state(settings, user).map_err(refused("state", &settings.state))?;
     }
     if needs_local_authority(settings) {
         let path = &settings.tls.local.directory;
         make(path, DATA_MODE, user.as_ref()).map_err(refused("tls.local", path))?; // ca.crt is for everybody, keys are 0600
     }
     if let Some(user) = user {
-        give_fresh_state(settings, &user).map_err(refused("state", &settings.state))?;
         privileges::become_user(&user)?;
     }
     for (key, path, _) in folders {
@@ -45,6 +48,16 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
         access(path.as_path(), all).map_err(io::Error::from).map_err(refused(key, path))?;
     }
     Ok(())
+}
+
+/// Not being root we are who we are: a `user` that names somebody else cannot be honoured.
+fn stay(settings: &Settings) -> Result<Option<User>, Error> {
+    match &settings.user {
+        Some(user) if *user != privileges::current_user() => {
+            Err(Error::NotRoot { user: user.clone(), we: privileges::current_user() })
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Whether our certificate comes from an authority of our own.
@@ -63,7 +76,7 @@ fn user_for(settings: &Settings) -> Result<User, privileges::Error> {
 /// A state directory of root's with nothing in it yet is a fresh volume: it goes to the user.
 fn give_fresh_state(settings: &Settings, user: &User) -> io::Result<()> {
     if privileges::is_fresh(&settings.state, &settings.registry.root)? {
-        chown(&settings.state, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        privileges::give(&settings.state, user)?;
     }
     Ok(())
 }
@@ -77,7 +90,7 @@ fn make(path: &Path, mode: u32, user: Option<&User>) -> io::Result<()> {
         let last = *folder == absolute;
         DirBuilder::new().mode(if last { mode } else { DATA_MODE }).create(folder)?;
         if let Some(user) = user {
-            chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+            privileges::give(folder, user)?;
         }
     }
     Ok(())

@@ -61,6 +61,14 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// `user` names somebody whom only root could become.
+    #[error("user: started as {we}, we cannot become {user}; start as root or as {user}, or take `user` away")]
+    NotRoot {
+        /// Whom the configuration names.
+        user: String,
+        /// Who we are.
+        we: String,
+    },
     /// Changing the user failed.
     #[error(transparent)]
     Privileges(#[from] privileges::Error),
@@ -151,7 +159,8 @@ impl Prepared {
         let embedded = Arc::new(Embedded::new(registry, guard));
         let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
         let listening = listen::actual_addresses(&sockets);
-        // Last, so that whatever fails above does not leave an account whose password nobody was shown.
+        // After all that may well fail, so that there is no account whose password nobody was shown; before the first
+        // answer, so that whoever waits for that can log in.
         let first_admin = match database.has_admin().await? {
             true => None,
             false => auth::first_admin(&database, first_password?, Timestamp::now()).await?,

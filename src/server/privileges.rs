@@ -7,12 +7,13 @@
 //! Not being root is no error here: whoever may not write will hear so from the file system.
 
 use std::ffi::CString;
-use std::fs::{DirBuilder, Metadata};
+use std::fs::{DirBuilder, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, User, geteuid, getresgid, getresuid, initgroups, setgid, setuid};
 
 use crate::storage::durable;
@@ -119,8 +120,19 @@ pub fn become_keeper_of(state: &Path, user: Option<&str>, storage: &Path) -> Res
         return Ok(());
     }
     let keeper = user.map_or_else(|| owner_of(storage), find_user)?;
-    chown(state, Some(keeper.uid.as_raw()), Some(keeper.gid.as_raw())).map_err(failed)?;
+    give(state, &keeper).map_err(failed)?;
     become_user(&keeper)
+}
+
+/// Gives a folder of root's to a user. Links are not followed, and what is somebody else's stays theirs: whoever may
+/// write to the folder above could otherwise have us give away another.
+pub(super) fn give(folder: &Path, user: &User) -> io::Result<()> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    if opened.metadata()?.uid() == 0 {
+        fchown(&opened, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    }
+    Ok(())
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {
@@ -160,6 +172,7 @@ fn nearest(path: &Path) -> io::Result<Metadata> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::chown;
     use std::process::Command;
 
     use super::*;

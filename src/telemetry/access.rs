@@ -107,8 +107,9 @@ impl Access<'_> {
         let Self { time, client, method, path, protocol, status, bytes_in, bytes_out, request_id, .. } = self;
         let subject = self.subject.map_or_else(|| "-".to_owned(), |subject| format!("{subject:?}"));
         let milliseconds = self.duration.as_micros() as f64 / 1000.0;
+        let request = format!("{method} {path} {protocol}");
         let mut line = format!(
-            "{time:.3} {client} {subject} \"{method} {path} {protocol}\" {status} in={bytes_in} out={bytes_out} \
+            "{time:.3} {client} {subject} {request:?} {status} in={bytes_in} out={bytes_out} \
              {milliseconds:.1}ms id={request_id}"
         );
         let more = [

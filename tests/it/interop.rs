@@ -112,6 +112,10 @@ fn started_as_root_every_new_file_is_the_trees_owners() {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the machine is ours");
         }
         std::os::unix::fs::chown(site.tree(), Some(OWNER), Some(OWNER)).expect("we are root");
+        // As a fresh volume is: there, empty and root's. The local authority lies in it, as it does by default.
+        fs::create_dir(site.directory().join("state")).expect("the site can be written");
+        site.configure(&["tls: { local: state/tls }"]);
+        std::os::unix::fs::symlink("state/tls", site.directory().join("certs")).expect("the site can be written");
 
         let server = site.start();
         let id = server.process.id();

@@ -167,6 +167,17 @@ async fn a_second_request_that_is_not_http_is_refused_like_the_first() {
 }
 
 #[tokio::test]
+async fn after_a_body_of_which_nobody_knows_the_end_nothing_is_taken_for_a_request() {
+    let door = Door::open();
+    let mut wire = door.clear().await;
+    wire.send(door.request("PATCH /echo", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\nZZ\r\n").await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
+    let _ = wire.stream.write_all(door.request("GET /origin", "").as_bytes()).await; // it may be closed by now
+    assert_eq!(wire.rest().await, b"");
+}
+
+#[tokio::test]
 async fn headers_targets_and_methods_beyond_the_limits_are_refused() {
     let door = Door::open();
     let fields: String = (0..100).map(|n| format!("X-{n}: y\r\n")).collect();
