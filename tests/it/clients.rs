@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use reqwest::Method;
+use serde_json::Value;
 
 use crate::support::clients::{Client, Containers, Docker, Pulled, Skopeo};
 use crate::support::command::Output;
@@ -78,6 +79,10 @@ fn moves_large_images(client: &mut impl Client) {
     client.push(&Image::large(), &Layout::large(), &name).ok();
     let pulled = client.pull(&name).unwrap_or_else(|refusal| panic!("{refusal}"));
     assert_eq!(pulled, Pulled { id: Image::large().id(), manifest: stored_digest(&site, "team/app", "latest") });
+    for direction in ["bytes_in", "bytes_out"] {
+        let over = |line: &Value| line[direction].as_u64().is_some_and(|bytes| bytes > 1 << 30);
+        server.wait_for_access("one request of over 1 GiB", |log| log.iter().any(over).then_some(()));
+    }
 }
 
 fn obeys_rights(machine: &Path, client: &mut impl Client) {

@@ -1,5 +1,6 @@
 //! Promise: a server that is killed loses nothing that it acknowledged and shows nothing that it did not finish.
 
+use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -161,6 +162,34 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0
     }
+}
+
+/// The judge of the tests above is judged: each harm to a good tree is seen.
+#[test]
+fn damage_to_a_tree_is_seen() {
+    let site = Site::new();
+    let _server = site.start();
+    let layer = Content::new(9, 50_000);
+    let pushed = site.admin().repository("crash/judge", "pull,push").push("latest", &[layer]).expect("pushed");
+    assert_eq!(tree::damage(&site.tree()), Vec::<String>::new());
+    let (layer, manifest) = (layer.digest().replace("sha256:", ""), pushed.replace("sha256:", ""));
+    let repository = "repositories/crash/judge";
+    let harmed = [
+        format!("blobs/sha256/{}/{layer}/data", &layer[..2]),
+        format!("{repository}/_layers/sha256/{layer}/link"),
+        format!("{repository}/_manifests/revisions/sha256/{manifest}/link"),
+        format!("{repository}/_manifests/tags/latest/current/link"),
+    ];
+    for file in harmed {
+        let path = site.tree().join("docker/registry/v2").join(&file);
+        let good = fs::read(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        fs::write(&path, &good[..good.len() - 1]).expect("the tree is ours");
+        assert_ne!(tree::damage(&site.tree()), Vec::<String>::new(), "a byte less: {file}");
+        fs::write(&path, good).expect("the tree is ours");
+    }
+    let link = site.tree().join("docker/registry/v2").join(repository).join(format!("_layers/sha256/{layer}/link"));
+    fs::remove_file(link).expect("the tree is ours");
+    assert_ne!(tree::damage(&site.tree()), Vec::<String>::new(), "a layer that the repository lacks");
 }
 
 #[test]

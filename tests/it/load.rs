@@ -38,7 +38,6 @@ fn memory_stays_below_the_bound_under_pushes_pulls_and_wrong_logins() {
             repository.push("latest", &image(seed)).expect("images to pull are pushed");
             pulled.push(repository);
         }
-        // Tokens are asked for before the guessing begins: it may well keep everybody at this address from logging in.
         let pushed = ["load/push1", "load/push2"].map(|name| admin.repository(name, "pull,push"));
 
         let guesses = Guesses::default();
@@ -48,7 +47,9 @@ fn memory_stays_below_the_bound_under_pushes_pulls_and_wrong_logins() {
                 scope.spawn(move || guess_passwords(site, guesser, guesses));
             }
             let _at_the_end = Enough(&guesses);
-            move_images(pulled, pushed, &guesses)
+            let seconds = move_images(pulled, pushed, &guesses);
+            assert_eq!(admin.ask_token("repository:load/push1:pull").status(), 200, "who is known still comes in");
+            seconds
         });
 
         let (answered, refused) = (guesses.answered.into_inner(), guesses.refused.into_inner());

@@ -13,8 +13,8 @@ use super::process::Process;
 use super::registry::Registry;
 use super::{free_port, wait_for};
 
-/// The first admin's password.
-pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-battery";
+/// The first admin's password, as long as a generated one: whoever knows it comes in, whatever is guessed beside them.
+pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-battery-staple-of-32";
 
 /// The binary under test.
 const PIERHEAD: &str = env!("CARGO_BIN_EXE_pierhead");
