@@ -162,7 +162,7 @@ fn connection(session: &Session) -> Result<Arc<Connection>> {
 
 fn status(record: &Record) -> u16 {
     match record.status {
-        _ if record.client_left && record.answered.is_none() => CLIENT_LEFT,
+        _ if record.client_left => CLIENT_LEFT,
         Some(status) => status.as_u16(),
         None => 500,
     }
