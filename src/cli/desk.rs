@@ -61,8 +61,12 @@ pub(super) fn find(settings: &Settings, file: &Path, missing: Missing) -> Result
 
 /// Becomes whoever keeps the state directory, so that the server can write every file that a command leaves there.
 pub(super) fn become_keeper(settings: &Settings) -> Result<(), Failure> {
-    privileges::become_keeper_of(&settings.state, settings.user.as_deref(), &settings.registry.root)
-        .map_err(|error| Failure { code: 77, message: error.to_string() })
+    privileges::become_keeper_of(&settings.state, settings.user.as_deref(), &settings.registry.root).map_err(|error| {
+        match &error {
+            privileges::Error::File { path, source } => of_file(error.to_string(), path, source),
+            _ => Failure { code: 77, message: error.to_string() },
+        }
+    })
 }
 
 impl From<metadata::Error> for Failure {
@@ -109,7 +113,10 @@ fn denied(message: &str, path: Option<&Path>) -> Failure {
     let found = path.and_then(|path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()));
     let keeper = found.map(|found| privileges::owner(Uid::from_raw(found.uid()), Gid::from_raw(found.gid())).name);
     let advice = match keeper {
-        Some(keeper) if keeper != we && we != "root" => format!("run this as root or as {keeper}, to whom it belongs"),
+        Some(keeper) if keeper != we && we != "root" => {
+            let or_keeper = if keeper == "root" { String::new() } else { format!(" or as {keeper}") };
+            format!("run this as root{or_keeper}, to whom it belongs")
+        }
         Some(_) => "look at the modes of the file and its folders, and whether the file system is read-only".to_owned(),
         None => "run this as root or as the user who keeps the state directory".to_owned(),
     };
