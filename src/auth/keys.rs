@@ -6,7 +6,6 @@
 //!
 //! The key is parsed once: parsing costs more than signing.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -23,6 +22,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::pem::Pem;
 
 use super::{Algorithm, Config, Error};
+use crate::metadata::lock;
 use crate::storage::durable;
 
 /// How long our certificate is valid: 20 years.
@@ -51,28 +51,37 @@ enum Pair {
 impl TokenKey {
     /// Reads the key and its certificate, making what is missing.
     pub(super) fn open(config: &Config, now: Timestamp) -> Result<Self, Error> {
-        let _alone = lock_beside(&config.key)?;
         let (key, certificate) = match (read(&config.key)?, read(&config.certificate)?) {
             (Some(key), Some(certificate)) => (key, certificate),
+            _ => Self::make_what_is_missing(config, now)?,
+        };
+        warn_if_open_to_all(&config.key);
+        Self::parse(config, &key, certificate)
+    }
+
+    /// Two processes that start at once must not each make a key of its own, so one waits and finds what the other made.
+    fn make_what_is_missing(config: &Config, now: Timestamp) -> Result<(String, String), Error> {
+        let folder = config.key.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _alone = lock(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        match (read(&config.key)?, read(&config.certificate)?) {
+            (Some(key), Some(certificate)) => Ok((key, certificate)),
             (Some(key), None) => {
                 let certificate = make_certificate(config, &key, now)?;
-                (key, certificate)
+                Ok((key, certificate))
             }
             (None, None) => {
                 let key = make_key(config)?;
                 let certificate = make_certificate(config, &key, now)?;
-                (key, certificate)
+                Ok((key, certificate))
             }
             (None, Some(_)) => {
                 let problem = format!(
                     "is missing, but its certificate {} is there: put the key back, or remove the certificate to have both made anew",
                     config.certificate.display()
                 );
-                return Err(Error::Key { path: config.key.clone(), problem });
+                Err(Error::Key { path: config.key.clone(), problem })
             }
-        };
-        warn_if_open_to_all(&config.key);
-        Self::parse(config, &key, certificate)
+        }
     }
 
     fn parse(config: &Config, key: &str, certificate: String) -> Result<Self, Error> {
@@ -176,18 +185,6 @@ fn libtrust_id(public_key_info: &[u8]) -> String {
     let text = BASE32_NOPAD.encode(&Sha256::digest(public_key_info)[..30]);
     let groups: Vec<&str> = (0..text.len()).step_by(4).map(|at| &text[at..at + 4]).collect();
     groups.join(":")
-}
-
-/// Keeps two processes that start at once from each making a key of its own.
-fn lock_beside(path: &Path) -> Result<File, Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let lock = || -> io::Result<File> {
-        durable::make_dirs(folder)?;
-        let lock = File::open(folder)?;
-        lock.lock()?;
-        Ok(lock)
-    };
-    lock().map_err(|source| Error::File { path: folder.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {

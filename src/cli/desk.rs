@@ -1,7 +1,10 @@
 //! The metadata database, as commands use it: opened as the user who keeps it, closed at the end.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, absolute};
+
+use nix::unistd::{Gid, Uid};
 
 use super::Failure;
 use crate::auth;
@@ -58,23 +61,31 @@ pub(super) fn find(settings: &Settings, file: &Path, missing: Missing) -> Result
 
 /// Becomes whoever keeps the state directory, so that the server can write every file that a command leaves there.
 pub(super) fn become_keeper(settings: &Settings) -> Result<(), Failure> {
-    privileges::become_keeper_of(&settings.state, settings.user.as_deref(), &settings.registry.root)
-        .map_err(|error| Failure { code: 77, message: error.to_string() })
+    privileges::become_keeper_of(&settings.state, settings.user.as_deref(), &settings.registry.root).map_err(|error| {
+        match &error {
+            privileges::Error::File { path, source } => of_file(error.to_string(), path, source),
+            _ => Failure { code: 77, message: error.to_string() },
+        }
+    })
 }
 
 impl From<metadata::Error> for Failure {
     fn from(error: metadata::Error) -> Self {
-        let code = match &error {
-            metadata::Error::Busy => 75,
-            metadata::Error::Denied => 77,
-            metadata::Error::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => 77,
-            metadata::Error::File { .. }
+        let message = error.to_string();
+        let (path, error) = match &error {
+            metadata::Error::Open { path, source } => (Some(path.as_path()), &**source),
+            other => (None, other),
+        };
+        match error {
+            metadata::Error::File { path, source } => of_file(message, path, source),
+            metadata::Error::Busy => Self { code: 75, message },
+            metadata::Error::Denied => denied(&message, path),
+            metadata::Error::Open { .. }
             | metadata::Error::Full
             | metadata::Error::Newer(_)
             | metadata::Error::Damaged(_)
-            | metadata::Error::Other(_) => 1,
-        };
-        Self { code, message: with_advice(code, &error) }
+            | metadata::Error::Other(_) => Self::failed(message),
+        }
     }
 }
 
@@ -82,19 +93,34 @@ impl From<auth::Error> for Failure {
     fn from(error: auth::Error) -> Self {
         match error {
             auth::Error::Metadata(error) => error.into(),
-            auth::Error::File { ref source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-                Self { code: 77, message: with_advice(77, &error) }
-            }
+            auth::Error::File { ref path, ref source } => of_file(error.to_string(), path, source),
             error => Self::failed(error),
         }
     }
 }
 
-fn with_advice(code: u8, error: &dyn std::error::Error) -> String {
-    match code {
-        77 => format!("{error}\nRun this as root or as the user who keeps the state directory."),
-        _ => error.to_string(),
+fn of_file(message: String, path: &Path, source: &std::io::Error) -> Failure {
+    match source.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => denied(&message, Some(path)),
+        ErrorKind::TimedOut => Failure { code: 75, message },
+        _ => Failure::failed(message),
     }
+}
+
+/// Says as whom it was tried and as whom it should be: whoever has the file, or the nearest folder above that we can see.
+fn denied(message: &str, path: Option<&Path>) -> Failure {
+    let we = privileges::current_user();
+    let found = path.and_then(|path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()));
+    let keeper = found.map(|found| privileges::owner(Uid::from_raw(found.uid()), Gid::from_raw(found.gid())).name);
+    let advice = match keeper {
+        Some(keeper) if keeper != we && we != "root" => {
+            let or_keeper = if keeper == "root" { String::new() } else { format!(" or as {keeper}") };
+            format!("run this as root{or_keeper}, to whom it belongs")
+        }
+        Some(_) => "look at the modes of the file and its folders, and whether the file system is read-only".to_owned(),
+        None => "run this as root or as the user who keeps the state directory".to_owned(),
+    };
+    Failure { code: 77, message: format!("{message}\nThis was tried as user {we}: {advice}.") }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What can go wrong with the metadata database, as conditions that a caller can act on.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::migrate::MigrateError;
 
@@ -16,14 +16,24 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Which database it is that could not be opened, and why not.
+    #[error("{}: {source}", path.display())]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// One of the others.
+        source: Box<Error>,
+    },
     /// Another process kept it locked for longer than we wait.
     #[error("the metadata database is in use by another process; try again")]
     Busy,
     /// The disk is full.
-    #[error("no space left for the metadata database")]
+    #[error("no space left for the metadata database; make some, and try again")]
     Full,
     /// We may read but not write, or not even read.
-    #[error("the metadata database cannot be opened or written: permissions, or a read-only file system")]
+    #[error(
+        "the metadata database cannot be opened or written: permissions of the file or its folder, or a read-only file system"
+    )]
     Denied,
     /// A newer version of this program changed its shape.
     #[error("the metadata database was made by a newer version of pierhead (it has migration {0}); use that version")]
@@ -37,6 +47,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error with the path that it is about.
+    pub(super) fn at(self, path: &Path) -> Self {
+        match self {
+            named @ (Self::File { .. } | Self::Open { .. }) => named,
+            source => Self::Open { path: path.to_owned(), source: Box::new(source) },
+        }
+    }
+
     /// A stored value that does not parse.
     pub(super) fn stored(what: impl std::fmt::Display) -> Self {
         Self::Damaged(format!("it holds {what}"))

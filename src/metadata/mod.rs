@@ -25,16 +25,16 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-use crate::storage::durable;
-
 mod accounts;
 mod error;
+mod lock;
 mod members;
 mod names;
 mod projects;
 
 pub use accounts::{Account, Removal};
 pub use error::Error;
+pub use lock::lock;
 pub use members::{Member, Standing};
 pub use names::{
     ACCOUNT_NAME_LENGTH, AccountName, AccountNameError, ProjectPath, ProjectPathError, Role, RoleError, Visibility,
@@ -85,6 +85,10 @@ pub struct Database {
 impl Database {
     /// Opens the database at `path`, making it (and its folder) when it is missing and bringing it up to date.
     pub async fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_unnamed(path).await.map_err(|error| error.at(path))
+    }
+
+    async fn open_unnamed(path: &Path) -> Result<Self, Error> {
         let owned = path.to_owned();
         let prepared = tokio::task::spawn_blocking(move || prepare(&owned)).await;
         let _alone = prepared
@@ -138,16 +142,14 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 /// Makes the file for its owner alone before SQLite can make it for everybody. SQLite gives the log (`-wal`) and its
 /// index (`-shm`) the mode and the owner of the database (sqlite.org/src, `findCreateFileMode`).
 ///
-/// Returns a lock on the folder that lasts until the database is open: of two processes that start on an empty folder
+/// Returns a [`lock()`] for the folder that lasts until the database is open: of two processes that start on an empty folder
 /// one waits, because SQLite cannot switch to WAL while another does (and says "locked" at once).
 ///
 /// An existing file is not opened here: closing it would drop the locks that SQLite may hold on it in this process
 /// (sqlite.org/howtocorrupt.html, 2.2).
 fn prepare(path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    durable::make_dirs(folder)?;
-    let lock = File::open(folder)?;
-    lock.lock()?;
+    let lock = lock(folder)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -297,7 +297,7 @@ async fn a_database_of_a_newer_version_is_refused() {
         .await
         .unwrap();
     let refused = Database::open(&Database::path_in(folder.path())).await.unwrap_err();
-    assert!(matches!(refused, Error::Newer(9999)), "{refused}");
+    assert!(matches!(&refused, Error::Open { source, .. } if matches!(**source, Error::Newer(9999))), "{refused}");
 }
 
 #[tokio::test]
@@ -307,5 +307,6 @@ async fn a_file_that_is_no_database_is_named_damaged() {
     let mut file = OpenOptions::new().create_new(true).write(true).open(&path).unwrap();
     std::io::Write::write_all(&mut file, &[b'x'; 4096]).unwrap();
     let refused = Database::open(&path).await.unwrap_err();
-    assert!(matches!(refused, Error::Damaged(_)), "{refused}");
+    assert!(matches!(&refused, Error::Open { source, .. } if matches!(**source, Error::Damaged(_))), "{refused}");
+    assert!(refused.to_string().starts_with(&format!("{}: ", path.display())), "{refused}");
 }
