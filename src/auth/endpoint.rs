@@ -2,11 +2,8 @@
 //!
 //! With GitLab's answers (its clients and its users know them): a service that is not ours is 404 without a body, wrong
 //! credentials are 401, nobody in particular who is granted nothing is 403, somebody who is granted nothing gets a token
-//! that allows nothing. Less than was asked for is never an error. Unlike GitLab we also send `access_token`, and
-//! `expires_in`, without which clients assume a minute.
-//!
-//! Absent on purpose: `issued_at`. Without it clients count from the moment the token came, by their own clock, as
-//! Distribution's token specification has it; with it a client whose clock is behind ours would show us tokens that ended.
+//! that allows nothing. Less than was asked for is never an error. Unlike GitLab we also send `access_token`, `expires_in`
+//! and `issued_at`, without which clients assume a minute.
 
 use std::time::{Duration, Instant};
 
@@ -84,7 +81,8 @@ async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment
         &json!({
             "token": token,
             "access_token": token,
-            "expires_in": authority.issuer.use_within(),
+            "expires_in": authority.issuer.lifetime(),
+            "issued_at": now.wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }),
     ))
 }

@@ -18,10 +18,6 @@ use crate::oci::{Access, Action};
 /// How far before its making a token begins, in seconds: for a verifier whose clock is a little behind.
 const BACKDATED: i64 = 5;
 
-/// How much earlier than it ends a client should ask for another token, in seconds: it counts from when the answer came,
-/// its last request is on the way for a while, and our times have no fractions.
-const MARGIN: i64 = 5;
-
 /// Makes tokens.
 pub(super) struct Issuer {
     /// The header, encoded: it is the same in every token.
@@ -42,9 +38,9 @@ impl Issuer {
         }
     }
 
-    /// For how many seconds a client should use a token.
-    pub(super) fn use_within(&self) -> i64 {
-        self.lifetime - MARGIN
+    /// How long a token is valid, in seconds.
+    pub(super) fn lifetime(&self) -> i64 {
+        self.lifetime
     }
 
     /// A token for somebody, or nobody, that allows exactly `access`.

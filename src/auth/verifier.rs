@@ -12,8 +12,7 @@ use super::keys::TokenKey;
 use super::{Algorithm, Config, Grant};
 use crate::oci::{Access, Resource, Scope};
 
-/// How far ahead of ours a clock may be by which a token begins, in seconds, as Distribution allows. The end has no leeway:
-/// we set it by our own clock, and a right that was taken away must not outlive it.
+/// How much clocks may differ, in seconds, as Distribution allows.
 const LEEWAY: i64 = 60;
 
 /// Checks tokens.
@@ -64,7 +63,7 @@ impl Verifier {
     pub(super) fn verify(&self, token: &str, now: Timestamp) -> Result<Grant, Invalid> {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).map_err(|_| Invalid)?.claims;
         let now = now.as_second();
-        if claims.exp <= now || claims.nbf.saturating_sub(LEEWAY) > now {
+        if claims.exp.saturating_add(LEEWAY) <= now || claims.nbf.saturating_sub(LEEWAY) > now {
             return Err(Invalid);
         }
         Ok(Grant { subject: claims.sub, access: claims.access.iter().filter_map(Entry::parse).collect() })
