@@ -19,8 +19,8 @@
 //! counted failures, bytes of a form and scopes of a request each have a named limit.
 //! **Invariant:** no secret reaches a log or an answer. Passwords and hashes do not print.
 //!
-//! A right that is taken away ends with the last token that has it, after `token.duration` at most: our own tokens end
-//! here on the second, whatever clocks elsewhere say.
+//! A right that is taken away ends with the last token that has it: after `token.duration` at most, and a minute more for
+//! clients whose clocks differ (they count from `issued_at`).
 //!
 //! Absent on purpose: refresh tokens, sessions, and credentials other than passwords (access, deploy and job tokens have
 //! their place in `credential`).

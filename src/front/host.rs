@@ -57,7 +57,7 @@ impl Origins {
         if address(&named).is_some() || PROBES.contains(&head.uri.path()) {
             return Ok(self.external().clone());
         }
-        Err(Refusal::Misdirected { host: host.to_owned(), known: self.known.clone() })
+        Err(Refusal::Misdirected { host: host.to_owned(), external: self.external().clone() })
     }
 
     /// Behind a balancer that ends TLS the scheme of the connection is not the client's, so it only breaks ties.

@@ -45,8 +45,8 @@ pub(super) enum Refusal {
     Misdirected {
         /// What the client called us.
         host: String,
-        /// What we are called.
-        known: Vec<Origin>,
+        /// What the world calls us; aliases may be inside names and are told to nobody.
+        external: Origin,
     },
     /// The service ended without an answer.
     Unanswered,
@@ -58,7 +58,9 @@ impl Refusal {
         let code = if status.is_server_error() { "UNKNOWN" } else { "UNSUPPORTED" };
         let error = WireError::new(code, self.message());
         match self {
-            Self::Misdirected { known, .. } => Answer::error(status, error.detail(json!({ "origins": names(known) }))),
+            Self::Misdirected { external, .. } => {
+                Answer::error(status, error.detail(json!({ "origin": external.to_string() })))
+            }
             Self::Connect => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Answer::error(status, error),
         }
@@ -91,9 +93,10 @@ impl Refusal {
             Self::HostMissing => "an HTTP/1.1 request must have one Host header".to_owned(),
             Self::HostMalformed => "the Host header is not HOST or HOST:PORT".to_owned(),
             // The operator reads this in the client's output.
-            Self::Misdirected { host, known } => {
-                let names = names(known).join(", ");
-                format!("this registry is {names} and not {host:?}; to answer under that name too, add it to `aliases`")
+            Self::Misdirected { host, external } => {
+                format!(
+                    "this registry is {external} and not {host:?}; to answer under that name too, add it to `aliases`"
+                )
             }
             Self::Unanswered => "an internal error; the server's log has more under the X-Request-Id".to_owned(),
         }
@@ -124,8 +127,4 @@ impl Refusal {
 
 fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or_default()
-}
-
-fn names(origins: &[Origin]) -> Vec<String> {
-    origins.iter().map(Origin::to_string).collect()
 }
