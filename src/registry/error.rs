@@ -76,7 +76,10 @@ pub enum Error {
     /// Deleting is switched off.
     #[error("deleting is disabled: set registry.storage.delete.enabled to allow it")]
     DeleteDisabled,
-    /// The request's body ended early.
+    /// The body of a manifest ended early.
+    #[error(transparent)]
+    ManifestBody(BodyError),
+    /// The body of an upload ended early.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The storage failed.
@@ -118,6 +121,8 @@ impl Error {
             Self::ContentRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::DeleteDisabled => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Self::ManifestBody(BodyError::Gone | BodyError::Malformed) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::ManifestBody(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID"),
             Self::Body(BodyError::Gone | BodyError::Malformed) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Storage(cause) => match cause.kind {

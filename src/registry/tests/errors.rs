@@ -52,9 +52,14 @@ async fn mistakes_of_clients_are_named() {
         let answer = fixture.send("PUT /v2/a/manifests/v1", &[("content-type", content_type)], body.to_owned()).await;
         answer.expect_error(400, "MANIFEST_INVALID");
     }
-    let broken = vec![Ok(Bytes::from_static(b"{")), Err(BodyError::Gone)];
-    let answer = fixture.send_pieces("PUT /v2/a/manifests/v1", &[("content-type", OCI_MANIFEST)], broken).await;
-    assert!(answer.status.is_client_error());
+    let upload = fixture.start("a").await;
+    for (broken, status) in [(BodyError::Gone, 400), (BodyError::Malformed, 400), (BodyError::Stalled, 408)] {
+        let pieces = || vec![Ok(Bytes::from_static(b"{")), Err(broken.clone())];
+        let manifest = fixture.send_pieces("PUT /v2/a/manifests/v1", &[("content-type", OCI_MANIFEST)], pieces()).await;
+        manifest.expect_error(status, "MANIFEST_INVALID");
+        let patched = fixture.send_pieces(&format!("PATCH {upload}"), &[], pieces()).await;
+        patched.expect_error(status, "BLOB_UPLOAD_INVALID");
+    }
 }
 
 #[tokio::test]
