@@ -373,3 +373,35 @@ async fn a_mount_that_cannot_be_made_begins_an_upload() {
         assert!(started.header("location").contains("/v2/target/blobs/uploads/"));
     }
 }
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_can_be_repeated() {
+    let fixture = Fixture::new();
+    let location = fixture.start("a").await;
+    let put = format!("PUT {location}?digest={}", sha256(b"content"));
+    let first = fixture.send(&put, &[], "content").await.expect(201);
+    let second = fixture.send(&put, &[], "content").await.expect(201);
+    assert_eq!(first.headers, second.headers);
+    let elsewhere = put.replace("/v2/a/", "/v2/b/");
+    fixture.send(&elsewhere, &[], "content").await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_whole_blob_whose_client_vanishes_leaves_no_upload() {
+    let fixture = Fixture::new();
+    let (path, query) = ("/v2/a/blobs/uploads/", format!("digest={}", sha256(b"first and more")));
+    let request = Request::builder().method("POST").uri(format!("{path}?{query}")).body(()).unwrap();
+    let endpoint = Endpoint::parse(request.method(), path, Some(&query)).unwrap();
+    let mut exchange = Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("first".into()) };
+    let mut hanging = Box::pin(fixture.registry.answer(endpoint, &fixture.grant, &mut exchange));
+    while fixture.count_uploads("a").await == 0 {
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.is_err());
+    }
+    drop(hanging);
+    let removed = async {
+        while fixture.count_uploads("a").await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), removed).await.unwrap();
+}
