@@ -52,9 +52,12 @@ pub enum Error {
     /// There is no such upload, or it has come to its end.
     #[error("blob upload unknown to registry")]
     UploadUnknown,
-    /// Another request is writing to the upload.
+    /// The work of another request on the upload does not end.
     #[error("another request is writing to this upload: one at a time")]
     UploadBusy,
+    /// Another request came to go on with the upload.
+    #[error("another request goes on with this upload: one at a time")]
+    UploadDisplaced,
     /// More uploads than the limit are being written to.
     #[error("too many uploads at once: try again in a moment")]
     TooManyUploads,
@@ -114,7 +117,7 @@ impl Error {
             Self::ReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::DigestDiffers { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
-            Self::UploadBusy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
+            Self::UploadBusy | Self::UploadDisplaced => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
             Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::ChunkOutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::ChunkLength => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use super::store::{Store, absorb, present};
-use super::turns::Turn;
+use super::turns::{Attendance, Turn};
 use super::uploads::discard;
 use super::{Error, ended, hash_state, layout};
 use crate::exchange::{Exchange, content_length};
@@ -67,6 +67,7 @@ pub(super) async fn receive<E: Exchange>(
     exchange: &mut E,
     store: &Store,
     upload: Upload,
+    attendance: &Attendance,
     first: Option<Bytes>,
     expected: Option<u64>,
 ) -> Result<Received, Error> {
@@ -74,7 +75,7 @@ pub(super) async fn receive<E: Exchange>(
     let mut intake = Intake::begin(store.clone(), Arrived { upload, hasher }, content_length(&exchange.head().headers));
     let mut next = match first {
         Some(piece) => Ok(Some(piece)),
-        None => exchange.read().await,
+        None => read(exchange, attendance).await,
     };
     let mut left = expected.unwrap_or(u64::MAX);
     let outcome = loop {
@@ -82,7 +83,7 @@ pub(super) async fn receive<E: Exchange>(
             Ok(Some(piece)) => piece,
             Ok(None) if expected.is_some() && left > 0 => break Err(Error::ChunkLength),
             Ok(None) => break Ok(()),
-            Err(error) => break Err(error.into()),
+            Err(error) => break Err(error),
         };
         let surplus = piece.len() as u64 > left;
         let piece = if surplus { piece.slice(..left as usize) } else { piece };
@@ -94,9 +95,18 @@ pub(super) async fn receive<E: Exchange>(
         if surplus {
             break Err(Error::ChunkLength);
         }
-        next = exchange.read().await;
+        next = read(exchange, attendance).await;
     };
     Ok(Received { arrived: intake.end().await?, outcome })
+}
+
+/// The next piece of the body, unless another request came to go on.
+async fn read<E: Exchange>(exchange: &mut E, attendance: &Attendance) -> Result<Option<Bytes>, Error> {
+    tokio::select! {
+        biased;
+        () = attendance.displaced() => Err(Error::UploadDisplaced),
+        piece = exchange.read() => Ok(piece?),
+    }
 }
 
 /// The hash of what has arrived: from a state that we or Distribution left, and what came after it read again.

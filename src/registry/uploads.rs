@@ -95,13 +95,12 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let id = UploadId::random();
-        // Dropped after the attendance: then the turn can be waited for.
         let orphanage = Orphanage::new(self, &name, id);
-        let (turn, _attendance) = self.turns.take(id).await?;
+        let (turn, attendance) = self.turns.take(id).await?;
         self.begin(&name, id).await?;
         let upload = Upload { name: name.clone(), id, size: 0, turn };
         let received = match first {
-            Some(_) => receive(exchange, &self.store, upload, first, None).await,
+            Some(_) => receive(exchange, &self.store, upload, &attendance, first, None).await,
             None => {
                 Ok(Received { arrived: Arrived { upload, hasher: Hasher::new(Algorithm::Sha256) }, outcome: Ok(()) })
             }
@@ -141,10 +140,10 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let chunk = chunk(&exchange.head().headers)?;
-        let (turn, _attendance) = self.turns.take(id).await?;
+        let (turn, attendance) = self.turns.take(id).await?;
         let upload = self.resume(&name, id, turn, chunk, exchange).await?;
         let Received { arrived, outcome } =
-            receive(exchange, &self.store, upload, None, chunk.map(Span::length)).await?;
+            receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
         let progress = Progress::new(exchange, &name, id, arrived.upload.size);
         Ok(progress.headers(Answer::new(StatusCode::ACCEPTED)))
@@ -159,7 +158,7 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let chunk = chunk(&exchange.head().headers)?;
-        let (turn, _attendance) = self.turns.take(id).await?;
+        let (turn, attendance) = self.turns.take(id).await?;
         let upload = match self.resume(&name, id, turn, chunk, exchange).await {
             Err(Error::UploadUnknown) => {
                 self.commit_again(&name, id, &digest).await?;
@@ -168,7 +167,7 @@ impl Registry {
             outcome => outcome?,
         };
         let Received { arrived, outcome } =
-            receive(exchange, &self.store, upload, None, chunk.map(Span::length)).await?;
+            receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
         let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
         to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
