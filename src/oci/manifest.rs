@@ -4,12 +4,25 @@
 //! same members. What is known must have the right shape, so that what is stored can be collected, copied and served.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::media_type::{DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED, OCI_INDEX, OCI_MANIFEST};
 use super::{Digest, MediaType};
+
+/// How many descriptors a document may list. Each is looked for before the document is taken, and a few bytes of JSON are
+/// a hundred in memory. Images have tens of layers; indexes of the largest build caches, some hundreds of entries.
+const MAX_DESCRIPTORS: usize = 10_000;
+
+/// How many annotations a document may have, for the same reason.
+const MAX_ANNOTATIONS: usize = 10_000;
+
+/// How much of what a JSON reader says is repeated: it quotes the document.
+const MAX_REASON: usize = 200;
 
 /// A reference to content (OCI image-spec, descriptor.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +33,14 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Where else it can be had.
-    pub urls: Vec<String>,
+    /// Whether it says where else it can be had.
+    pub has_urls: bool,
 }
 
 impl Descriptor {
     /// Whether a registry may lack the content because clients get it elsewhere.
     pub fn is_elsewhere(&self) -> bool {
-        !self.urls.is_empty() || self.media_type.as_ref().is_some_and(MediaType::is_non_distributable)
+        self.has_urls || self.media_type.as_ref().is_some_and(MediaType::is_non_distributable)
     }
 }
 
@@ -59,24 +72,28 @@ impl Manifest {
             Some(value) => Some(MediaType::from_content_type(value).map_err(|_| ManifestError::ContentType)?),
             None => None,
         };
-        let document: Document =
-            serde_json::from_slice(&bytes).map_err(|cause| ManifestError::Json(cause.to_string()))?;
-        let media_type = document.media_type()?;
+        let outline: Outline = read(&bytes)?;
+        let media_type = outline.media_type()?;
         if let Some(announced) = announced.filter(|announced| *announced != media_type) {
             return Err(ManifestError::TypesDiffer { announced, found: media_type });
         }
         if media_type.is_obsolete() {
             return Err(ManifestError::Schema1);
         }
-        document.check_shape(&media_type)?;
-        document.resolve(bytes, media_type)
+        outline.check_shape(&media_type)?;
+        read::<Document>(&bytes)?.resolve(bytes, media_type)
     }
 
     /// What a stored document is served as, if that can be told. Nothing is checked: what another program accepted is
     /// served as it is.
     pub fn served_as(bytes: &[u8]) -> Option<MediaType> {
-        serde_json::from_slice::<Document>(bytes).ok()?.media_type().ok()
+        serde_json::from_slice::<Outline>(bytes).ok()?.media_type().ok()
     }
+}
+
+fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ManifestError> {
+    serde_json::from_slice(bytes)
+        .map_err(|cause| ManifestError::Json(cause.to_string().chars().take(MAX_REASON).collect()))
 }
 
 /// Why a document is not taken as a manifest.
@@ -114,6 +131,9 @@ pub enum ManifestError {
     /// A member that the type requires is missing.
     #[error("the manifest has no {0}")]
     Missing(&'static str),
+    /// More than anybody needs.
+    #[error("the manifest lists more than {MAX_DESCRIPTORS} descriptors")]
+    TooManyDescriptors,
     /// `schemaVersion` is not 2.
     #[error("the manifest's schemaVersion must be 2")]
     SchemaVersion,
@@ -127,24 +147,33 @@ pub enum ManifestError {
     },
 }
 
-/// The members that we know, as written. Go programs write `null` for empty lists and maps.
+/// Which members there are. Reading it takes no memory, whatever the document holds.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Outline {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    manifests: Option<IgnoredAny>,
+    /// Only in Docker's schema 1.
+    fs_layers: Option<IgnoredAny>,
+    /// Only in Docker's schema 1, signed.
+    signatures: Option<IgnoredAny>,
+}
+
+/// The members that we use, as written. Go programs write `null` for empty lists and maps.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Written>,
-    layers: Option<Vec<Written>>,
+    layers: Option<Listed<Written>>,
     /// The `layers` of `application/vnd.oci.artifact.manifest.v1+json`, which a release candidate of OCI 1.1 had.
-    blobs: Option<Vec<Written>>,
-    manifests: Option<Vec<Written>>,
+    blobs: Option<Listed<Written>>,
+    manifests: Option<Listed<Written>>,
     subject: Option<Written>,
-    annotations: Option<BTreeMap<String, String>>,
-    /// Only in Docker's schema 1.
-    fs_layers: Option<serde::de::IgnoredAny>,
-    /// Only in Docker's schema 1, signed.
-    signatures: Option<serde::de::IgnoredAny>,
+    annotations: Option<Annotations>,
 }
 
 /// A descriptor as written.
@@ -154,10 +183,72 @@ struct Written {
     media_type: Option<String>,
     digest: Option<String>,
     size: Option<i64>,
-    urls: Option<Vec<String>>,
+    urls: Option<Vec<IgnoredAny>>,
 }
 
-impl Document {
+/// A list of at most [`MAX_DESCRIPTORS`]: the rest of a longer one is not read.
+#[derive(Debug)]
+struct Listed<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = Listed<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut listed = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if listed.len() == MAX_DESCRIPTORS {
+                        return Err(A::Error::custom(ManifestError::TooManyDescriptors));
+                    }
+                    listed.push(item);
+                }
+                Ok(Listed(listed))
+            }
+        }
+
+        deserializer.deserialize_seq(Items(PhantomData))
+    }
+}
+
+/// At most [`MAX_ANNOTATIONS`].
+#[derive(Debug, Default)]
+struct Annotations(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Annotations;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let mut annotations = BTreeMap::new();
+                while let Some((name, value)) = members.next_entry()? {
+                    annotations.insert(name, value);
+                    if annotations.len() > MAX_ANNOTATIONS {
+                        return Err(A::Error::custom(format_args!("it has more than {MAX_ANNOTATIONS} annotations")));
+                    }
+                }
+                Ok(Annotations(annotations))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+impl Outline {
     /// The document's own word; without one, what its members make it (OCI image-spec 1.0 did not ask for a word).
     fn media_type(&self) -> Result<MediaType, ManifestError> {
         let guess = match self {
@@ -188,11 +279,21 @@ impl Document {
         }
         Ok(())
     }
+}
 
+impl Document {
     fn resolve(self, bytes: Bytes, media_type: MediaType) -> Result<Manifest, ManifestError> {
         let one = |place, written: Option<Written>| written.map(|written| written.resolve(place)).transpose();
-        let all = |place, written: Option<Vec<Written>>| {
-            written.into_iter().flatten().map(|written| written.resolve(place)).collect::<Result<Vec<_>, _>>()
+        let length = |list: &Option<Listed<Written>>| list.as_ref().map_or(0, |list| list.0.len());
+        if length(&self.layers) + length(&self.blobs) + length(&self.manifests) > MAX_DESCRIPTORS {
+            return Err(ManifestError::TooManyDescriptors);
+        }
+        let all = |place, written: Option<Listed<Written>>| {
+            written
+                .into_iter()
+                .flat_map(|list| list.0)
+                .map(|written| written.resolve(place))
+                .collect::<Result<Vec<_>, _>>()
         };
         let config = one("config", self.config)?;
         let mut layers = all("layers", self.layers)?;
@@ -206,7 +307,7 @@ impl Document {
             children: all("manifests", self.manifests)?,
             subject: one("subject", self.subject)?,
             artifact_type,
-            annotations: self.annotations.unwrap_or_default(),
+            annotations: self.annotations.unwrap_or_default().0,
             config,
         })
     }
@@ -222,7 +323,7 @@ impl Written {
             Some(written) => Some(written.parse().map_err(|cause| problem(&cause))?),
             None => None,
         };
-        Ok(Descriptor { media_type, digest, size, urls: self.urls.unwrap_or_default() })
+        Ok(Descriptor { media_type, digest, size, has_urls: self.urls.is_some_and(|urls| !urls.is_empty()) })
     }
 }
 
@@ -241,6 +342,13 @@ pub struct Referrer {
 }
 
 impl Referrer {
+    /// About how many bytes of an answer this is. What JSON escapes was escaped in the manifest too, and the limit on
+    /// that is the limit on the difference.
+    pub fn weight(&self) -> usize {
+        let fixed = 200 + self.media_type.len() + self.artifact_type.as_ref().map_or(0, String::len);
+        fixed + self.annotations.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>()
+    }
+
     /// How a manifest with this digest is listed.
     pub fn new(manifest: Manifest, digest: &Digest) -> Self {
         Self {
@@ -341,6 +449,34 @@ mod tests {
         assert!(Manifest::parse(Bytes::from_static(b"not json"), None).is_err());
         let twice = format!("{{\"mediaType\":\"{OCI_INDEX}\",\"mediaType\":\"{OCI_MANIFEST}\"}}");
         assert!(Manifest::parse(twice.into(), None).is_err(), "two readers could pick different ones");
+    }
+
+    #[test]
+    fn a_document_cannot_list_more_than_the_limit() {
+        let layers = |number: usize| {
+            let all = vec![descriptor("a/layer"); number];
+            json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor("a/c"), "layers": all })
+        };
+        assert_eq!(parse(&layers(MAX_DESCRIPTORS), None).unwrap().layers.len(), MAX_DESCRIPTORS);
+        let empty = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{}},"layers":[{}{{}}]}}"#,
+            "{},".repeat(1_000_000)
+        );
+        let split = json!({ "mediaType": "a/b", "blobs": layers(6000)["layers"], "manifests": layers(6000)["layers"] });
+        for document in [layers(MAX_DESCRIPTORS + 1).to_string(), empty, split.to_string()] {
+            let refused = Manifest::parse(document.into(), None).unwrap_err().to_string();
+            assert!(refused.contains("more than 10000 descriptors"), "{refused}");
+        }
+        let annotations: BTreeMap<String, String> =
+            (0..=MAX_ANNOTATIONS).map(|number| (number.to_string(), String::new())).collect();
+        let refused = parse(&json!({ "mediaType": "a/b", "annotations": annotations }), None).unwrap_err();
+        assert!(refused.to_string().contains("more than 10000 annotations"), "{refused}");
+    }
+
+    #[test]
+    fn a_reason_is_short_whatever_it_quotes() {
+        let refused = parse(&json!({ "schemaVersion": "x".repeat(100_000) }), None).unwrap_err();
+        assert!(refused.to_string().len() < 300);
     }
 
     #[test]

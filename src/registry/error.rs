@@ -52,9 +52,12 @@ pub enum Error {
     /// There is no such upload, or it has come to its end.
     #[error("blob upload unknown to registry")]
     UploadUnknown,
-    /// Another request is writing to the upload.
+    /// The work of another request on the upload does not end.
     #[error("another request is writing to this upload: one at a time")]
     UploadBusy,
+    /// Another request came to go on with the upload.
+    #[error("another request goes on with this upload: one at a time")]
+    UploadDisplaced,
     /// More uploads than the limit are being written to.
     #[error("too many uploads at once: try again in a moment")]
     TooManyUploads,
@@ -76,7 +79,10 @@ pub enum Error {
     /// Deleting is switched off.
     #[error("deleting is disabled: set registry.storage.delete.enabled to allow it")]
     DeleteDisabled,
-    /// The request's body ended early.
+    /// The body of a manifest ended early.
+    #[error(transparent)]
+    ManifestBody(BodyError),
+    /// The body of an upload ended early.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The storage failed.
@@ -111,13 +117,15 @@ impl Error {
             Self::ReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::DigestDiffers { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
-            Self::UploadBusy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
+            Self::UploadBusy | Self::UploadDisplaced => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
             Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::ChunkOutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::ChunkLength => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Self::ContentRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::DeleteDisabled => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Self::ManifestBody(BodyError::Gone | BodyError::Malformed) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::ManifestBody(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID"),
             Self::Body(BodyError::Gone | BodyError::Malformed) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
             Self::Body(BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Self::Storage(cause) => match cause.kind {

@@ -13,6 +13,9 @@
 //! and only then lets the next request in. Without that, an abandoned write could still be on its way to a file that
 //! somebody else already goes on with, or that has become a blob.
 //!
+//! **Invariant:** what a request could not make durable is cut off again. After a failed sync nobody knows what the disk
+//! has, and the next sync would succeed without writing it: what earlier requests made durable is all that counts.
+//!
 //! **Order:** the data is durable before the hash state that vouches for it is written. Resuming trusts a state without
 //! reading the data again, so a state must never know more than the disk does.
 
@@ -22,11 +25,12 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use super::store::{Store, absorb, present};
-use super::turns::Turn;
+use super::turns::{Attendance, Turn};
+use super::uploads::discard;
 use super::{Error, ended, hash_state, layout};
 use crate::exchange::{Exchange, content_length};
 use crate::oci::{Algorithm, Hasher, RepositoryName, UploadId};
-use crate::storage::{self, Durability, ErrorKind, Key, PIECE};
+use crate::storage::{self, Appender, Durability, PIECE};
 
 /// How many hash states are looked at to find one to go on from. One lies there for every chunk.
 const STATES: usize = 10_000;
@@ -63,6 +67,7 @@ pub(super) async fn receive<E: Exchange>(
     exchange: &mut E,
     store: &Store,
     upload: Upload,
+    attendance: &Attendance,
     first: Option<Bytes>,
     expected: Option<u64>,
 ) -> Result<Received, Error> {
@@ -70,7 +75,7 @@ pub(super) async fn receive<E: Exchange>(
     let mut intake = Intake::begin(store.clone(), Arrived { upload, hasher }, content_length(&exchange.head().headers));
     let mut next = match first {
         Some(piece) => Ok(Some(piece)),
-        None => exchange.read().await,
+        None => read(exchange, attendance).await,
     };
     let mut left = expected.unwrap_or(u64::MAX);
     let outcome = loop {
@@ -78,7 +83,7 @@ pub(super) async fn receive<E: Exchange>(
             Ok(Some(piece)) => piece,
             Ok(None) if expected.is_some() && left > 0 => break Err(Error::ChunkLength),
             Ok(None) => break Ok(()),
-            Err(error) => break Err(error.into()),
+            Err(error) => break Err(error),
         };
         let surplus = piece.len() as u64 > left;
         let piece = if surplus { piece.slice(..left as usize) } else { piece };
@@ -90,9 +95,18 @@ pub(super) async fn receive<E: Exchange>(
         if surplus {
             break Err(Error::ChunkLength);
         }
-        next = exchange.read().await;
+        next = read(exchange, attendance).await;
     };
     Ok(Received { arrived: intake.end().await?, outcome })
+}
+
+/// The next piece of the body, unless another request came to go on.
+async fn read<E: Exchange>(exchange: &mut E, attendance: &Attendance) -> Result<Option<Bytes>, Error> {
+    tokio::select! {
+        biased;
+        () = attendance.displaced() => Err(Error::UploadDisplaced),
+        piece = exchange.read() => Ok(piece?),
+    }
 }
 
 /// The hash of what has arrived: from a state that we or Distribution left, and what came after it read again.
@@ -101,12 +115,7 @@ pub(super) async fn restore(store: &Store, upload: &Upload) -> Result<Hasher, Er
     if size == 0 {
         return Ok(Hasher::new(Algorithm::Sha256));
     }
-    let usable = async |offset: u64| {
-        let key = layout::hash_state(&upload.name, upload.id, offset);
-        let state = present(store.driver().get(&key, hash_state::LENGTH).await);
-        // A state that cannot be read is no state; the data will tell whether the storage works.
-        state.ok().flatten().and_then(|state| hash_state::decode(&state, offset)).map(Hasher::Sha256)
-    };
+    let usable = async |offset: u64| saved_state(store, &upload.name, upload.id, offset).await;
     if let Some(hasher) = usable(size).await {
         return Ok(hasher);
     }
@@ -119,6 +128,14 @@ pub(super) async fn restore(store: &Store, upload: &Upload) -> Result<Hasher, Er
         Some(hasher) => store.hash_object(&data, offset, hasher).await?,
         None => store.hash_object(&data, 0, Hasher::new(Algorithm::Sha256)).await?,
     })
+}
+
+/// The hash of the first `offset` bytes of an upload, if it was kept.
+pub(super) async fn saved_state(store: &Store, name: &RepositoryName, id: UploadId, offset: u64) -> Option<Hasher> {
+    let key = layout::hash_state(name, id, offset);
+    let state = present(store.driver().get(&key, hash_state::LENGTH).await);
+    // A state that cannot be read is no state; the data will tell whether the storage works.
+    state.ok().flatten().and_then(|state| hash_state::decode(&state, offset)).map(Hasher::Sha256)
 }
 
 /// A running task that hashes and writes, and the piece that is being gathered for it.
@@ -170,7 +187,8 @@ async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<B
     let (data, start) = (layout::upload_data(&arrived.upload.name, arrived.upload.id), arrived.upload.size);
     // The turn is held here until the last of this is done.
     let Arrived { mut upload, hasher } = arrived;
-    match append(&store, &data, start, hasher, first, pieces).await {
+    let appender = store.driver().append(&data, start).await?;
+    match append(appender, start, hasher, first, pieces).await {
         Ok((size, hasher)) => {
             upload.size = size;
             let arrived = Arrived { upload, hasher };
@@ -178,23 +196,19 @@ async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<B
             Ok(arrived)
         }
         Err(error) => {
-            if error.kind == ErrorKind::Full {
-                give_back(&store, &data, start).await;
-            }
+            cut_back(&store, &upload).await;
             Err(error.into())
         }
     }
 }
 
 async fn append(
-    store: &Store,
-    data: &Key,
+    mut appender: Box<dyn Appender>,
     mut size: u64,
     mut hasher: Hasher,
     first: Bytes,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<(u64, Hasher), storage::Error> {
-    let mut appender = store.driver().append(data, size).await?;
     let mut next = Some(first);
     while let Some(piece) = next {
         size += piece.len() as u64;
@@ -207,11 +221,13 @@ async fn append(
     Ok((size, hasher))
 }
 
-/// A request that filled the disk gives back what it took: everybody else needs the space more than half a layer does,
-/// and what earlier requests brought stays.
-async fn give_back(store: &Store, data: &Key, start: u64) {
-    if let Err(error) = store.driver().append(data, start).await {
-        tracing::warn!(%error, "an upload that filled the disk could not be cut back");
+/// Takes an upload back to what earlier requests made durable. That also gives back the space when this one filled the
+/// disk: everybody else needs it more than half a layer does. An upload that cannot be taken back is not to be trusted.
+async fn cut_back(store: &Store, upload: &Upload) {
+    let data = layout::upload_data(&upload.name, upload.id);
+    if let Err(error) = store.driver().append(&data, upload.size).await {
+        tracing::warn!(%error, "an upload that could not be written could not be cut back either and is given up");
+        discard(store, &upload.name, upload.id).await;
     }
 }
 

@@ -16,9 +16,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
+use tokio::sync::Semaphore;
 
 use super::store::{Store, absorb, present};
-use super::{AT_ONCE, DOCKER_CONTENT_DIGEST, Error, Registry, etag, is_known_to_client, layout, to_the_end};
+use super::{AT_ONCE, DOCKER_CONTENT_DIGEST, Error, Registry, ended, etag, is_known_to_client, layout, to_the_end};
 use crate::exchange::{Answer, CollectError, Exchange, collect};
 use crate::oci::media_type::OCTET_STREAM;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
@@ -26,6 +27,13 @@ use crate::storage::{self, Durability};
 
 /// The largest manifest that is read, whatever the limit was when it came in.
 const READ_LIMIT: usize = 64 << 20;
+
+/// Larger documents are taken apart on the blocking pool, so that other requests do not wait.
+const PARSE_HERE: usize = 64 << 10;
+
+/// How many of those at once, in the whole process: in pieces a document takes several times its memory.
+const LARGE_AT_ONCE: usize = 2;
+static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -51,7 +59,7 @@ impl Registry {
         if known {
             return Ok(answer);
         }
-        let media_type = Manifest::served_as(&bytes);
+        let media_type = taking_apart(&bytes, |bytes| Ok(Manifest::served_as(&bytes))).await?;
         let media_type = media_type.as_ref().map_or(OCTET_STREAM, MediaType::as_str);
         Ok(answer.header(CONTENT_TYPE, media_type).body(bytes))
     }
@@ -66,10 +74,11 @@ impl Registry {
     ) -> Result<Answer, Error> {
         let bytes = collect(exchange, self.config.manifest_limit).await.map_err(|error| match error {
             CollectError::TooLarge { limit } => Error::ManifestTooLarge { limit },
-            CollectError::Body(broken) => Error::Body(broken),
+            CollectError::Body(broken) => Error::ManifestBody(broken),
         })?;
-        let content_type = exchange.head().headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let manifest = Manifest::parse(bytes, content_type.map(String::from_utf8_lossy).as_deref())?;
+        let content_type = exchange.head().headers.get(CONTENT_TYPE);
+        let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let manifest = parse(bytes, content_type).await?;
         let (digest, tags) = match reference {
             Reference::Tag(tag) => (digest_of(Algorithm::Sha256, &manifest.bytes).await, vec![tag]),
             Reference::Digest(expected) => {
@@ -141,6 +150,31 @@ pub(super) async fn read(store: &Store, name: &RepositoryName, digest: &Digest) 
         return Ok(None);
     }
     Ok(Some(bytes))
+}
+
+/// Reads a document that came with this `Content-Type`.
+pub(super) async fn parse(bytes: Bytes, content_type: Option<String>) -> Result<Manifest, Error> {
+    taking_apart(&bytes, move |bytes| Ok(Manifest::parse(bytes, content_type.as_deref())?)).await
+}
+
+/// Does what reads a whole document where it keeps nobody waiting.
+async fn taking_apart<T: Send + 'static>(
+    bytes: &Bytes,
+    work: impl FnOnce(Bytes) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let bytes = bytes.clone();
+    if bytes.len() <= PARSE_HERE {
+        return work(bytes);
+    }
+    let turn = LARGE.acquire().await.map_err(|_| Error::ShuttingDown)?;
+    ended(
+        tokio::task::spawn_blocking(move || {
+            // Held by the work and not by the request, which may be gone before it ends.
+            let _turn = turn;
+            work(bytes)
+        })
+        .await,
+    )
 }
 
 async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Digest {

@@ -12,6 +12,7 @@
 //! Absent on purpose: authentication, and content negotiation: what was pushed is what is served.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
 use http::request::Parts;
@@ -48,7 +49,7 @@ pub use error::{Error, reject};
 pub use uploads::Progress;
 
 use gates::Gates;
-use store::Store;
+use store::{Store, present};
 use turns::Turns;
 
 /// How many calls to the driver one request makes at once.
@@ -65,6 +66,8 @@ pub struct Registry {
     turns: Arc<Turns>,
     gates: Arc<Gates>,
     scans: Semaphore,
+    /// Whether the storage did not answer when it was last asked.
+    out: AtomicBool,
 }
 
 impl Registry {
@@ -76,6 +79,7 @@ impl Registry {
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
             scans: Semaphore::new(referrers::SCANS),
+            out: AtomicBool::new(false),
         }
     }
 
@@ -96,11 +100,19 @@ impl Registry {
         stamped(answer)
     }
 
-    /// Whether the storage answers; otherwise why not, for the operator.
+    /// Whether the storage answers; otherwise what anybody may know. The reason is in the log, once for each outage.
     pub async fn ready(&self) -> Result<(), String> {
-        match self.store.driver().stat(&layout::repositories("")).await {
-            Err(error) if !error.is_not_found() => Err(format!("the registry's storage does not answer: {error}")),
-            Ok(_) | Err(_) => Ok(()),
+        // An empty tree has no such folder.
+        let probed = present(self.store.driver().list(&layout::repositories(""), None, 1).await);
+        let was_out = self.out.swap(probed.is_err(), Ordering::Relaxed);
+        match probed {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if !was_out {
+                    tracing::error!(%error, "the registry's storage does not answer");
+                }
+                Err("the registry's storage does not answer".to_owned())
+            }
         }
     }
 

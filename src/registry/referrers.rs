@@ -4,6 +4,11 @@
 //! distribution-spec, "Listing Referrers"). Every manifest of the repository is looked at: correct for every tree, also
 //! one that another program wrote, whose clients kept lists under fallback tags (what these list lies in the repository
 //! itself, so it is found). It costs what the repository holds, so only a few requests do it at once.
+//!
+//! **Invariant:** memory is bounded by [`PAGE`] and by [`DOCUMENTS`] manifests for each of [`SCANS`] requests, whatever
+//! the annotations of the manifests hold: a page also ends when it is large, and the next one begins there.
+
+use std::pin::pin;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::StatusCode;
@@ -11,16 +16,20 @@ use http::header::{CONTENT_TYPE, HeaderName, LINK};
 use serde_json::json;
 
 use super::store::{Store, present};
-use super::{AT_ONCE, Error, Registry, layout, manifests};
+use super::{Error, Registry, layout, manifests};
 use crate::exchange::Answer;
 use crate::oci::manifest::Referrer;
 use crate::oci::media_type::OCI_INDEX;
-use crate::oci::{Algorithm, Digest, Manifest, Page, RepositoryName};
+use crate::oci::{Algorithm, Digest, Page, RepositoryName};
 
 /// How many requests look through a repository at once.
-pub(super) const SCANS: usize = 4;
+pub(super) const SCANS: usize = 2;
 /// The most referrers in one answer.
 const MOST: usize = 1000;
+/// The most bytes of referrers in one answer; a single one may be larger.
+const PAGE: usize = 4 << 20;
+/// How many manifests a request holds at once while it looks.
+const DOCUMENTS: usize = 4;
 /// How many revisions are looked at in one go.
 const BATCH: usize = 1000;
 
@@ -42,9 +51,7 @@ impl Registry {
                 || referrer.artifact_type.as_ref().is_some_and(|kind| artifact_types.contains(kind))
         };
         let after = page.after.and_then(|last| last.parse::<Digest>().ok());
-        let mut found = scan(&self.store, &name, &subject, after, wanted, limit + 1).await?;
-        let more = found.len() > limit;
-        found.truncate(limit);
+        let Scanned { found, more } = scan(&self.store, &name, &subject, after, wanted, limit).await?;
         let referrers: Vec<&Referrer> = found.iter().map(|(_, referrer)| referrer).collect();
         let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referrers });
         let mut answer = Answer::json(StatusCode::OK, &index).header(CONTENT_TYPE, OCI_INDEX);
@@ -61,7 +68,13 @@ impl Registry {
     }
 }
 
-/// At most `limit` referrers of a subject, after a digest, sha256 before sha512.
+/// A page of referrers, and whether there are more.
+struct Scanned {
+    found: Vec<(Digest, Referrer)>,
+    more: bool,
+}
+
+/// At most `limit` referrers of a subject and about [`PAGE`] bytes, after a digest, sha256 before sha512.
 async fn scan(
     store: &Store,
     name: &RepositoryName,
@@ -69,8 +82,8 @@ async fn scan(
     after: Option<Digest>,
     wanted: impl Fn(&Referrer) -> bool,
     limit: usize,
-) -> Result<Vec<(Digest, Referrer)>, Error> {
-    let mut found = Vec::new();
+) -> Result<Scanned, Error> {
+    let (mut found, mut weight) = (Vec::new(), 0);
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let mut last = match &after {
             Some(after) if after.algorithm() > algorithm => continue,
@@ -82,22 +95,24 @@ async fn scan(
             let Some(entries) = present(listed)?.filter(|entries| !entries.is_empty()) else { break };
             last = entries.last().map(|entry| entry.name.clone());
             let digests = entries.into_iter().filter_map(|entry| format!("{algorithm}:{}", entry.name).parse().ok());
-            let referrers: Vec<Option<(Digest, Referrer)>> = stream::iter(digests)
+            let referrers = stream::iter(digests)
                 .map(|digest: Digest| async move {
                     let referrer = referrer(store, name, &digest, subject).await?;
                     Ok::<_, Error>(referrer.map(|referrer| (digest, referrer)))
                 })
-                .buffered(AT_ONCE)
-                .try_collect()
-                .await?;
-            found.extend(referrers.into_iter().flatten().filter(|(_, referrer)| wanted(referrer)));
-            if found.len() >= limit {
-                found.truncate(limit);
-                return Ok(found);
+                .buffered(DOCUMENTS);
+            let mut referrers = pin!(referrers);
+            while let Some(referrer) = referrers.try_next().await? {
+                let Some((digest, referrer)) = referrer.filter(|(_, referrer)| wanted(referrer)) else { continue };
+                weight += referrer.weight();
+                if found.len() == limit || (weight > PAGE && !found.is_empty()) {
+                    return Ok(Scanned { found, more: true });
+                }
+                found.push((digest, referrer));
             }
         }
     }
-    Ok(found)
+    Ok(Scanned { found, more: false })
 }
 
 /// How a manifest is listed, if this is its subject.
@@ -109,7 +124,11 @@ async fn referrer(
 ) -> Result<Option<Referrer>, Error> {
     let Some(bytes) = manifests::read(store, name, digest).await? else { return Ok(None) };
     // What cannot be read as a manifest was not pushed here, and names no subject.
-    let manifest = Manifest::parse(bytes, None).ok();
+    let manifest = match manifests::parse(bytes, None).await {
+        Ok(manifest) => Some(manifest),
+        Err(Error::ManifestInvalid(_)) => None,
+        Err(error) => return Err(error),
+    };
     let manifest = manifest.filter(|manifest| manifest.subject.as_ref().is_some_and(|named| named.digest == *subject));
     Ok(manifest.map(|manifest| Referrer::new(manifest, digest)))
 }

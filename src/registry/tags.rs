@@ -17,9 +17,6 @@ use crate::storage;
 /// The most tags in one answer, and how many there are when the client does not say. GitLab asks for so many.
 const MOST: usize = 10_000;
 
-/// How many entries of the tags' folder are looked at in one go.
-const BATCH: usize = 1000;
-
 impl Registry {
     /// end-8: tags in ASCII order, with a `Link` to the next part when there is more.
     pub(super) async fn list_tags(&self, name: RepositoryName, page: Page) -> Result<Answer, Error> {
@@ -50,14 +47,15 @@ pub(super) async fn naming(store: &Store, name: &RepositoryName, digest: &Digest
     let mut naming = Vec::new();
     let mut after = None;
     loop {
-        let tags = page_of(store, name, after, BATCH).await?;
+        let tags = page_of(store, name, after, MOST).await?;
         let Some((last, _)) = tags.last() else { return Ok(naming) };
         after = Some(last.as_str().to_owned());
         naming.extend(tags.into_iter().filter(|(_, current)| current == digest).map(|(tag, _)| tag));
     }
 }
 
-/// At most `limit` tags after a name, and what they name.
+/// At most `limit` tags after a name, and what they name. A listing reads the whole folder, so one asks for all that is
+/// wanted.
 async fn page_of(
     store: &Store,
     name: &RepositoryName,
@@ -66,7 +64,7 @@ async fn page_of(
 ) -> Result<Vec<(Tag, Digest)>, storage::Error> {
     let mut tags: Vec<(Tag, Digest)> = Vec::new();
     loop {
-        let wanted = (limit - tags.len()).min(BATCH);
+        let wanted = limit - tags.len();
         let listed = present(store.driver().list(&layout::tags(name), after.as_deref(), wanted).await)?;
         let Some(entries) = listed.filter(|entries| !entries.is_empty()) else { return Ok(tags) };
         after = entries.last().map(|entry| entry.name.clone());

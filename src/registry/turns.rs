@@ -1,21 +1,21 @@
 //! Who may write to an upload?
 //!
-//! One request at a time. A second one is refused while the first is there ([`Error::UploadBusy`]): the two would mix
-//! their bytes.
+//! One request at a time: two would mix their bytes. The newest wins. A client whose connection was lost comes back at
+//! once to go on, while the server may not know for minutes that the old one is dead; so a request that finds the turn
+//! taken tells the holder to stop reading ([`Attendance::displaced`]) and waits, for [`PATIENCE`], until the holder has
+//! made durable what it has.
 //!
-//! A request can be gone while its work is not: the client disconnected, and what it sent is still being written. The
-//! same client comes back a moment later to go on. Its new request waits for the old one's work, for [`PATIENCE`].
-//! So a [`Turn`] belongs to the work, which ends in a task of its own, and an [`Attendance`] to the request.
+//! A request can be gone while its work is not. So a [`Turn`] belongs to the work, which ends in a task of its own, and
+//! an [`Attendance`] to the request. A request that does not read any more, because it commits, is waited for.
 //!
 //! Absent on purpose: anything between processes. Two servers on one tree rely on the digest at the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
 use super::Error;
 use crate::oci::UploadId;
@@ -23,7 +23,7 @@ use crate::oci::UploadId;
 /// How many uploads may be written to at once.
 const MAX_UPLOADS: usize = 10_000;
 
-/// How long a request waits for the work of one that is gone.
+/// How long a request waits for the work of the one before it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The uploads that are being written to.
@@ -36,8 +36,8 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct Line {
     turn: Arc<AsyncMutex<()>>,
-    /// Whether the request of whoever has the turn is still there.
-    attended: Arc<AtomicBool>,
+    /// Tells the request that has the turn to leave.
+    leave: Arc<Notify>,
     length: usize,
 }
 
@@ -56,12 +56,19 @@ struct Place {
     upload: UploadId,
     turn: Arc<AsyncMutex<()>>,
     /// As it was when the place was taken.
-    attended: Arc<AtomicBool>,
+    leave: Arc<Notify>,
 }
 
-/// Says that a request is still there, until dropped.
+/// How a request that has the turn learns that it should leave.
 #[derive(Debug)]
-pub(super) struct Attendance(Arc<AtomicBool>);
+pub(super) struct Attendance(Arc<Notify>);
+
+impl Attendance {
+    /// Returns when another request wants to go on with the upload.
+    pub(super) async fn displaced(&self) {
+        self.0.notified().await;
+    }
+}
 
 impl Turns {
     /// Takes the turn at an upload.
@@ -73,8 +80,8 @@ impl Turns {
         let place = self.join(upload)?;
         let held = match place.turn.clone().try_lock_owned() {
             Ok(held) => held,
-            Err(_) if place.attended.load(Ordering::Acquire) => return Err(Error::UploadBusy),
             Err(_) => {
+                place.leave.notify_one();
                 tokio::time::timeout(patience, place.turn.clone().lock_owned()).await.map_err(|_| Error::UploadBusy)?
             }
         };
@@ -82,27 +89,29 @@ impl Turns {
         Ok((Turn { _held: held, _place: place }, attendance))
     }
 
+    #[cfg(test)]
+    pub(super) fn is_taken(&self, upload: UploadId) -> bool {
+        self.lines.lock().get(&upload).is_some_and(|line| line.turn.try_lock().is_err())
+    }
+
     fn join(self: &Arc<Self>, upload: UploadId) -> Result<Place, Error> {
         let mut lines = self.lines.lock();
         if lines.len() >= MAX_UPLOADS && !lines.contains_key(&upload) {
             return Err(Error::TooManyUploads);
         }
-        let line = lines.entry(upload).or_insert_with(|| Line {
-            turn: Arc::default(),
-            attended: Arc::new(AtomicBool::new(true)),
-            length: 0,
-        });
+        let line =
+            lines.entry(upload).or_insert_with(|| Line { turn: Arc::default(), leave: Arc::default(), length: 0 });
         line.length += 1;
-        Ok(Place { turns: self.clone(), upload, turn: line.turn.clone(), attended: line.attended.clone() })
+        Ok(Place { turns: self.clone(), upload, turn: line.turn.clone(), leave: line.leave.clone() })
     }
 
-    /// A new sign of presence for whoever just got the turn: the previous holder's request may still be about to leave.
+    /// A new way to tell whoever just got the turn: what the previous holder was told is not for this one.
     fn attend(&self, upload: UploadId) -> Attendance {
-        let sign = Arc::new(AtomicBool::new(true));
+        let leave = Arc::<Notify>::default();
         if let Some(line) = self.lines.lock().get_mut(&upload) {
-            line.attended = sign.clone();
+            line.leave = leave.clone();
         }
-        Attendance(sign)
+        Attendance(leave)
     }
 }
 
@@ -118,58 +127,35 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Attendance {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
-    async fn a_second_request_is_refused_while_the_first_is_there() {
+    async fn a_second_request_tells_the_first_to_leave_and_waits_for_its_work() {
         let turns = Arc::new(Turns::default());
         let (one, other) = (UploadId::random(), UploadId::random());
-        let (turn, _attendance) = turns.take(one).await.unwrap();
-        assert!(matches!(turns.take(one).await, Err(Error::UploadBusy)));
-        assert!(turns.take(other).await.is_ok(), "uploads do not wait for each other");
-        drop(turn);
-        assert!(turns.take(one).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_request_waits_for_the_work_of_one_that_is_gone() {
-        let turns = Arc::new(Turns::default());
-        let upload = UploadId::random();
-        let (turn, attendance) = turns.take(upload).await.unwrap();
-        drop(attendance);
-        let mut next = Box::pin(turns.take(upload));
+        let (turn, attendance) = turns.take(one).await.unwrap();
+        assert!(attendance.displaced().now_or_never().is_none());
+        let mut next = Box::pin(turns.take(one));
         assert!(futures_util::poll!(&mut next).is_pending());
+        attendance.displaced().await;
+        assert!(turns.take(other).await.is_ok(), "uploads do not wait for each other");
+        drop(attendance);
+        assert!(futures_util::poll!(&mut next).is_pending(), "the work is still there");
         drop(turn);
-        let (_turn, _attendance) = next.await.unwrap();
-        assert!(matches!(turns.take(upload).await, Err(Error::UploadBusy)), "it is attended again");
+        let (_turn, attendance) = next.await.unwrap();
+        assert!(attendance.displaced().now_or_never().is_none(), "that was for the one before");
     }
 
     #[tokio::test]
     async fn patience_has_an_end() {
         let turns = Arc::new(Turns::default());
         let upload = UploadId::random();
-        let (_turn, attendance) = turns.take(upload).await.unwrap();
-        drop(attendance);
+        let (_turn, _attendance) = turns.take(upload).await.unwrap();
         assert!(matches!(turns.take_within(upload, Duration::from_millis(1)).await, Err(Error::UploadBusy)));
-    }
-
-    #[tokio::test]
-    async fn an_old_request_that_leaves_late_does_not_speak_for_the_new_one() {
-        let turns = Arc::new(Turns::default());
-        let upload = UploadId::random();
-        let (turn, old) = turns.take(upload).await.unwrap();
-        drop(turn);
-        let (_turn, _new) = turns.take(upload).await.unwrap();
-        drop(old);
-        assert!(matches!(turns.take(upload).await, Err(Error::UploadBusy)));
     }
 
     #[tokio::test]
@@ -178,7 +164,8 @@ mod tests {
         for _ in 0..10 {
             let upload = UploadId::random();
             let (turn, attendance) = turns.take(upload).await.unwrap();
-            drop((turns.take(upload).await, attendance, turns.take(UploadId::random()).await, turn));
+            let refused = turns.take_within(upload, Duration::ZERO).await;
+            drop((refused, attendance, turns.take(UploadId::random()).await, turn));
         }
         assert!(turns.lines.lock().is_empty());
     }

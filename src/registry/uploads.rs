@@ -8,18 +8,24 @@
 //! replaces a blob that is there already: it was checked a moment ago, what it replaces may be the torn leftover of
 //! another program's crash, and readers of the old file keep it until they are done.
 //!
+//! A commit may be asked for again: when its answer was lost, or when its link found no room. See `commit_again`.
+//!
 //! **Invariant:** content that broke off or does not match its digest is never committed. It stays as an upload, so that
 //! the client can go on or give the right digest.
 //!
 //! Absent on purpose: removing abandoned uploads, and Distribution's `_state` in the `Location`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
 use http::{HeaderMap, StatusCode};
+use tokio::runtime::Handle;
+use tracing::Instrument as _;
 
-use super::intake::{Arrived, Received, Upload, receive};
+use super::intake::{Arrived, Received, Upload, receive, saved_state};
 use super::store::{Store, present};
-use super::turns::Turn;
+use super::turns::{Turn, Turns};
 use super::{DOCKER_CONTENT_DIGEST, Error, Registry, layout, to_the_end};
 use crate::auth::Grant;
 use crate::exchange::{Answer, Exchange, content_length};
@@ -56,7 +62,7 @@ impl Registry {
             }
         }
         let id = UploadId::random();
-        begin(&self.store, &name, id).await?;
+        self.begin(&name, id).await?;
         Ok(Progress::new(exchange, &name, id, 0).headers(Answer::new(StatusCode::ACCEPTED)))
     }
 
@@ -72,7 +78,8 @@ impl Registry {
         };
         for source in sources {
             if let Some((target, _)) = self.store.find_blob(source, &mount.digest).await? {
-                self.store.write_link(&layout::layer(name, &mount.digest), &target).await?;
+                let (store, link) = (self.store.clone(), layout::layer(name, &mount.digest));
+                to_the_end(async move { Ok(store.write_link(&link, &target).await?) }).await?;
                 return Ok(true);
             }
         }
@@ -88,16 +95,18 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let id = UploadId::random();
-        let (turn, _attendance) = self.turns.take(id).await?;
-        begin(&self.store, &name, id).await?;
+        let orphanage = Orphanage::new(self, &name, id);
+        let (turn, attendance) = self.turns.take(id).await?;
+        self.begin(&name, id).await?;
         let upload = Upload { name: name.clone(), id, size: 0, turn };
         let received = match first {
-            Some(_) => receive(exchange, &self.store, upload, first, None).await,
+            Some(_) => receive(exchange, &self.store, upload, &attendance, first, None).await,
             None => {
                 Ok(Received { arrived: Arrived { upload, hasher: Hasher::new(Algorithm::Sha256) }, outcome: Ok(()) })
             }
         };
         let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
+        orphanage.close();
         to_the_end(async move {
             let committed = match received {
                 Ok(Received { arrived, outcome: Ok(()) }) => commit(&store, arrived, &digest).await,
@@ -131,10 +140,10 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let chunk = chunk(&exchange.head().headers)?;
-        let (turn, _attendance) = self.turns.take(id).await?;
+        let (turn, attendance) = self.turns.take(id).await?;
         let upload = self.resume(&name, id, turn, chunk, exchange).await?;
         let Received { arrived, outcome } =
-            receive(exchange, &self.store, upload, None, chunk.map(Span::length)).await?;
+            receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
         let progress = Progress::new(exchange, &name, id, arrived.upload.size);
         Ok(progress.headers(Answer::new(StatusCode::ACCEPTED)))
@@ -149,14 +158,52 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let chunk = chunk(&exchange.head().headers)?;
-        let (turn, _attendance) = self.turns.take(id).await?;
-        let upload = self.resume(&name, id, turn, chunk, exchange).await?;
+        let (turn, attendance) = self.turns.take(id).await?;
+        let upload = match self.resume(&name, id, turn, chunk, exchange).await {
+            Err(Error::UploadUnknown) => {
+                self.commit_again(&name, id, &digest).await?;
+                return Ok(created(exchange, &name, &digest));
+            }
+            outcome => outcome?,
+        };
         let Received { arrived, outcome } =
-            receive(exchange, &self.store, upload, None, chunk.map(Span::length)).await?;
+            receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
         let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
         to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
         Ok(answer)
+    }
+
+    /// A commit that is asked for once more, because its answer was lost or its last step failed. When the link is there,
+    /// nothing is to do. When only the blob is there, the upload's hash state proves that this upload brought it.
+    async fn commit_again(&self, name: &RepositoryName, id: UploadId, digest: &Digest) -> Result<(), Error> {
+        if self.store.find_blob(name, digest).await?.is_some() {
+            return Ok(());
+        }
+        let blob = present(self.store.driver().stat(&layout::blob(digest)).await)?.ok_or(Error::UploadUnknown)?;
+        let state = saved_state(&self.store, name, id, blob.size).await.ok_or(Error::UploadUnknown)?;
+        if state.finish() != *digest {
+            return Err(Error::UploadUnknown);
+        }
+        let (store, name, digest) = (self.store.clone(), name.clone(), digest.clone());
+        to_the_end(async move {
+            store.write_link(&layout::layer(&name, &digest), &digest).await?;
+            discard(&store, &name, id).await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lays down an upload as Distribution does: when it began, and no data yet.
+    async fn begin(&self, name: &RepositoryName, id: UploadId) -> Result<(), Error> {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let (store, started, data) =
+            (self.store.clone(), layout::upload_started(name, id), layout::upload_data(name, id));
+        to_the_end(async move {
+            store.driver().put(&started, now.into(), Durability::Light).await?;
+            Ok(store.driver().put(&data, Bytes::new(), Durability::Light).await?)
+        })
+        .await
     }
 
     /// end-14: the client gives up.
@@ -227,12 +274,34 @@ fn chunk(headers: &HeaderMap) -> Result<Option<Span>, Error> {
     Ok(Some(String::from_utf8_lossy(value.as_bytes()).parse()?))
 }
 
-/// Lays down an upload as Distribution does: when it began, and no data yet.
-async fn begin(store: &Store, name: &RepositoryName, id: UploadId) -> Result<(), Error> {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    store.driver().put(&layout::upload_started(name, id), now.into(), Durability::Light).await?;
-    store.driver().put(&layout::upload_data(name, id), Bytes::new(), Durability::Light).await?;
-    Ok(())
+/// Removes an upload whose name nobody knows when the request that makes it is dropped: the client vanished.
+struct Orphanage(Option<(Store, Arc<Turns>, RepositoryName, UploadId)>);
+
+impl Orphanage {
+    fn new(registry: &Registry, name: &RepositoryName, id: UploadId) -> Self {
+        Self(Some((registry.store.clone(), registry.turns.clone(), name.clone(), id)))
+    }
+
+    /// The upload has somebody else to care for it.
+    fn close(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Orphanage {
+    fn drop(&mut self) {
+        let Some((store, turns, name, id)) = self.0.take() else { return };
+        let removing = async move {
+            // What has arrived may still be on its way to the disk. Who waits in vain leaves it to be found by age.
+            if let Ok(_turn) = turns.take(id).await {
+                discard(&store, &name, id).await;
+            }
+        };
+        // No runtime: the process ends.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(removing.in_current_span());
+        }
+    }
 }
 
 /// How many bytes of an upload have arrived.
@@ -263,7 +332,7 @@ async fn commit(store: &Store, arrived: Arrived, digest: &Digest) -> Result<(), 
 }
 
 /// Removes what is left of an upload. What stays behind is found by age.
-async fn discard(store: &Store, name: &RepositoryName, id: UploadId) {
+pub(super) async fn discard(store: &Store, name: &RepositoryName, id: UploadId) {
     let removed = present(store.driver().delete(&layout::upload(name, id), Durability::Light).await);
     if let Err(error) = removed {
         tracing::warn!(%error, "the rest of an upload could not be removed");

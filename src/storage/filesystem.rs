@@ -4,8 +4,8 @@
 //! (files 0644, directories 0755, less the umask), so that either program can read what the other wrote.
 //!
 //! **Invariant:** one driver call is one trip to the blocking pool, whatever it does there: a whole small file is opened,
-//! measured and read in one go, and so is the first piece of a large one. A large file is read one piece ahead of the
-//! client, never more.
+//! measured and read in one go, and so is the first piece of a large one. A large file is read no further than the
+//! client takes it: one piece is all that a stalled download holds, and reading ahead is what the kernel does anyway.
 //!
 //! **Invariant:** a durable file lies in durable directories. A directory that exists is not enough: the process that
 //! made it may have died, or another thread may be about to sync it. `Folders` therefore trusts a directory only after
@@ -26,12 +26,11 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Reader, Stat, durable};
 
 /// How much of a large file is read at once.
-const READ: usize = 512 << 10;
+const READ: usize = 256 << 10;
 
 /// How many directories are remembered as durable before the memory starts anew.
 const FOLDERS_REMEMBERED: usize = 16_384;
@@ -191,39 +190,20 @@ fn next_piece(file: &File, left: u64) -> io::Result<Bytes> {
     if (piece.len() as u64) < wanted { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(piece.into()) }
 }
 
-/// What a reader holds between two pieces.
-struct Ahead {
-    file: Arc<File>,
-    /// Bytes that are neither in `next` nor behind us.
-    left: u64,
-    next: Next,
-}
-
-enum Next {
-    Ready(Bytes),
-    Coming(JoinHandle<io::Result<Bytes>>),
-}
-
-/// The bytes of a file from its position on, with `first` already read and one piece always on its way.
+/// The bytes of a file from its position on, with `first` already read and every other piece read when it is asked for.
 fn pieces(file: File, first: Bytes, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
-    let ahead = Ahead { left: length - first.len() as u64, file: Arc::new(file), next: Next::Ready(first) };
-    stream::try_unfold(ahead, |mut ahead| async move {
-        let piece = match ahead.next {
-            Next::Ready(piece) => piece,
-            Next::Coming(reading) => reading.await.map_err(io::Error::other)??,
-        };
-        if piece.is_empty() {
+    let left = length - first.len() as u64;
+    let rest = stream::try_unfold((Arc::new(file), left), |(file, left)| async move {
+        if left == 0 {
             return Ok(None);
         }
-        let (file, left) = (ahead.file.clone(), ahead.left);
-        ahead.next = match left {
-            0 => Next::Ready(Bytes::new()),
-            _ => Next::Coming(tokio::task::spawn_blocking(move || next_piece(&file, left))),
-        };
-        ahead.left -= left.min(READ as u64);
-        Ok(Some((piece, ahead)))
-    })
-    .boxed()
+        let source = file.clone();
+        let piece =
+            tokio::task::spawn_blocking(move || next_piece(&source, left)).await.map_err(io::Error::other)??;
+        let left = left - piece.len() as u64;
+        Ok(Some((piece, (file, left))))
+    });
+    stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest).boxed()
 }
 
 /// The `limit` smallest names above `after`. Memory is bounded by `limit`, not by the directory.

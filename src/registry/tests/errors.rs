@@ -52,9 +52,14 @@ async fn mistakes_of_clients_are_named() {
         let answer = fixture.send("PUT /v2/a/manifests/v1", &[("content-type", content_type)], body.to_owned()).await;
         answer.expect_error(400, "MANIFEST_INVALID");
     }
-    let broken = vec![Ok(Bytes::from_static(b"{")), Err(BodyError::Gone)];
-    let answer = fixture.send_pieces("PUT /v2/a/manifests/v1", &[("content-type", OCI_MANIFEST)], broken).await;
-    assert!(answer.status.is_client_error());
+    let upload = fixture.start("a").await;
+    for (broken, status) in [(BodyError::Gone, 400), (BodyError::Malformed, 400), (BodyError::Stalled, 408)] {
+        let pieces = || vec![Ok(Bytes::from_static(b"{")), Err(broken.clone())];
+        let manifest = fixture.send_pieces("PUT /v2/a/manifests/v1", &[("content-type", OCI_MANIFEST)], pieces()).await;
+        manifest.expect_error(status, "MANIFEST_INVALID");
+        let patched = fixture.send_pieces(&format!("PATCH {upload}"), &[], pieces()).await;
+        patched.expect_error(status, "BLOB_UPLOAD_INVALID");
+    }
 }
 
 #[tokio::test]
@@ -116,4 +121,47 @@ async fn a_request_that_fills_the_disk_gives_back_what_it_took() {
     assert_eq!(data.metadata().unwrap().len(), 6);
     healthy.send(&format!("PATCH {location}"), &[("content-range", "6-11")], "second").await.expect(202);
     healthy.ask(&format!("PUT {location}?digest={}", sha256(b"first second"))).await.expect(201);
+}
+
+#[tokio::test]
+async fn what_a_failed_sync_left_in_doubt_is_cut_off() {
+    let healthy = Fixture::new();
+    let location = healthy.start("a").await;
+    healthy.send(&format!("PATCH {location}"), &[], "first ").await.expect(202);
+    // stat, state, open, the piece, and then the disk cannot promise to have it.
+    let failing = |disk| Arc::new(FaultDriver::failing(disk, 4, Failure::Once, ErrorKind::Other)) as Arc<dyn Driver>;
+    let failing = Fixture::on(healthy.dir.clone(), failing, true);
+    failing.send(&format!("PATCH {location}"), &[], "second").await.expect_error(500, "UNKNOWN");
+    assert_eq!(failing.ask(&format!("GET {location}")).await.expect(204).header("range"), "0-5");
+    failing.send(&format!("PATCH {location}"), &[("content-range", "6-11")], "second").await.expect(202);
+    failing.ask(&format!("PUT {location}?digest={}", sha256(b"first second"))).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_commit_that_found_no_room_for_its_link_can_be_repeated() {
+    let healthy = Fixture::new();
+    let other = healthy.push_blob("b", "other").await;
+    let location = healthy.start("a").await;
+    healthy.send(&format!("PATCH {location}"), &[], "content").await.expect(202);
+    // stat, state, rename, and then the link.
+    let full = |disk| Arc::new(FaultDriver::failing(disk, 3, Failure::Once, ErrorKind::Full)) as Arc<dyn Driver>;
+    let full = Fixture::on(healthy.dir.clone(), full, true);
+    let put = format!("PUT {location}?digest={}", sha256(b"content"));
+    full.ask(&put).await.expect_error(507, "UNAVAILABLE");
+    full.ask(&format!("GET /v2/a/blobs/{}", sha256(b"content"))).await.expect_error(404, "BLOB_UNKNOWN");
+    let stolen = format!("PUT {location}?digest={other}");
+    full.ask(&stolen).await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    full.ask(&put).await.expect(201);
+    full.ask(&format!("GET /v2/a/blobs/{}", sha256(b"content"))).await.expect(200);
+    assert_eq!(full.count_uploads("a").await, 0);
+}
+
+#[tokio::test]
+async fn readiness_is_that_the_storage_answers_and_tells_nobody_its_paths() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.registry.ready().await, Ok(()), "an empty tree");
+    let failing = |disk| Arc::new(FaultDriver::failing(disk, 0, Failure::Once, ErrorKind::Denied)) as Arc<dyn Driver>;
+    let failing = Fixture::on(fixture.dir.clone(), failing, true);
+    assert_eq!(failing.registry.ready().await, Err("the registry's storage does not answer".to_owned()));
+    assert_eq!(failing.registry.ready().await, Ok(()));
 }

@@ -307,3 +307,37 @@ async fn a_subject_need_not_exist() {
     let listed = fixture.ask(&format!("GET /v2/a/referrers/{subject}")).await.expect(200).json();
     assert_eq!(listed["manifests"][0]["artifactType"], "application/vnd.oci.image.config.v1+json");
 }
+
+#[tokio::test]
+async fn a_page_of_referrers_ends_before_it_grows_large() {
+    let fixture = Fixture::large();
+    let config = fixture.push_blob("a", "{}").await;
+    let subject = sha256(b"not there");
+    let mut digests = Vec::new();
+    for word in ["x", "y", "z"] {
+        let mut document = image(&config, &[]);
+        document["subject"] = descriptor(OCI_MANIFEST, &subject);
+        document["annotations"] = json!({ "large": word.repeat(3 << 19) });
+        let digest = sha256(document.to_string().as_bytes()).to_string();
+        fixture.push_manifest("a", &digest, &document).await.expect(201);
+        digests.push(digest);
+    }
+    digests.sort();
+    let first = fixture.ask(&format!("GET /v2/a/referrers/{subject}")).await.expect(200);
+    assert_eq!(first.json()["manifests"].as_array().unwrap().len(), 2);
+    let link = first.header("link").strip_suffix(">; rel=\"next\"").unwrap();
+    let second = fixture.ask(&format!("GET {}", &link[1..])).await.expect(200);
+    assert_eq!((second.json()["manifests"][0]["digest"].as_str(), second.header("link")), (Some(&*digests[2]), ""));
+}
+
+#[tokio::test]
+async fn a_manifest_of_a_million_layers_is_refused() {
+    let fixture = Fixture::new();
+    let document = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{}},"layers":[{}{{}}]}}"#,
+        "{},".repeat(1_000_000)
+    );
+    let refused = fixture.send("PUT /v2/a/manifests/v1", &[("content-type", OCI_MANIFEST)], document).await;
+    let refused = refused.expect_error(400, "MANIFEST_INVALID");
+    assert!(refused.json()["errors"][0]["message"].as_str().unwrap().contains("more than 10000 descriptors"));
+}

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-
 use super::*;
 use crate::exchange::{Caller, Gone};
 use crate::storage::PIECE;
@@ -308,34 +306,33 @@ impl Exchange for Hanging {
 }
 
 #[tokio::test]
-async fn of_two_requests_at_once_one_wins_and_when_it_vanishes_the_other_goes_on() {
+async fn a_client_that_comes_back_goes_on_although_its_old_request_still_hangs() {
     let fixture = Fixture::new();
-    let location = fixture.start("a").await;
-    let path = location.strip_prefix("https://localhost:5050").unwrap();
-    let request = Request::builder().method("PATCH").uri(path).body(()).unwrap();
-    let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
-    let mut exchange = Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("first ".into()) };
-    let mut hanging = Box::pin(fixture.registry.answer(endpoint, &fixture.grant, &mut exchange));
-    // It has the turn once the other request is refused, and then hangs.
-    loop {
-        assert!((&mut hanging).now_or_never().is_none());
-        let other = fixture.send(&format!("PATCH {location}"), &[("content-range", "100-102")], "???").await;
-        if other.status == StatusCode::CONFLICT {
-            assert_eq!(other.code(), "BLOB_UPLOAD_INVALID");
-            break;
+    for vanishes in [false, true] {
+        let location = fixture.start("a").await;
+        let id = location.rsplit('/').next().unwrap();
+        let path = location.strip_prefix("https://localhost:5050").unwrap();
+        let request = Request::builder().method("PATCH").uri(path).body(()).unwrap();
+        let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
+        let mut exchange = Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("first ".into()) };
+        let mut hanging = Box::pin(fixture.registry.answer(endpoint, &fixture.grant, &mut exchange));
+        // Until it has the turn.
+        while !fixture.registry.turns.is_taken(id.parse().unwrap()) {
+            assert!(tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.is_err());
         }
+        let patch = format!("PATCH {location}");
+        let patched = if vanishes {
+            drop(hanging);
+            fixture.send(&patch, &[], "second").await.expect(202)
+        } else {
+            let (displaced, patched) = futures_util::join!(hanging, fixture.send(&patch, &[], "second"));
+            assert_eq!(displaced.status, StatusCode::CONFLICT);
+            patched.expect(202)
+        };
+        let content: &[u8] = if patched.header("range") == "0-11" { b"first second" } else { b"second" };
+        fixture.ask(&format!("PUT {location}?digest={}", sha256(content))).await.expect(201);
+        assert_blob(&fixture, "a", content).await;
     }
-    fixture.ask(&format!("DELETE {location}")).await.expect_error(409, "BLOB_UPLOAD_INVALID");
-    // Until its piece has been read.
-    for _ in 0..50 {
-        assert!(tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.is_err());
-    }
-    drop(hanging);
-    let patched = fixture.send(&format!("PATCH {location}"), &[], "second").await.expect(202);
-    let arrived = patched.header("range").to_owned();
-    let content: &[u8] = if arrived == "0-11" { b"first second" } else { b"second" };
-    fixture.ask(&format!("PUT {location}?digest={}", sha256(content))).await.expect(201);
-    assert_blob(&fixture, "a", content).await;
 }
 
 #[tokio::test]
@@ -372,4 +369,36 @@ async fn a_mount_that_cannot_be_made_begins_an_upload() {
         let started = fixture.ask(&format!("POST /v2/target/blobs/uploads/?{query}")).await.expect(202);
         assert!(started.header("location").contains("/v2/target/blobs/uploads/"));
     }
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_can_be_repeated() {
+    let fixture = Fixture::new();
+    let location = fixture.start("a").await;
+    let put = format!("PUT {location}?digest={}", sha256(b"content"));
+    let first = fixture.send(&put, &[], "content").await.expect(201);
+    let second = fixture.send(&put, &[], "content").await.expect(201);
+    assert_eq!(first.headers, second.headers);
+    let elsewhere = put.replace("/v2/a/", "/v2/b/");
+    fixture.send(&elsewhere, &[], "content").await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_whole_blob_whose_client_vanishes_leaves_no_upload() {
+    let fixture = Fixture::new();
+    let (path, query) = ("/v2/a/blobs/uploads/", format!("digest={}", sha256(b"first and more")));
+    let request = Request::builder().method("POST").uri(format!("{path}?{query}")).body(()).unwrap();
+    let endpoint = Endpoint::parse(request.method(), path, Some(&query)).unwrap();
+    let mut exchange = Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("first".into()) };
+    let mut hanging = Box::pin(fixture.registry.answer(endpoint, &fixture.grant, &mut exchange));
+    while fixture.count_uploads("a").await == 0 {
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.is_err());
+    }
+    drop(hanging);
+    let removed = async {
+        while fixture.count_uploads("a").await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), removed).await.unwrap();
 }
