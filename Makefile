@@ -27,7 +27,7 @@ build: tools ## compile the binary
 	cargo build $(PROFILE) --locked
 
 test: tools clients ## every test, with docker, podman, buildah, skopeo and docker-registry
-	cargo test $(PROFILE) --locked
+	cargo test $(PROFILE) --locked --tests
 
 check: tools deny ## formatting, lints, licences and sources of what we link, links in the documentation
 	cargo fmt --check
@@ -42,7 +42,7 @@ bench: build ## nginx + docker-registry beside us: ratios of manifests, pulls an
 	benches/side-by-side $(BINARY)
 
 soak: tools clients ## the long forms: every crash point, hours where the tests take seconds
-	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked
+	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests
 
 # What the build itself needs: cmake (zlib-ng, through Pingora), make and a C compiler (aws-lc, SQLite, jemalloc).
 tools:
