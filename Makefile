@@ -21,7 +21,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 
 run: build ## serve a working registry with TLS on port 5050 (data in data/, certificates in certs/)
-	PIERHEAD_TLS_LOCAL=$${PIERHEAD_TLS_LOCAL:-certs} $(BINARY) serve
+	PIERHEAD_TLS_LOCAL=$${PIERHEAD_TLS_LOCAL:-certs} exec $(BINARY) serve
 
 build: tools ## compile the binary
 	cargo build $(PROFILE) --locked

@@ -44,6 +44,7 @@ impl From<server::Error> for Failure {
             | server::Error::Privileges(_) => 77,
             server::Error::PortTaken(_)
             | server::Error::Listen { .. }
+            | server::Error::Tree(_)
             | server::Error::Rustls(_)
             | server::Error::Front(_)
             | server::Error::Runtime(_) => 1,

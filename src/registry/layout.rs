@@ -32,6 +32,11 @@ const LINK: &str = "link";
 
 const ROOT: &str = "docker/registry/v2";
 
+/// GitLab's registry leaves this where its tags are in a database of its own and no longer in the tree.
+pub(super) fn kept_in_a_database() -> Key {
+    Key::new("docker/registry/lockfiles/database-in-use")
+}
+
 /// The content of a blob.
 pub(super) fn blob(digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm(), digest.hex());

@@ -58,6 +58,24 @@ const AT_ONCE: usize = 8;
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
+/// Why a tree cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ForeignTree {
+    /// It belongs to GitLab's registry with a metadata database.
+    #[error(
+        "the tree {} is in use by GitLab's registry with a metadata database (docker/registry/lockfiles/database-in-use): its tags are \
+         there and not in the tree; name another registry.storage.filesystem.rootdirectory, or copy the images over",
+        root.display()
+    )]
+    Database {
+        /// The storage root.
+        root: std::path::PathBuf,
+    },
+    /// It cannot be looked at.
+    #[error("the registry's storage does not answer: {0}")]
+    Storage(#[from] crate::storage::Error),
+}
+
 /// The embedded registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -80,6 +98,18 @@ impl Registry {
             gates: Arc::new(Gates::new()),
             scans: Semaphore::new(referrers::SCANS),
             out: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the tree says all there is to say of it. GitLab's registry with its metadata database leaves tags and
+    /// links out of it: what we would serve is old, and what we would write is never seen there.
+    ///
+    /// # Errors
+    /// Such a tree, or a storage that does not answer.
+    pub async fn check_tree(&self) -> Result<(), ForeignTree> {
+        match present(self.store.driver().stat(&layout::kept_in_a_database()).await)? {
+            None => Ok(()),
+            Some(_) => Err(ForeignTree::Database { root: self.config.root.clone() }),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::front::{self, Listener, Running};
 use crate::metadata::{self, Database};
 use crate::origin::Embedded;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::storage::filesystem::Filesystem;
 use crate::telemetry::AccessLog;
 use crate::tls::{self, Certificates, local};
@@ -84,6 +84,9 @@ pub enum Error {
     /// Token keys or accounts.
     #[error(transparent)]
     Auth(#[from] auth::Error),
+    /// A tree that says less than there is.
+    #[error(transparent)]
+    Tree(#[from] registry::ForeignTree),
     /// The front door.
     #[error(transparent)]
     Front(#[from] front::Error),
@@ -156,6 +159,7 @@ impl Prepared {
         let guard = Authority::open(settings.auth.clone(), database.clone())?;
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
         let registry = Registry::new(settings.registry.clone(), driver);
+        registry.check_tree().await?;
         let embedded = Arc::new(Embedded::new(registry, guard));
         let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
         let listening = listen::actual_addresses(&sockets);

@@ -144,3 +144,17 @@ async fn a_folder_of_more_repositories_than_are_held_at_once() {
     let listed: Vec<String> = listed.iter().map(ToString::to_string).collect();
     assert_eq!(listed, names);
 }
+
+#[tokio::test]
+async fn a_tree_whose_tags_are_in_gitlabs_database_is_refused_and_any_other_is_not() {
+    let fixture = Fixture::new();
+    fixture.registry.check_tree().await.unwrap();
+    let locks = fixture.dir.path().join("docker/registry/lockfiles");
+    crate::storage::durable::make_dirs(&locks).unwrap();
+    let write = |name: &str| crate::storage::durable::write(&locks.join(name), b"{\"version\":1}", 0o644).unwrap();
+    write("filesystem-in-use");
+    fixture.registry.check_tree().await.unwrap();
+    write("database-in-use");
+    let refusal = fixture.registry.check_tree().await.unwrap_err().to_string();
+    assert!(refusal.contains("metadata database") && refusal.contains("rootdirectory"), "{refusal}");
+}
