@@ -71,7 +71,7 @@ pub(super) fn say(text: &str) -> Result<(), Failure> {
 
 /// Writes a remark to stderr, where it is in nobody's way; if that fails there is nobody to tell.
 pub(super) fn remark(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}"); // nobody to tell
 }
 
 /// What every command that destroys something takes.

@@ -160,12 +160,12 @@ impl FrontIo {
     pub(super) async fn close(&mut self) {
         let parting = self.begin_parting();
         self.parting = Some(Parting { left: 0, ..parting });
-        let _ = AsyncWriteExt::shutdown(self).await;
+        let _ = AsyncWriteExt::shutdown(self).await; // whoever is gone needs no goodbye
     }
 
     /// Says goodbye in the middle of something: the client gets a moment to stop talking and to hear us out.
     pub(super) async fn part(&mut self) {
-        let _ = AsyncWriteExt::shutdown(self).await;
+        let _ = AsyncWriteExt::shutdown(self).await; // whoever is gone needs no goodbye
     }
 
     /// From now on all that this connection will ever say is this.

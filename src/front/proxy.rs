@@ -77,7 +77,7 @@ impl<S: Service> App<S> {
             }
         }
         if call.ending() == Ending::Unanswered && !call.client_left() {
-            let _ = exchange::send(call, Refusal::Unanswered.answer()).await;
+            let _ = exchange::send(call, Refusal::Unanswered.answer()).await; // the call remembers how it ended
         }
         call.discard_unwanted().await;
     }

@@ -117,7 +117,7 @@ impl<'a> Call<'a> {
                 left = left.saturating_sub(bytes.len());
             }
         };
-        let _ = tokio::time::timeout(UNWANTED_TIME, discard).await;
+        let _ = tokio::time::timeout(UNWANTED_TIME, discard).await; // whether all came or not, the answer is out
     }
 
     /// `Expect: 100-continue` is answered when the body is first asked for (RFC 9110 10.1.1).

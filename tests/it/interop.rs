@@ -1,6 +1,7 @@
 //! Promise: Distribution and we are at home in each other's tree, and Distribution takes our tokens. Nobody is locked in.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -50,7 +51,7 @@ fn what_distribution_stored_we_serve() {
 }
 
 #[test]
-fn both_serve_one_tree_at_once_and_go_on_where_the_other_stopped() {
+fn both_serve_one_tree_at_once_and_each_sees_what_the_other_changed() {
     let site = Site::new();
     let _server = site.start();
     let peer = Distribution::open(site.directory(), &site.tree());
@@ -67,6 +68,27 @@ fn both_serve_one_tree_at_once_and_go_on_where_the_other_stopped() {
     let deleted = ours.request(Method::DELETE, &format!("manifests/{second}")).send().expect("an answer");
     assert_eq!(deleted.status(), 202);
     assert_eq!(theirs.get(&format!("manifests/{second}")).status(), 404, "what we deleted is gone there too");
+    assert_eq!(tree::damage(&site.tree()), Vec::<String>::new());
+}
+
+/// The other way round, Distribution 2.8 wants its own signed `_state` in the address, which we do not hand out yet.
+#[test]
+fn an_upload_that_was_begun_on_distribution_is_finished_on_us() {
+    let site = Site::new();
+    let _server = site.start();
+    let peer = Distribution::open(site.directory(), &site.tree());
+    let theirs = Registry::open(&peer.origin()).repository("team/app", "pull,push");
+    let ours = site.admin().repository("team/app", "pull,push");
+
+    let blob = Content::new(24, 3_000_000);
+    let sent = 1_000_001; // in the middle of a block of the hash
+    let upload = theirs.begin().expect("begun on Distribution");
+    theirs.send(&upload, blob.reader().take(sent)).expect("sent to Distribution");
+    let id = upload.split('?').next().and_then(|path| path.rsplit('/').next()).expect("an upload has a name");
+    let upload = ours.send(&format!("blobs/uploads/{id}"), blob.reader_from(sent)).expect("gone on with on us");
+    ours.finish(&upload, &blob.digest()).expect("finished on us");
+    assert_eq!(ours.pull_blob(&blob.digest()).expect("it is there"), blob.digest());
+    assert_eq!(theirs.pull_blob(&blob.digest()).expect("there as well"), blob.digest());
     assert_eq!(tree::damage(&site.tree()), Vec::<String>::new());
 }
 

@@ -98,6 +98,7 @@ fn guess_passwords(site: &Site, guesser: u32, guesses: &Guesses) {
         guesses.answered.fetch_add(1, Ordering::Relaxed);
         guesses.refused.fetch_add(u64::from(status == 401 || status == 429), Ordering::Relaxed);
         next += pause;
+        // Time itself is the subject: so many guesses a second and no more.
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }

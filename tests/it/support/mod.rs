@@ -23,6 +23,7 @@ pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> O
             return found;
         }
         assert!(Instant::now() < deadline, "waited {seconds} s in vain for {what}");
+        // Between two looks at the condition; this is the one place where tests wait.
         std::thread::sleep(Duration::from_millis(10));
     }
 }
