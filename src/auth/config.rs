@@ -25,6 +25,54 @@ pub struct Config {
     pub failed_logins: NonZeroU32,
     /// Whether a developer of a group may create projects in it by pushing.
     pub members_may_create_projects: bool,
+    /// Who guards the embedded registry.
+    pub guard: Guard,
+    /// How long after its start an upload may be continued with a token that expired on the way; zero: not at all.
+    pub finish_uploads: Duration,
+}
+
+/// Who guards the embedded registry (`registry.auth`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// Our own tokens.
+    Own,
+    /// Nobody: everybody may do everything (`none`).
+    Nobody,
+    /// Names and passwords in a file; whoever is in it may do everything (`htpasswd`).
+    Htpasswd {
+        /// What the client is told it logs in to.
+        realm: String,
+        /// The file: lines of `name:bcrypt`.
+        path: PathBuf,
+    },
+    /// Tokens of another service (`token`).
+    Token(Trust),
+}
+
+/// Which tokens of another service count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Where clients get tokens.
+    pub realm: Realm,
+    /// The audience that tokens must have.
+    pub service: String,
+    /// The issuer that tokens must have.
+    pub issuer: String,
+    /// Certificates in PEM whose keys sign tokens, or chains to whom do.
+    pub bundle: Option<PathBuf>,
+    /// Keys that sign tokens, as a JSON Web Key Set.
+    pub key_set: Option<PathBuf>,
+    /// The algorithms that count, as `RS256`; empty: all that are safe.
+    pub algorithms: Vec<String>,
+}
+
+/// Where clients get tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Realm {
+    /// At this URL.
+    Url(String),
+    /// At this path of the origin that the client used (`autoredirect`).
+    Path(String),
 }
 
 /// Signature algorithms of our tokens.

@@ -7,6 +7,8 @@ use crate::oci::{Access, Action, RepositoryName, Resource};
 pub struct Grant {
     /// The account's name; `None` for the anonymous.
     pub subject: Option<String>,
+    /// Who vouches for that name: the token's `iss`.
+    pub issuer: Option<String>,
     /// What the token allows.
     pub access: Vec<Access>,
 }

@@ -51,7 +51,7 @@ mod request;
 mod verifier;
 
 pub use accounts::{FirstAdmin, first_admin, needs_first_admin};
-pub use config::{Algorithm, Config};
+pub use config::{Algorithm, Config, Guard, Realm, Trust};
 pub use error::Error;
 pub use grant::Grant;
 pub use password::{Password, PasswordError, first_password};

@@ -41,6 +41,8 @@ pub(super) fn config(folder: &Path) -> Config {
         certificate: folder.join("token.crt"),
         failed_logins: NonZeroU32::new(10).unwrap(),
         members_may_create_projects: false,
+        guard: Guard::Own,
+        finish_uploads: Duration::from_secs(86_400),
     }
 }
 

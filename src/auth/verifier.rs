@@ -25,6 +25,7 @@ pub(super) struct Verifier {
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
+    iss: String,
     exp: i64,
     nbf: i64,
     #[serde(default)]
@@ -66,7 +67,11 @@ impl Verifier {
         if claims.exp.saturating_add(LEEWAY) <= now || claims.nbf.saturating_sub(LEEWAY) > now {
             return Err(Invalid);
         }
-        Ok(Grant { subject: claims.sub, access: claims.access.iter().filter_map(Entry::parse).collect() })
+        Ok(Grant {
+            subject: claims.sub,
+            issuer: Some(claims.iss),
+            access: claims.access.iter().filter_map(Entry::parse).collect(),
+        })
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOC
 const SYSTEM_STATE: &str = "/var/lib/pierhead";
 /// Where state is kept beside any other configuration.
 const STATE: &str = "data";
+/// How long an upload may be finished with a token that expired on the way.
+const FINISH_UPLOADS: Duration = Duration::from_secs(24 * 3600);
 const TOKEN_DURATION: Duration = Duration::from_secs(300);
 const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 const MANIFEST: u64 = 4 << 20;
@@ -61,11 +63,13 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             certificate: written.token.certificate.or_else(|| state.join("token.crt")),
             failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
             members_may_create_projects: written.members_may_create_projects.or(false),
+            guard: auth::Guard::Own,
+            finish_uploads: FINISH_UPLOADS,
         },
         registry: registry::Config {
-            root: written.registry.root.or_else(|| state.join("registry")),
             delete: written.registry.delete.or(true),
             manifest_limit: usize::try_from(written.limits.manifest.or(MANIFEST)).unwrap_or(usize::MAX),
+            ..registry::Config::new(written.registry.root.or_else(|| state.join("registry")))
         },
         telemetry: telemetry::Config {
             level: written.log.level.or(Level::INFO),

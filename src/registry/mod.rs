@@ -44,7 +44,7 @@ mod uploads;
 #[cfg(test)]
 mod tests;
 
-pub use config::Config;
+pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::{Error, reject};
 pub use uploads::Progress;
 

@@ -84,7 +84,7 @@ impl Fixture {
     ) -> Self {
         let root = dir.path().to_owned();
         let driver = wrap(Arc::new(Filesystem::new(&root)));
-        let registry = Arc::new(Registry::new(Config { root, delete, manifest_limit: LIMIT }, driver));
+        let registry = Arc::new(Registry::new(Config { delete, manifest_limit: LIMIT, ..Config::new(root) }, driver));
         Self { dir, registry, grant: Grant::default() }
     }
 
@@ -95,7 +95,7 @@ impl Fixture {
     /// The same registry for somebody who may pull these repositories.
     pub(super) fn as_reader_of(&self, names: &[&str]) -> Self {
         let access = names.iter().map(|name| Access::repository(&name.parse().unwrap(), &[Action::Pull])).collect();
-        let grant = Grant { subject: Some("somebody".into()), access };
+        let grant = Grant { subject: Some("somebody".into()), access, ..Grant::default() };
         Self { dir: self.dir.clone(), registry: self.registry.clone(), grant }
     }
 
