@@ -15,7 +15,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help run build test check bench soak tools clients deny
+.PHONY: help run build test check bench soak fuzz tools clients deny
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -41,8 +41,12 @@ bench: build ## nginx + docker-registry beside us: ratios of manifests, pulls an
 	@tests/install-clients bench
 	benches/side-by-side $(BINARY)
 
-soak: tools clients ## the long forms: every crash point, hours where the tests take seconds
+soak: tools clients fuzz ## the long forms: every crash point, hours where the tests take seconds
 	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests
+
+fuzz: tools ## ten million random requests for the parsers, guided by what they reach (FUZZ_RUNS=... for another number)
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/coverage cargo build $(PROFILE) --locked -p pierhead-fuzz
+	mkdir -p target/fuzz && cd target/fuzz && mkdir -p found && ../release/pierhead-fuzz -runs=$${FUZZ_RUNS:-10000000} -max_len=16384 -print_final_stats=1 found ../../fuzz/corpus
 
 # What the build itself needs: cmake (zlib-ng, through Pingora), make and a C compiler (aws-lc, SQLite, jemalloc).
 tools:

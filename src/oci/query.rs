@@ -66,6 +66,8 @@ fn decode(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -73,5 +75,21 @@ mod tests {
         let query = Query("ns=x&&tag=a&novalue&t%61g=b%2Fc&tag=&empty=&=x");
         assert_eq!(query.all("tag").collect::<Vec<_>>(), ["a", "b/c", ""]);
         assert_eq!((query.one("tag").as_deref(), query.one("empty"), query.one("novalue")), (Some("a"), None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_link_says_is_what_is_asked_for_next(last in "\\PC{0,40}", limit: usize) {
+            let text = Page::query(limit, &last);
+            let query = Query(&text);
+            prop_assert_eq!(query.all("last").collect::<Vec<_>>(), [last.as_str()]);
+            prop_assert_eq!(query.one("n").map(Cow::into_owned), Some(limit.to_string()));
+            prop_assert!(!text.contains(['>', ' ', '"', ',', ';']), "it can stand in a Link header: {text}");
+        }
+
+        #[test]
+        fn looking_into_a_query_never_panics(text in "\\PC{0,80}", name in "[a-z&=%]{0,4}") {
+            let _ = (Query(&text).all(&name).count(), Query(&text).one(&name));
+        }
     }
 }

@@ -58,3 +58,26 @@ impl fmt::Display for Reference {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_tag_is_what_the_specification_says(text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+            prop_assert_eq!(text.parse::<Tag>().map(|tag| tag.to_string()), Ok(text));
+        }
+
+        #[test]
+        fn nothing_else_is_a_tag(text in "[a-c_./:%~\\- \\n\u{e9}-]{0,130}") {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let valid = text.starts_with(word)
+                && text.len() <= 128
+                && text.chars().all(|c| word(c) || c == '.' || c == '-');
+            prop_assert_eq!(text.parse::<Tag>().is_ok(), valid);
+        }
+    }
+}

@@ -38,6 +38,8 @@ pub struct UploadIdError;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -48,6 +50,15 @@ mod tests {
         let upper = "6D7C1F9E-1E0C-4F93-8A0E-0A5A6E1B2C3D".to_owned();
         for bad in [simple, upper, format!("{{{upload}}}"), format!("urn:uuid:{upload}"), "..".into(), String::new()] {
             assert!(bad.parse::<UploadId>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_spelled_as_it_came(text in "[0-9a-fA-F]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\\PC{0,40}") {
+            if let Ok(upload) = text.parse::<UploadId>() {
+                prop_assert_eq!(upload.to_string(), text);
+            }
         }
     }
 }
