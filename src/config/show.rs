@@ -51,7 +51,7 @@ impl Page<'_> {
         let public = front.listeners.iter().filter(|listener| !listener.internal);
         self.list(
             "listeners",
-            public.map(|listener| vec![("address", scalar(listener.address)), ("tls", listener.tls.to_string())]),
+            public.map(|listener| vec![("address", scalar(&listener.address)), ("tls", listener.tls.to_string())]),
         );
     }
 
@@ -75,7 +75,7 @@ impl Page<'_> {
                 page.section("delete", |page| page.line("enabled", &registry.delete.to_string()));
             });
             page.section("http", |page| match internal {
-                Some(listener) => page.scalar("addr", listener.address),
+                Some(listener) => page.scalar("addr", &listener.address),
                 None => page.scalar("addr", "off"),
             });
         });
