@@ -156,7 +156,7 @@ async fn an_image_of_schema_1_is_not_taken_but_one_that_is_there_can_be_rescued(
     let write = |path: String, content: &str| {
         let path = fixture.path(&path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        lay(&path, content);
     };
     write(format!("blobs/sha256/{}/{}/data", &digest.hex()[..2], digest.hex()), &document);
     write(format!("repositories/a/_manifests/revisions/sha256/{}/link", digest.hex()), &digest.to_string());
