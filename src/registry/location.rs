@@ -96,3 +96,19 @@ impl State<'_> {
         BASE64URL.encode(&[mac.as_ref(), state].concat())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_the_one_that_distribution_writes() {
+        // Of Distribution 2.8.2 with this secret, for an upload that was begun on us and went on there.
+        let theirs = "MsZSEsPobuv68uAdE4vMwD3X_7cpbP8Dma-qEHXEHgp7Ik5hbWUiOiJnL3AiLCJVVUlEIjoiZmE0MGZlZWEtNWMxOC00NmFjLWEyNzg\
+                      tNDAxODRkNDhjYzM3IiwiT2Zmc2V0Ijo3LCJTdGFydGVkQXQiOiIyMDI2LTExLTIxVDE0OjU5OjA4WiJ9";
+        let uuid = "fa40feea-5c18-46ac-a278-40184d48cc37".parse().unwrap();
+        let started_at = "2026-11-21T14:59:08Z".parse().unwrap();
+        let state = State { name: "g/p", uuid, offset: 7, started_at };
+        assert_eq!(state.signed(&Secret(b"fake-secret".to_vec())), theirs);
+    }
+}

@@ -44,8 +44,12 @@ pub struct Purged {
 impl Registry {
     /// Removes abandoned uploads as the operator wants it, for ever.
     pub async fn keep_purging(&self) {
+        self.keep_purging_after(some_of(FIRST_WITHIN)).await;
+    }
+
+    pub(super) async fn keep_purging_after(&self, first: Duration) {
         let Some(Purge { interval, .. }) = self.purging() else { return std::future::pending().await };
-        tokio::time::sleep(some_of(FIRST_WITHIN)).await;
+        tokio::time::sleep(first).await;
         loop {
             if let Err(error) = self.purge(Timestamp::now()).await {
                 tracing::error!(error = error.inside(), "abandoned uploads could not be looked for");

@@ -1,6 +1,7 @@
 //! The registry from its requests, without sockets: a tree in a temporary folder and exchanges from memory.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ mod manifests;
 mod options;
 mod purge;
 mod uploads;
+mod validation;
 
 const LIMIT: usize = 4 << 20;
 
@@ -212,6 +214,11 @@ impl Fixture {
 /// A folder where syncing costs nothing: what is synced when is not what these tests are about.
 pub(super) fn folder_in_memory() -> Arc<tempfile::TempDir> {
     Arc::new(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+}
+
+/// Lays down a file as another program would, torn or odd as it may be.
+pub(super) fn lay(path: &Path, content: impl AsRef<[u8]>) {
+    std::fs::File::create(path).unwrap().write_all(content.as_ref()).unwrap();
 }
 
 pub(super) fn sha256(content: &[u8]) -> Digest {

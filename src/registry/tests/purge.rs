@@ -74,9 +74,9 @@ async fn where_the_start_cannot_be_told_what_was_written_last_counts() {
     let fixture = Fixture::new();
     let damages: [fn(&std::path::Path); 6] = [
         |folder| std::fs::remove_file(folder.join("startedat")).unwrap(),
-        |folder| std::fs::write(folder.join("startedat"), "yesterday").unwrap(),
-        |folder| std::fs::write(folder.join("startedat"), [0xff; 100_000]).unwrap(),
-        |folder| std::fs::write(folder.join("startedat"), "9000-01-01T00:00:00Z").unwrap(),
+        |folder| lay(&folder.join("startedat"), "yesterday"),
+        |folder| lay(&folder.join("startedat"), [0xff; 100_000]),
+        |folder| lay(&folder.join("startedat"), "9000-01-01T00:00:00Z"),
         |folder| std::fs::remove_file(folder.join("data")).unwrap(),
         |folder| {
             std::fs::remove_file(folder.join("startedat")).unwrap();
@@ -134,7 +134,7 @@ async fn more_uploads_than_are_held_at_once() {
     for _ in 0..2100 {
         let folder = uploads.join(UploadId::random().to_string());
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("startedat"), "2020-01-01T00:00:00Z").unwrap();
+        lay(&folder.join("startedat"), "2020-01-01T00:00:00Z");
     }
     assert_eq!(fixture.registry.purge(Timestamp::now()).await.unwrap(), purged(2100, 0));
     assert_eq!(fixture.count_uploads("a").await, 0);
@@ -145,7 +145,7 @@ async fn a_failing_storage_is_told_or_counted_and_nothing_young_goes() {
     for call in 0..12 {
         let fixture = Fixture::new();
         let old = folder(&fixture, "a", start(&fixture, "a").await);
-        std::fs::write(old.join("startedat"), "2020-01-01T00:00:00Z").unwrap();
+        lay(&old.join("startedat"), "2020-01-01T00:00:00Z");
         let young = folder(&fixture, "b", start(&fixture, "b").await);
         let failing = Fixture::on(
             fixture.dir.clone(),
@@ -180,11 +180,11 @@ async fn who_began_an_upload_is_known_after_a_restart() {
     for damage in
         ["", "{}", "[1]", r#"{"issuer":"","subject":"x"}"#, r#"{"issuer":"x","subject":""}"#, r#"{"subject":"x"}"#]
     {
-        std::fs::write(folder(&fixture, "g/p", id).join("owner"), damage).unwrap();
+        lay(&folder(&fixture, "g/p", id).join("owner"), damage);
         assert_eq!(registry.upload_begun(&name, id).await.unwrap(), None, "{damage}");
     }
     let id = start(&fixture, "g/p").await;
-    std::fs::write(folder(&fixture, "g/p", id).join("startedat"), "long ago").unwrap();
+    lay(&folder(&fixture, "g/p", id).join("startedat"), "long ago");
     assert_eq!(registry.upload_begun(&name, id).await.unwrap(), None, "a time that cannot be told does not count");
     fixture.ask(&format!("DELETE /v2/g/p/blobs/uploads/{id}")).await.expect(204);
     assert_eq!(fixture.registry.upload_begun(&name, id).await.unwrap(), None);
@@ -203,4 +203,22 @@ async fn who_nobody_vouches_for_owns_nothing() {
         assert_eq!(fixture.registry.upload_begun(&name, id).await.unwrap(), None);
         assert!(!folder(&fixture, "a", id).join("owner").exists());
     }
+}
+
+#[tokio::test]
+async fn purging_goes_on_by_itself() {
+    let fixture = Fixture::new();
+    let id = start(&fixture, "a").await;
+    let upload = folder(&fixture, "a", id);
+    lay(&upload.join("startedat"), "2020-01-01T00:00:00Z");
+    let registry = fixture.registry.clone();
+    let purging = tokio::spawn(async move { registry.keep_purging_after(Duration::ZERO).await });
+    let gone = async {
+        while upload.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
+    assert!(!purging.is_finished(), "it looks again");
+    purging.abort();
 }
