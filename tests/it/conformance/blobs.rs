@@ -166,7 +166,7 @@ pub(super) fn blobs_that_are_not_what_they_claim_are_refused(group: &Group) {
             });
             if !digest.is_empty() {
                 group.case(format!("bad-digest/{algorithm}/get-{name}"), || {
-                    ask(&repository, "GET", &format!("blobs/{digest}"))?.is_one_of(&[400, 404])?.ok()
+                    ask(&repository, "GET", &format!("blobs/{digest}"))?.one_of(&[400, 404])?.ok()
                 });
             }
         }

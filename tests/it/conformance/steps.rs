@@ -32,10 +32,10 @@ pub(super) fn ask(repository: &Repository, method: &str, path: &str) -> Result<A
 
 impl Answer {
     pub(super) fn is(self, status: u16) -> Result<Self, String> {
-        self.is_one_of(&[status])
+        self.one_of(&[status])
     }
 
-    pub(super) fn is_one_of(self, statuses: &[u16]) -> Result<Self, String> {
+    pub(super) fn one_of(self, statuses: &[u16]) -> Result<Self, String> {
         let body = String::from_utf8_lossy(&self.body[..self.body.len().min(300)]);
         if statuses.contains(&self.status) {
             Ok(self)
