@@ -1,19 +1,25 @@
-//! Promise: we pass what the OCI conformance program asks (distribution-spec 1.1 and its development version), with
-//! nothing switched off and nothing skipped.
+//! Promise: we answer what the OCI conformance program asks (distribution-spec 1.1 and its development version) as the
+//! specification wants, with every switch on and for both digest algorithms.
+//!
+//! The cases follow the program's; they are not its run. They differ in two places. Sparse content (`DATA_SPARSE`) is
+//! asked for as refused, which is what we do while references are checked. And the mounts carry a token that may read the
+//! source, where the program shows one for the target alone: with that one we begin an ordinary upload, which the
+//! specification allows and the program counts as unsupported (`mount-without-right`).
 //!
 //! [`cases.tsv`](cases.tsv) is the list of what is asked, one case a line: the switch of the program that it belongs to,
 //! the digest algorithm, the request, the answer, and the test that asks. A test is a [`Group`] of cases that differ only
 //! in parameters. It fails when a case of its lines did not run, when it ran one that has no line, and with all the cases
 //! that were answered otherwise; [`the_table_is_whole`] fails when a line names no test. So a line cannot be forgotten.
 //!
-//! One server with TLS and logins serves every group that runs at the same time; each group keeps to repositories of its
-//! own.
+//! One server with TLS and logins serves every group that runs at the same time (only other settings need another one);
+//! each group keeps to repositories of its own.
 
 mod blobs;
 mod content;
 mod data;
 mod lists;
 mod manifests;
+mod settings;
 mod steps;
 mod uploads;
 
@@ -29,7 +35,7 @@ use crate::support::registry::{Registry, Repository};
 /// `id, switch, algorithm, asked, expected, test`.
 const TABLE: &str = include_str!("cases.tsv");
 const COLUMNS: usize = 6;
-/// What the issue of the registry asked for.
+/// A shorter table has lost some.
 const AT_LEAST: usize = 300;
 
 /// The program's switches, without `OCI_`.
@@ -95,6 +101,7 @@ groups![
     manifests::one_push_gives_many_tags,
     manifests::headers_say_what_clients_rely_on,
     manifests::whoever_has_no_right_is_told_how_to_get_it,
+    settings::a_registry_without_deletion_says_so_and_keeps_everything,
     uploads::uploads_are_asked_about_resumed_and_given_up,
 ];
 
