@@ -18,6 +18,7 @@
 
 mod clients;
 mod config;
+mod conformance;
 mod crash;
 mod disk;
 mod indexes;
