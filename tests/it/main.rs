@@ -19,6 +19,7 @@
 mod clients;
 mod config;
 mod crash;
+mod differential;
 mod disk;
 mod indexes;
 mod interop;
