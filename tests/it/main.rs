@@ -27,3 +27,4 @@ mod load;
 mod logs;
 mod shutdown;
 mod support;
+mod trees;
