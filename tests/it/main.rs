@@ -25,6 +25,7 @@ mod indexes;
 mod interop;
 mod load;
 mod logs;
+mod shapes;
 mod shutdown;
 mod support;
 mod trees;
