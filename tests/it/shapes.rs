@@ -13,6 +13,7 @@ use crate::support::content::Content;
 use crate::support::image::{Image, Layout};
 use crate::support::machine::{self, on_a_fresh_machine};
 use crate::support::pierhead::{ADMIN_PASSWORD, Pierhead, Site};
+use crate::support::process::Process;
 
 /// A site that every client on the machine trusts and knows the admin's password of.
 fn trusted_site(machine: &Path) -> (Site, Pierhead) {
@@ -157,5 +158,31 @@ fn a_signature_lies_beside_its_image_and_goes_with_a_sync() {
         let found =
             site.admin().repository("copies/app", "pull").request(Method::HEAD, &format!("manifests/{signature}"));
         assert_eq!(found.send().expect("an answer").status(), 200);
+    });
+}
+
+#[test]
+fn ctr_pulls_and_pushes() {
+    on_a_fresh_machine(|machine| {
+        let (site, _server) = trusted_site(machine);
+        let socket = machine.join("containerd.sock");
+        let mut containerd = Command::new("containerd");
+        containerd.arg("--address").arg(&socket).arg("--root").arg(machine.join("root"));
+        containerd.arg("--state").arg(machine.join("state"));
+        let mut daemon = Process::start("containerd", machine, &mut containerd);
+        let ctr =
+            |arguments: &[&str]| Output::of(command("ctr").arg("--address").arg(&socket).arg("images").args(arguments));
+        daemon.wait_until("answer", 60, |_| ctr(&["ls"]).is_ok());
+
+        let (from, to) = (format!("{}/team/app:1", site.authority()), format!("{}/team/copy:1", site.authority()));
+        let layout = push(machine, &Image::small(50), &from);
+        let authority = site.directory().join("certs/ca.crt").display().to_string();
+        let user = format!("admin:{ADMIN_PASSWORD}");
+        let access = ["--user", &user, "--tlscacert", &authority];
+        ctr(&[&["pull", "--snapshotter", "native"], &access[..], &[&from]].concat()).ok();
+        ctr(&["tag", &from, &to]).ok();
+        ctr(&[&["push"], &access[..], &[&to]].concat()).ok();
+        let copy = site.admin().repository("team/copy", "pull");
+        assert_eq!(copy.pull("1").expect("what ctr pushed is whole"), layout.digest);
     });
 }
