@@ -1,14 +1,44 @@
-//! The peer: Debian's docker-registry 2.8.2 (Distribution), on a tree, in the clear, with or without our tokens.
+//! The peers: Debian's docker-registry 2.8.2 and, where it was built, Distribution 3, on a tree, in the clear, with or
+//! without our tokens.
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::command::{Output, command};
 use super::process::Process;
 use super::{free_port, pierhead::Site};
 
-/// A running docker-registry.
+/// Which Distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// 2.8.2, as Debian packages it.
+    Two,
+    /// 3.1.1: `PIERHEAD_DISTRIBUTION3`, or what `tests/install-clients` built.
+    Three,
+}
+
+impl Peer {
+    /// Those that are here. Says so when the second is not.
+    pub(crate) fn installed() -> Vec<Self> {
+        if Self::Three.program().exists() {
+            return vec![Self::Two, Self::Three];
+        }
+        eprintln!("NOT TESTED: Distribution 3, which is not here (PIERHEAD_DISTRIBUTION3, tests/install-clients)");
+        vec![Self::Two]
+    }
+
+    fn program(self) -> PathBuf {
+        match self {
+            Self::Two => PathBuf::from("docker-registry"),
+            Self::Three => std::env::var_os("PIERHEAD_DISTRIBUTION3")
+                .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/registry"), PathBuf::from),
+        }
+    }
+}
+
+/// A running Distribution.
 pub(crate) struct Distribution {
     /// Dropped first, so that nobody listens on `port` any more.
     _process: Process,
@@ -18,7 +48,18 @@ pub(crate) struct Distribution {
 impl Distribution {
     /// Serves the tree under `root` to everybody.
     pub(crate) fn open(directory: &Path, root: &Path) -> Self {
-        Self::start(directory, root, "")
+        Self::of(Peer::Two, directory, root)
+    }
+
+    /// The same with one of the peers.
+    pub(crate) fn of(peer: Peer, directory: &Path, root: &Path) -> Self {
+        Self::start(peer, directory, root, "")
+    }
+
+    /// `garbage-collect` on a tree that nobody serves meanwhile.
+    pub(crate) fn collect_garbage(peer: Peer, directory: &Path, root: &Path, options: &[&str]) -> Output {
+        let config = configure(directory, root, free_port(), "");
+        Output::of(command(peer.program()).arg("garbage-collect").args(options).arg(config))
     }
 
     /// Serves the tree under `root` to whoever has a token of ours. `service` is the name that the tokens are for.
@@ -30,7 +71,7 @@ impl Distribution {
             "auth:\n  token: {{ realm: \"{realm}\", service: {service}, issuer: pierhead, rootcertbundle: {} }}\n",
             bundle.display()
         );
-        Self::start(directory, root, &auth)
+        Self::start(Peer::Two, directory, root, &auth)
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -38,21 +79,29 @@ impl Distribution {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn start(directory: &Path, root: &Path, auth: &str) -> Self {
+    fn start(peer: Peer, directory: &Path, root: &Path, auth: &str) -> Self {
         let port = free_port();
-        let config = directory.join("docker-registry.yml");
-        let settings = format!(
-            "version: 0.1\n\
-             log: {{ level: info }}\n\
-             storage: {{ filesystem: {{ rootdirectory: {} }}, delete: {{ enabled: true }} }}\n\
-             http: {{ addr: \"127.0.0.1:{port}\", secret: not-a-secret }}\n\
-             {auth}",
-            root.display()
-        );
-        fs::write(&config, settings).expect("the directory can be written");
-        let mut command = Command::new("docker-registry");
-        let mut process = Process::start("docker-registry", directory, command.arg("serve").arg(config));
+        let config = configure(directory, root, port, auth);
+        let mut command = Command::new(peer.program());
+        // 3 would send traces to a collector that is not there.
+        command.env("OTEL_TRACES_EXPORTER", "none").arg("serve").arg(config);
+        let mut process = Process::start("docker-registry", directory, &mut command);
         process.wait_until("listen", 20, |_| TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { _process: process, port }
     }
+}
+
+/// Writes the configuration file that all versions read.
+fn configure(directory: &Path, root: &Path, port: u16, auth: &str) -> PathBuf {
+    let config = directory.join("docker-registry.yml");
+    let settings = format!(
+        "version: 0.1\n\
+         log: {{ level: info }}\n\
+         storage: {{ filesystem: {{ rootdirectory: {} }}, delete: {{ enabled: true }} }}\n\
+         http: {{ addr: \"127.0.0.1:{port}\", secret: not-a-secret }}\n\
+         {auth}",
+        root.display()
+    );
+    fs::write(&config, settings).expect("the directory can be written");
+    config
 }

@@ -71,12 +71,25 @@ impl Registry {
 
     /// May do with `repository` what the registry allows of `actions` (`pull`, `pull,push`).
     pub(crate) fn repository(&self, repository: &str, actions: &str) -> Repository {
-        let authorization = self.tokens.as_ref().map(|_| {
-            let answer = self.ask_token(&format!("repository:{repository}:{actions}"));
-            let answer: Value = answer.error_for_status().expect("a token is given").json().expect("in JSON");
-            format!("Bearer {}", answer["token"].as_str().expect("with a token"))
-        });
+        let authorization = self.authorization(&format!("repository:{repository}:{actions}"));
         Repository { registry: self.clone(), name: repository.to_owned(), authorization }
+    }
+
+    /// The names of the repositories on the first page of the catalog.
+    pub(crate) fn catalog(&self) -> Vec<String> {
+        let mut request = self.request(Method::GET, "/v2/_catalog");
+        if let Some(authorization) = self.authorization("registry:catalog:*") {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let answer: Value = request.send().expect("the registry answers").json().expect("lists are JSON");
+        serde_json::from_value(answer["repositories"].clone()).expect("a list of names")
+    }
+
+    fn authorization(&self, scope: &str) -> Option<String> {
+        self.tokens.as_ref()?;
+        let answer: Value =
+            self.ask_token(scope).error_for_status().expect("a token is given").json().expect("in JSON");
+        Some(format!("Bearer {}", answer["token"].as_str().expect("with a token")))
     }
 
     /// A `Location`, or a path, as a URL.
