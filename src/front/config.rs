@@ -22,7 +22,7 @@ pub struct Config {
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
-    /// may come more than once.
+    /// may come more than once; none may be [our own](is_our_own).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What holds for the internal listener alone.
     pub internal: Internal,
@@ -49,6 +49,22 @@ impl Config {
             debug: None,
         }
     }
+}
+
+/// Whether a header says where an answer ends or which it is, so that nobody but us may say it.
+pub fn is_our_own(name: &HeaderName) -> bool {
+    const OURS: [&str; 9] = [
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-request-id",
+    ];
+    OURS.contains(&name.as_str())
 }
 
 /// What holds for the internal listener alone.

@@ -36,7 +36,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts};
+pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts, is_our_own};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).

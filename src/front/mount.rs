@@ -24,14 +24,12 @@ pub(super) struct Mounted {
 /// The request's target without the prefix; `None` where the prefix means nothing.
 pub(super) fn enter(prefix: &Prefix, uri: &Uri) -> Result<Option<(Mounted, Uri)>, Refusal> {
     let Some(target) = uri.path_and_query() else { return Ok(None) };
-    if is_api(target.path()) {
-        return Err(Refusal::Elsewhere { prefix: prefix.clone() });
-    }
-    let below = target.as_str().strip_prefix(prefix.as_str());
-    let Some(below) = below.and_then(|rest| rest.parse::<PathAndQuery>().ok()) else { return Ok(None) };
-    if !is_api(below.path()) {
-        return Ok(None);
-    }
+    let below = target.as_str().strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/'));
+    let below = below.and_then(|rest| rest.parse::<PathAndQuery>().ok());
+    let Some(below) = below.filter(|below| is_api(below.path())) else {
+        let refused = is_api(target.path());
+        return if refused { Err(Refusal::Elsewhere { prefix: prefix.clone() }) } else { Ok(None) };
+    };
     let mounted = Mounted { prefix: prefix.clone(), target: target.as_str().to_owned() };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(below);
@@ -86,6 +84,15 @@ mod tests {
         for refused in ["/v2", "/v2/", "/v2/x/tags/list"] {
             assert!(behind(refused).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_prefix_may_look_like_the_api() {
+        let prefix = Prefix::new("/v2").unwrap().unwrap();
+        let behind =
+            |uri: &str| enter(&prefix, &uri.parse().unwrap()).map(|entered| entered.map(|(_, uri)| uri.to_string()));
+        assert_eq!(behind("/v2/v2/x"), Ok(Some("/v2/x".to_owned())));
+        assert!(behind("/v2/x").is_err());
     }
 
     #[test]

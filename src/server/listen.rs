@@ -216,7 +216,8 @@ mod tests {
         let path = folder.path().join("registry.sock");
         let bound = bind_paths(&at(&path)).unwrap();
         let files = SocketFiles::of(&bound);
-        fs::rename(&path, folder.path().join("ours.sock")).unwrap();
+        fs::hard_link(&path, folder.path().join("ours.sock")).unwrap(); // so that its number is not given anew
+        fs::remove_file(&path).unwrap();
         let _theirs = UnixListener::bind(&path).unwrap();
         drop(files);
         assert!(path.exists());

@@ -9,6 +9,8 @@
 mod folders;
 mod listen;
 pub mod privileges;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::config::Settings;
 use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
+use crate::registry::health::Checks;
 use crate::registry::{self, Registry};
 use crate::storage::filesystem::Filesystem;
 use crate::telemetry::AccessLog;
@@ -116,6 +119,11 @@ impl DebugDoor {
     fn bind(config: front::Config) -> Result<Self, Error> {
         Ok(Self { sockets: listen::bind_ports(&config.listeners)?, config })
     }
+
+    fn open(self, checks: Arc<Checks>) -> Result<Running, front::Error> {
+        let Self { config, sockets } = self;
+        front::open(config, Arc::new(Debug::new(checks)), front::Tls::default(), AccessLog::off(), sockets)
+    }
 }
 
 /// What whoever started the server should be told once it serves.
@@ -193,10 +201,7 @@ impl Prepared {
         };
         // Until the very end: they tell of a drain as well.
         let _debug_pages = match debug {
-            Some(DebugDoor { config, sockets }) => {
-                let pages = Arc::new(Debug::new(checks.clone()));
-                Some(front::open(config, pages, front::Tls::default(), AccessLog::off(), sockets)?)
-            }
+            Some(door) => Some(door.open(checks.clone())?),
             None => None,
         };
         let mut loops = JoinSet::new(); // they end with the server

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
+use tempfile::NamedTempFile;
 use tokio::net::UnixStream;
 
 use super::*;
@@ -95,22 +96,24 @@ async fn a_socket_in_the_file_system_serves_like_a_port() {
 
 /// An authority, a server's pair in files, and a client's chain and key.
 struct Pki {
-    folder: tempfile::TempDir,
+    ca: NamedTempFile,
+    server: NamedTempFile,
+    server_key: NamedTempFile,
     authority: CertificateDer<'static>,
     client: (Vec<CertificateDer<'static>>, Vec<u8>),
 }
 
 impl Pki {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, pem: String| {
-            crate::storage::durable::write(&folder.path().join(name), pem.as_bytes(), 0o600).unwrap();
+        let file = |pem: String| {
+            let mut file = NamedTempFile::new().unwrap();
+            file.write_all(pem.as_bytes()).unwrap();
+            file
         };
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let authority = params.self_signed(&key).unwrap();
-        write("ca.crt", authority.pem());
         let issuer = Issuer::from_params(&params, &key);
         let signed = |name: &str, purpose| {
             let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -119,19 +122,24 @@ impl Pki {
             (params.signed_by(&key, &issuer).unwrap(), key)
         };
         let (server, server_key) = signed("localhost", ExtendedKeyUsagePurpose::ServerAuth);
-        write("server.crt", server.pem());
-        write("server.key", server_key.serialize_pem());
         let (client, client_key) = signed("client", ExtendedKeyUsagePurpose::ClientAuth);
         let client = (vec![client.der().clone()], client_key.serialize_der());
-        Self { folder, authority: authority.der().clone(), client }
+        Self {
+            ca: file(authority.pem()),
+            server: file(server.pem()),
+            server_key: file(server_key.serialize_pem()),
+            authority: authority.der().clone(),
+            client,
+        }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    fn authorities(&self) -> Vec<PathBuf> {
+        vec![self.ca.path().to_owned()]
     }
 
     fn port(&self) -> Port {
-        Port::new(Files { certificate: self.path("server.crt"), key: self.path("server.key") })
+        let (certificate, key) = (self.server.path().to_owned(), self.server_key.path().to_owned());
+        Port::new(Files { certificate, key })
     }
 
     fn door(&self, port: Port) -> Door {
@@ -194,13 +202,13 @@ async fn the_internal_port_shows_its_own_certificate_and_offers_what_it_should()
 async fn clients_prove_who_they_are_where_they_must() {
     let (pki, stranger) = (Pki::new(), Pki::new());
     let of = |clients| Port { clients, http2: false, ..pki.port() };
-    let door = pki.door(of(Clients::MustProve(vec![pki.path("ca.crt")])));
+    let door = pki.door(of(Clients::MustProve(pki.authorities())));
     assert!(pki.visit(&door, true, ALL).await.unwrap().1.starts_with(b"HTTP/1.1 200"));
     assert!(pki.visit(&door, false, ALL).await.is_err(), "without a certificate");
     let foreign = Pki { authority: pki.authority.clone(), ..stranger };
     assert!(foreign.visit(&door, true, ALL).await.is_err(), "of another authority");
 
-    let door = pki.door(of(Clients::MayProve(vec![pki.path("ca.crt")])));
+    let door = pki.door(of(Clients::MayProve(pki.authorities())));
     assert!(pki.visit(&door, false, ALL).await.unwrap().1.starts_with(b"HTTP/1.1 200"));
     assert!(foreign.visit(&door, true, ALL).await.is_err(), "of another authority");
 }
@@ -213,5 +221,5 @@ fn authorities_that_cannot_be_read_or_are_none_are_refused() {
     };
     assert!(refused(Vec::new()).contains("clients cannot be verified"));
     assert!(refused(vec![Path::new("/gone").to_owned()]).contains("cannot read /gone"));
-    assert!(refused(vec![pki.path("server.key")]).contains("holds no certificate"));
+    assert!(refused(vec![pki.server_key.path().to_owned()]).contains("holds no certificate"));
 }
