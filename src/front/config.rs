@@ -22,12 +22,49 @@ pub struct Config {
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
-    /// may come more than once.
+    /// may come more than once; none may be [our own](is_our_own).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What holds for the internal listener alone.
     pub internal: Internal,
     /// Where operators and their monitoring look (`http.debug`).
     pub debug: Option<Debug>,
+}
+
+impl Config {
+    /// Whether some listener shows the certificates that are everybody's.
+    pub fn needs_certificates(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.tls && !(listener.internal && self.internal.tls.is_some()))
+    }
+
+    /// The door to the debug pages: like the internal port, in the clear.
+    #[must_use]
+    pub fn for_debug(&self, debug: Debug) -> Self {
+        Self {
+            listeners: vec![Listener { address: debug.address.into(), tls: false, internal: true }],
+            external_url: self.external_url.clone(),
+            aliases: Vec::new(),
+            timeouts: self.timeouts,
+            headers: Vec::new(),
+            internal: Internal::default(),
+            debug: None,
+        }
+    }
+}
+
+/// Whether a header says where an answer ends or which it is, so that nobody but us may say it.
+pub fn is_our_own(name: &HeaderName) -> bool {
+    const OURS: [&str; 9] = [
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-request-id",
+    ];
+    OURS.contains(&name.as_str())
 }
 
 /// What holds for the internal listener alone.

@@ -18,6 +18,7 @@ use crate::storage::{Driver, Filesystem};
 mod blobs;
 mod errors;
 mod faults;
+mod health;
 mod lists;
 mod manifests;
 mod options;
