@@ -56,7 +56,7 @@ impl Expired {
     }
 
     /// The upload that this token might continue, if the request is one that may: what is to be looked up next.
-    pub fn upload<'a>(&self, endpoint: &'a Endpoint) -> Option<(&'a RepositoryName, &'a UploadId)> {
+    pub fn upload<'a>(&self, endpoint: &'a Endpoint) -> Option<(&'a RepositoryName, UploadId)> {
         let (name, upload) = match endpoint {
             Endpoint::UploadStatus { name, upload }
             | Endpoint::UploadAppend { name, upload }
@@ -64,7 +64,7 @@ impl Expired {
             _ => return None,
         };
         let named = self.grant.subject.as_deref().is_some_and(|subject| !subject.is_empty());
-        (named && self.grant.allows(&needed(name))).then_some((name, upload))
+        (named && self.grant.allows(&needed(name))).then_some((name, *upload))
     }
 
     /// Whether it expired on the way of this upload, which began not longer than `window` ago by the same somebody.
@@ -85,8 +85,9 @@ impl Expired {
     }
 
     /// The right to push to this repository and nothing else.
-    pub(super) fn grant(self, name: &RepositoryName) -> Grant {
-        Grant { access: vec![needed(name)], everything: false, ..self.grant }
+    pub(super) fn grant(&self, name: &RepositoryName) -> Grant {
+        let Grant { subject, issuer, .. } = self.grant.clone();
+        Grant { subject, issuer, access: vec![needed(name)], everything: false }
     }
 }
 

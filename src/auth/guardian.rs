@@ -97,7 +97,7 @@ impl Guardian {
     /// exactly when and why).
     pub async fn may_finish(
         &self,
-        expired: Expired,
+        expired: &Expired,
         name: &RepositoryName,
         began: Beginning<'_>,
         now: Timestamp,

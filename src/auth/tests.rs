@@ -21,6 +21,7 @@ use crate::metadata::{self, Account, AccountName, Member, Project, Role, Visibil
 use crate::oci::Action;
 
 mod answers;
+mod finishing;
 mod logins;
 mod rights;
 mod tokens;

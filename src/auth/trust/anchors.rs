@@ -8,6 +8,7 @@
 //! signatures, dates, basic constraints and path length. What a certificate says about extended key usage does not matter,
 //! as in Distribution: none is meant for tokens.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,7 +37,15 @@ pub(super) struct Anchors {
     keys: Vec<Known>,
     /// The certificates as they stand in the bundle.
     certificates: Vec<CertificateDer<'static>>,
-    roots: Vec<TrustAnchor<'static>>,
+    roots: Vec<Root>,
+}
+
+/// A certificate that may issue others. webpki looks at neither the dates nor the path length of a root, so we do.
+#[derive(Debug)]
+struct Root {
+    anchor: TrustAnchor<'static>,
+    valid: RangeInclusive<i64>,
+    path_length: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -78,9 +87,7 @@ impl Anchors {
                 // It may still be the root of a chain.
                 None => tracing::warn!("{}", wrong("has a key that cannot sign tokens (RSA below 2048 bits?)")),
             }
-            if let Ok(root) = anchor_from_trusted_cert(&certificate) {
-                self.roots.push(root.to_owned());
-            }
+            self.roots.extend(Root::of(&parsed, &certificate));
             self.certificates.push(certificate);
         }
         Ok(())
@@ -136,17 +143,36 @@ impl Anchors {
         let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
         let ours = self.certificates.iter().any(|certificate| certificate.as_ref() == leaf.as_ref());
         let trusted = if ours {
-            let validity = parsed.validity();
-            (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now.as_second())
+            valid(&parsed).contains(&now.as_second())
         } else {
             let seconds = u64::try_from(now.as_second()).ok()?;
             let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             let leaf = EndEntityCert::try_from(leaf).ok()?;
+            let roots = self.roots.iter().filter(|root| root.may_issue(intermediates.len(), now));
+            let roots: Vec<_> = roots.map(|root| root.anchor.clone()).collect();
             let algorithms = webpki::ALL_VERIFICATION_ALGS;
-            leaf.verify_for_usage(algorithms, &self.roots, intermediates, time, AnyUsage, None, None).is_ok()
+            leaf.verify_for_usage(algorithms, &roots, intermediates, time, AnyUsage, None, None).is_ok()
         };
         trusted.then(|| Key::of_certificate(parsed.public_key())).flatten()
     }
+}
+
+impl Root {
+    fn of(parsed: &X509Certificate<'_>, certificate: &CertificateDer<'_>) -> Option<Self> {
+        let constraints = parsed.basic_constraints().ok()??.value;
+        let anchor = anchor_from_trusted_cert(certificate).ok()?.to_owned();
+        constraints.ca.then(|| Self { anchor, valid: valid(parsed), path_length: constraints.path_len_constraint })
+    }
+
+    fn may_issue(&self, intermediates: usize, now: Timestamp) -> bool {
+        let deep_enough = |length| usize::try_from(length).is_ok_and(|length| intermediates <= length);
+        self.valid.contains(&now.as_second()) && self.path_length.is_none_or(deep_enough)
+    }
+}
+
+fn valid(certificate: &X509Certificate<'_>) -> RangeInclusive<i64> {
+    let validity = certificate.validity();
+    validity.not_before.timestamp()..=validity.not_after.timestamp()
 }
 
 type Adder = fn(&mut Anchors, &[u8]) -> Result<(), String>;
