@@ -31,8 +31,8 @@ pub struct Guardian {
 enum Kind {
     Own(Arc<Authority>),
     Nobody,
-    Htpasswd(Htpasswd),
-    Token(Trusted),
+    Htpasswd(Box<Htpasswd>),
+    Token(Box<Trusted>),
 }
 
 /// Why the caller may not go on.
@@ -59,8 +59,10 @@ impl Guardian {
         let kind = match &config.guard {
             Guard::Own => Kind::Own(own.ok_or(Error::Internal("opening the token service"))?),
             Guard::Nobody => Kind::Nobody,
-            Guard::Htpasswd { realm, path } => Kind::Htpasswd(Htpasswd::open(realm, path, config.failed_logins)?),
-            Guard::Token(trust) => Kind::Token(Trusted::open(trust)?),
+            Guard::Htpasswd { realm, path } => {
+                Kind::Htpasswd(Box::new(Htpasswd::open(realm, path, config.failed_logins)?))
+            }
+            Guard::Token(trust) => Kind::Token(Box::new(Trusted::open(trust)?)),
         };
         Ok(Self { kind, finish_uploads: config.finish_uploads })
     }
@@ -118,6 +120,7 @@ impl Guardian {
 }
 
 /// From what was found out about a token, if there was one, to the grant or the challenge.
+#[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
 pub(super) fn decide(
     verified: Option<Result<Grant, Invalid>>,
     desk: Desk<'_>,

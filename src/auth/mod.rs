@@ -116,6 +116,7 @@ impl Authority {
     }
 
     /// What the request's token allows, if that is all of `needed`; otherwise the challenge to answer with.
+    #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
     fn authorize_at(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Timestamp) -> Result<Grant, Refusal> {
         let realm = format!("{}{}", caller.origin, self.config.path);
         let desk = Desk { realm: &realm, service: &self.config.service };

@@ -300,14 +300,14 @@ async fn a_chain_is_believed_when_every_link_holds_today() {
     let (files, service) = (Files::new(), Service::new("ES256"));
     let any = IsCa::Ca(BasicConstraints::Unconstrained);
     for (what, root, from, to, whole, believed) in [
-        ("valid", (any.clone(), 100), -1, 1, true, true),
-        ("expired", (any.clone(), 100), -2, -1, true, false),
-        ("not yet", (any.clone(), 100), 1, 2, true, false),
-        ("the root expired", (any.clone(), -1), -1, 1, true, false),
+        ("valid", (any, 100), -1, 1, true, true),
+        ("expired", (any, 100), -2, -1, true, false),
+        ("not yet", (any, 100), 1, 2, true, false),
+        ("the root expired", (any, -1), -1, 1, true, false),
         ("too deep", (IsCa::Ca(BasicConstraints::Constrained(0)), 100), -1, 1, true, false),
         ("deep enough", (IsCa::Ca(BasicConstraints::Constrained(1)), 100), -1, 1, true, true),
         ("no authority", (IsCa::ExplicitNoCa, 100), -1, 1, true, false),
-        ("a link missing", (any.clone(), 100), -1, 1, false, false),
+        ("a link missing", (any, 100), -1, 1, false, false),
     ] {
         let (root, mut chain) = chain_to(&service, root, from, to);
         if !whole {
@@ -368,6 +368,7 @@ async fn a_new_bundle_counts_after_a_second() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))] // each makes keys and files
     #[test]
     fn no_text_makes_it_panic(
         text in "\\PC{0,80}",
