@@ -16,7 +16,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 pub(super) const ALGORITHMS: [&str; 10] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
 
-/// The key usages of the X.509 world: named curves (RFC 5480 2.1.1.1) and Ed25519 (RFC 8410 3).
+/// How certificates name kinds of key: named curves (RFC 5480 2.1.1.1) and Ed25519 (RFC 8410 3).
 const ED25519: &str = "1.3.101.112";
 const CURVES: [(&str, Curve); 3] =
     [("1.2.840.10045.3.1.7", Curve::P256), ("1.3.132.0.34", Curve::P384), ("1.3.132.0.35", Curve::P521)];
