@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 
-use crate::auth::{Authority, Guardian};
+use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Registry};
@@ -81,13 +82,32 @@ impl Embedded {
             Ok(endpoint) => endpoint,
             Err(rejection) => return registry::reject(rejection),
         };
-        match self.guardian.authorize(head, exchange.caller(), &endpoint.access()).await {
+        let granted = match self.guardian.authorize(head, exchange.caller(), &endpoint.access()).await {
+            Ok(grant) => Ok(grant),
+            Err(Refusal { answer, expired }) => self.finishing(&endpoint, expired).await.ok_or(answer),
+        };
+        match granted {
             Ok(grant) => {
                 exchange.notes().subject.clone_from(&grant.subject);
                 self.registry.answer(endpoint, &grant, exchange).await
             }
             Err(challenge) => challenge,
         }
+    }
+
+    /// The right to go on with the upload that this is about, for who began it with a token that expired on the way.
+    async fn finishing(&self, endpoint: &Endpoint, expired: Option<Box<Expired>>) -> Option<Grant> {
+        let expired = expired?;
+        let (name, upload) = expired.upload(endpoint)?;
+        let begun = match self.registry.upload_begun(name, upload).await {
+            Ok(begun) => begun?,
+            Err(error) => {
+                tracing::error!("who began an upload cannot be told: {error}");
+                return None;
+            }
+        };
+        let began = Beginning { issuer: &begun.issuer, subject: &begun.subject, at: begun.at };
+        self.guardian.may_finish(&expired, name, began, Timestamp::now()).await
     }
 }
 

@@ -21,6 +21,7 @@ use crate::metadata::{self, Account, AccountName, Member, Project, Role, Visibil
 use crate::oci::Action;
 
 mod answers;
+mod finishing;
 mod logins;
 mod rights;
 mod tokens;
@@ -197,5 +198,6 @@ fn request_with(authorization: Option<&str>) -> Recorded {
 
 fn authorize(authority: &Authority, authorization: Option<&str>, needed: &str) -> Result<Grant, Box<Heard>> {
     let exchange = request_with(authorization);
-    authority.authorize(exchange.head(), exchange.caller(), &access(needed)).map_err(|answer| Box::new(answer.into()))
+    let granted = authority.authorize_at(exchange.head(), exchange.caller(), &access(needed), Timestamp::now());
+    granted.map_err(|refusal| Box::new(refusal.answer.into()))
 }

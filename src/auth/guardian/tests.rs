@@ -5,6 +5,7 @@ use http::Request;
 
 use super::*;
 use crate::auth::tests::config;
+use crate::auth::{Realm, Trust};
 use crate::exchange::Exchange;
 use crate::exchange::memory::Recorded;
 use crate::oci::scope::parse_all;
@@ -15,7 +16,10 @@ async fn ask(guardian: &Guardian, authorization: Option<&str>, needed: &str) -> 
         request = request.header("authorization", value);
     }
     let exchange = Recorded::new(request.body(Bytes::new()).unwrap());
-    guardian.authorize(exchange.head(), exchange.caller(), &parse_all([needed])).await.map_err(Box::new)
+    guardian
+        .authorize(exchange.head(), exchange.caller(), &parse_all([needed]))
+        .await
+        .map_err(|refusal| Box::new(refusal.answer))
 }
 
 fn guarded_by(guard: Guard) -> Result<Guardian, Error> {
@@ -37,4 +41,30 @@ async fn nobody_lets_everybody_do_everything() {
 #[test]
 fn our_own_tokens_need_our_own_token_service() {
     assert!(guarded_by(Guard::Own).is_err());
+}
+
+#[tokio::test]
+async fn tokens_of_another_service_are_fetched_where_the_operator_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    crate::auth::keys::TokenKey::open(&config, Timestamp::now()).unwrap();
+    for (realm, url) in [
+        (Realm::Url("https://tokens.example.com/auth".to_owned()), "https://tokens.example.com/auth"),
+        (Realm::Path("/auth/token".to_owned()), "https://localhost:5050/auth/token"),
+    ] {
+        let guard = Guard::Token(Trust {
+            realm,
+            service: "registry".to_owned(),
+            issuer: "issuer".to_owned(),
+            bundle: Some(config.certificate.clone()),
+            key_set: None,
+            algorithms: Vec::new(),
+        });
+        let guardian = Guardian::open(&Config { guard, ..config.clone() }, None).unwrap();
+        for (authorization, error) in [(None, ""), (Some("Bearer nonsense"), ",error=\"invalid_token\"")] {
+            let answer = ask(&guardian, authorization, "repository:a:pull").await.err().unwrap();
+            let challenge = format!("Bearer realm=\"{url}\",service=\"registry\",scope=\"repository:a:pull\"{error}");
+            assert_eq!(answer.headers[http::header::WWW_AUTHENTICATE], challenge);
+        }
+    }
 }

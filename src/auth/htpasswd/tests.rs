@@ -1,0 +1,130 @@
+//! Names and passwords in a file, before requests from memory.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bcrypt::Version;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+
+use super::*;
+use crate::exchange::Exchange;
+use crate::exchange::memory::Recorded;
+use crate::oci::scope::parse_all;
+use crate::storage::durable;
+
+fn line(name: &str, password: &str, version: Version) -> String {
+    format!("{name}:{}\n", bcrypt::hash_with_result(password, MIN_COST).unwrap().format_for_version(version))
+}
+
+struct Desk {
+    folder: tempfile::TempDir,
+    htpasswd: Htpasswd,
+    now: Instant,
+}
+
+fn open(folder: &tempfile::TempDir, text: &str) -> Result<Htpasswd, Error> {
+    let path = folder.path().join("htpasswd");
+    durable::write(&path, text.as_bytes(), 0o600).unwrap();
+    Htpasswd::open("Our \"images\"", &path, NonZeroU32::new(3).unwrap())
+}
+
+impl Desk {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let htpasswd = open(&folder, text).unwrap();
+        Self { folder, htpasswd, now: Instant::now() }
+    }
+
+    async fn ask(&self, credentials: &str) -> Result<Grant, Box<Answer>> {
+        let mut request = Request::get("/v2/");
+        if !credentials.is_empty() {
+            request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(credentials)));
+        }
+        let exchange = Recorded::new(request.body(Bytes::new()).unwrap());
+        let needed = parse_all(["repository:a/b:pull,push,delete"]);
+        self.htpasswd.authorize(exchange.head(), exchange.caller(), &needed, self.now).await.map_err(Box::new)
+    }
+
+    async fn status(&self, credentials: &str) -> StatusCode {
+        self.ask(credentials).await.map_or_else(|answer| answer.status, |_| StatusCode::OK)
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_in_the_file_may_do_everything_and_others_are_asked_who_they_are() {
+    let lines =
+        [line("alice", "one:two", Version::TwoA), line("Bob B", "x", Version::TwoB), line("carol", "y", Version::TwoY)];
+    let desk = Desk::new(&format!("# who\n\n{}", lines.concat()));
+    for credentials in ["alice:one:two", "Bob B:x", "carol:y", "alice:one:two"] {
+        let grant = desk.ask(credentials).await.ok().unwrap();
+        assert_eq!(grant.subject.as_deref(), credentials.split(':').next());
+        assert!(grant.may_pull(&"any/thing".parse().unwrap()));
+    }
+    for credentials in ["", "alice:one", "nobody:x"] {
+        let answer = desk.ask(credentials).await.err().unwrap();
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Basic realm=\"Our \\\"images\\\"\"");
+    }
+}
+
+#[tokio::test]
+async fn guessing_has_a_limit_and_who_is_known_from_there_meets_it_not() {
+    let desk = Desk::new(&(line("alice", "right", Version::TwoY) + &line("bob", "right", Version::TwoY)));
+    assert_eq!(desk.status("alice:right").await, StatusCode::OK);
+    for name in ["bob", "nobody", "bob"] {
+        assert_eq!(desk.status(&format!("{name}:wrong")).await, StatusCode::UNAUTHORIZED);
+    }
+    for name in ["bob", "nobody"] {
+        let answer = desk.ask(&format!("{name}:right")).await.err().unwrap();
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers[header::RETRY_AFTER], "20");
+    }
+    assert_eq!(desk.status("alice:right").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_changed_line_counts_after_a_second_and_what_was_remembered_does_not() {
+    let mut desk = Desk::new(&line("alice", "old", Version::TwoY));
+    assert_eq!(desk.status("alice:old").await, StatusCode::OK);
+    let path = desk.folder.path().join("htpasswd");
+    durable::write(&path, line("alice", "new", Version::TwoY).as_bytes(), 0o600).unwrap();
+    desk.now += Duration::from_secs(2);
+    assert_eq!(desk.status("alice:old").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(desk.status("alice:new").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_verified_login_is_not_hashed_again() {
+    let desk = Desk::new(&line("alice", "right", Version::TwoY));
+    assert_eq!(desk.status("alice:right").await, StatusCode::OK);
+    desk.htpasswd.verified.run_pending_tasks();
+    assert_eq!(desk.htpasswd.verified.entry_count(), 1);
+    // Both lanes are full: whoever needed a seat would be refused.
+    let mut held = Vec::new();
+    for regular in [true, false] {
+        held.push(desk.htpasswd.lanes.seat(regular).await.ok().unwrap());
+    }
+    assert_eq!(desk.status("alice:right").await, StatusCode::OK);
+}
+
+#[test]
+fn what_distribution_could_not_use_is_refused_by_line_without_saying_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = line("alice", "x", Version::TwoY);
+    let dear = good.replace("$04$", "$31$");
+    for (text, line, said) in [
+        ("alice:$apr1$abc$defsecret", 1, "htpasswd -B"),
+        ("# c\nalice:{SHA}secret", 2, "bcrypt"),
+        ("alice:$2x$04$secret", 1, "bcrypt"),
+        ("alice:$2y$04$secret", 1, "whole"),
+        ("secret", 1, "name:bcrypt"),
+        (dear.as_str(), 1, "cost 31"),
+    ] {
+        let problem = open(&folder, text).err().unwrap().to_string();
+        assert!(problem.contains(&format!("line {line}: ")) && problem.contains(said), "{problem}");
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+    assert!(open(&folder, "# nobody\n").err().unwrap().to_string().contains("nobody could log in"));
+    let missing = Htpasswd::open("r", &folder.path().join("none"), NonZeroU32::MIN).err().unwrap().to_string();
+    assert!(missing.contains("htpasswd -Bc"), "{missing}");
+}
