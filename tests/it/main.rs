@@ -24,5 +24,6 @@ mod indexes;
 mod interop;
 mod load;
 mod logs;
+mod power;
 mod shutdown;
 mod support;
