@@ -17,6 +17,8 @@ pub(crate) async fn suite(driver: &dyn Driver) {
     listings_are_sorted_and_come_in_pages(driver).await;
     deleting_takes_an_object_or_everything_below(driver).await;
     renaming_replaces_the_target(driver).await;
+    readers_keep_what_they_opened(driver).await;
+    writing_changes_the_time_and_reading_does_not(driver).await;
     appending_grows_an_object_at_an_exact_offset(driver).await;
 }
 
@@ -163,6 +165,39 @@ async fn renaming_replaces_the_target(driver: &dyn Driver) {
     assert!(driver.stat(&key("renamed/from")).await.unwrap_err().is_not_found());
     driver.rename(&key("renamed/to/here"), &key("renamed/other/folder/there")).await.unwrap();
     assert_eq!(driver.get(&key("renamed/other/folder/there"), 100).await.unwrap(), "new");
+}
+
+/// A download goes on with what it began, whatever replaces or removes the object meanwhile.
+async fn readers_keep_what_they_opened(driver: &dyn Driver) {
+    let old: Bytes = vec![7; 2 * PIECE + 1].into();
+    put(driver, "opened/kept", old.clone()).await;
+    put(driver, "opened/new", "new").await;
+    for change in ["replace", "rename", "delete"] {
+        put(driver, "opened/kept", old.clone()).await;
+        let reader = driver.open(&key("opened/kept"), 0, None).await.unwrap();
+        match change {
+            "replace" => put(driver, "opened/kept", "short").await,
+            "rename" => driver.rename(&key("opened/new"), &key("opened/kept")).await.unwrap(),
+            _ => driver.delete(&key("opened/kept"), Durability::Durable).await.unwrap(),
+        }
+        let pieces: Vec<Bytes> = reader.pieces.try_collect().await.unwrap();
+        assert!(pieces.concat() == old, "{change}");
+    }
+}
+
+/// Leftovers are found by their age.
+async fn writing_changes_the_time_and_reading_does_not(driver: &dyn Driver) {
+    let aged = key("aged");
+    let modified = async || driver.stat(&aged).await.unwrap().modified;
+    put(driver, "aged", "x").await;
+    let written = modified().await;
+    assert!(written.elapsed().unwrap_or_default().as_secs() < 60, "it is new");
+    driver.get(&aged, 10).await.unwrap();
+    assert_eq!(modified().await, written);
+    while modified().await == written {
+        put(driver, "aged", "y").await;
+    }
+    assert!(modified().await > written);
 }
 
 async fn appending_grows_an_object_at_an_exact_offset(driver: &dyn Driver) {

@@ -36,6 +36,8 @@ pub mod filesystem;
 pub(crate) mod conformance;
 #[cfg(test)]
 pub(crate) mod fault;
+#[cfg(test)]
+pub(crate) mod memory;
 
 pub use filesystem::Filesystem;
 

@@ -11,6 +11,7 @@ use reqwest::Method;
 
 use crate::support::content::{Content, digest};
 use crate::support::pierhead::{Pierhead, Site};
+use crate::support::random::Random;
 use crate::support::registry::{Failed, Repository, manifest};
 use crate::support::{soak, tree, wait_for};
 
@@ -103,9 +104,7 @@ fn resume_or_restart(repository: &Repository, upload: &str, layer: Content) {
 #[test]
 fn kills_at_random_moments_lose_nothing_acknowledged_and_leave_no_damage() {
     let rounds = if soak() { 200 } else { 6 };
-    let seed = std::env::var("PIERHEAD_SEED").ok().and_then(|seed| seed.parse().ok());
-    let mut random = Random(seed.unwrap_or_else(|| u64::from(std::process::id())));
-    eprintln!("PIERHEAD_SEED={} repeats this", random.0);
+    let mut random = Random::new();
     let site = Site::new();
     let mut acknowledged: Vec<(String, String)> = Vec::new();
     for round in 0..rounds {
@@ -149,19 +148,6 @@ fn push_until_killed(server: Pierhead, at: &Repository, round: u64, random: u64,
         let failed = pushing.join().expect("no panic");
         assert_eq!(failed.status, None, "a dead server does not answer: {failed:?}");
     });
-}
-
-/// xorshift64: which moments are tried is the only thing that it decides.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 |= 1;
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
 }
 
 /// The judge of the tests above is judged: each harm to a good tree is seen.

@@ -26,6 +26,7 @@ mod indexes;
 mod interop;
 mod load;
 mod logs;
+mod power;
 mod shapes;
 mod shutdown;
 mod support;

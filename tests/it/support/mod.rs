@@ -8,7 +8,9 @@ pub(crate) mod image;
 pub(crate) mod machine;
 pub(crate) mod pierhead;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod registry;
+pub(crate) mod trace;
 pub(crate) mod tree;
 
 use std::net::TcpListener;

@@ -11,6 +11,7 @@ use super::command::{Output, command};
 use super::machine::scratch;
 use super::process::Process;
 use super::registry::Registry;
+use super::trace::traced;
 use super::{free_port, wait_for};
 
 /// The first admin's password, as long as a generated one: whoever knows it comes in, whatever is guessed beside them.
@@ -138,9 +139,22 @@ impl Site {
 
     /// Starts the server and waits until it is ready.
     pub(crate) fn start(&self) -> Pierhead {
+        self.start_as(self.serve())
+    }
+
+    /// The same with its system calls written to a file.
+    pub(crate) fn start_traced(&self, trace: &Path) -> Pierhead {
+        self.start_as(traced(&self.serve(), trace))
+    }
+
+    fn serve(&self) -> Command {
         let mut command = without_settings(Command::new(PIERHEAD));
         command.args(["serve", "-c"]).arg(self.config()).current_dir(self.directory());
         command.env("PIERHEAD_ADMIN_PASSWORD", ADMIN_PASSWORD);
+        command
+    }
+
+    fn start_as(&self, mut command: Command) -> Pierhead {
         let process = Process::start("pierhead", self.directory(), &mut command);
         Pierhead::ready(process, self)
     }
@@ -157,6 +171,14 @@ impl Site {
     pub(crate) fn add_user(&self, name: &str, password: &str) {
         let mut command = self.command();
         command.args(["user", "add", name, "--password-stdin"]);
+        Output::with_input(&mut command, |stdin| writeln!(stdin, "{password}")).ok();
+    }
+
+    /// The same with the system calls of it written to a file.
+    pub(crate) fn add_user_traced(&self, name: &str, password: &str, trace: &Path) {
+        let mut command = self.command();
+        command.args(["user", "add", name, "--password-stdin"]);
+        let mut command = traced(&command, trace);
         Output::with_input(&mut command, |stdin| writeln!(stdin, "{password}")).ok();
     }
 
