@@ -32,6 +32,7 @@ mod config;
 mod error;
 mod gates;
 mod hash_state;
+mod index;
 mod intake;
 mod layout;
 mod manifests;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::{Error, reject};
+pub use index::{Counts, Index};
 pub use uploads::Progress;
 
 use gates::Gates;
@@ -83,19 +85,21 @@ pub struct Registry {
     store: Store,
     turns: Arc<Turns>,
     gates: Arc<Gates>,
+    index: Index,
     scans: Semaphore,
     /// Whether the storage did not answer when it was last asked.
     out: AtomicBool,
 }
 
 impl Registry {
-    /// A registry on a storage.
-    pub fn new(config: Config, driver: Arc<dyn Driver>) -> Self {
+    /// A registry on a storage, and what it remembers of it.
+    pub fn new(config: Config, driver: Arc<dyn Driver>, index: Index) -> Self {
         Self {
             config,
             store: Store::new(driver),
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
+            index,
             scans: Semaphore::new(referrers::SCANS),
             out: AtomicBool::new(false),
         }

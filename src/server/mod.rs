@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::front::{self, Listener, Running};
 use crate::metadata::{self, Database};
 use crate::origin::Embedded;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Index, Registry};
 use crate::storage::filesystem::Filesystem;
 use crate::telemetry::AccessLog;
 use crate::tls::{self, Certificates, local};
@@ -158,7 +158,7 @@ impl Prepared {
         let database = Database::open(&Database::path_in(&settings.state)).await?;
         let guard = Authority::open(settings.auth.clone(), database.clone())?;
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
-        let registry = Registry::new(settings.registry.clone(), driver);
+        let registry = Registry::new(settings.registry.clone(), driver, Index::in_database(database.clone()));
         registry.check_tree().await?;
         let embedded = Arc::new(Embedded::new(registry, guard));
         let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;

@@ -19,6 +19,7 @@ mod errors;
 mod faults;
 mod lists;
 mod manifests;
+mod referrers;
 mod uploads;
 
 const LIMIT: usize = 4 << 20;
@@ -82,10 +83,13 @@ impl Fixture {
         wrap: impl FnOnce(Arc<dyn Driver>) -> Arc<dyn Driver>,
         delete: bool,
     ) -> Self {
-        let root = dir.path().to_owned();
-        let driver = wrap(Arc::new(Filesystem::new(&root)));
-        let registry = Arc::new(Registry::new(Config { delete, manifest_limit: LIMIT, ..Config::new(root) }, driver));
-        Self { dir, registry, grant: Grant::default() }
+        let driver = wrap(Arc::new(Filesystem::new(dir.path())));
+        Self::with_index(dir, driver, delete, Index::none())
+    }
+
+    pub(super) fn with_index(dir: Arc<tempfile::TempDir>, driver: Arc<dyn Driver>, delete: bool, index: Index) -> Self {
+        let config = Config { delete, manifest_limit: LIMIT, ..Config::new(dir.path().to_owned()) };
+        Self { dir, registry: Arc::new(Registry::new(config, driver, index)), grant: Grant::default() }
     }
 
     pub(super) fn restarted(&self) -> Self {
