@@ -68,7 +68,7 @@ fn told(counts: &Counts) -> String {
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     let unreadable = match count(&counts.unreadable) {
         0 => String::new(),
-        some => format!(", {some} revisions without a manifest that can be read"),
+        some => format!(", revisions without a readable manifest: {some}"),
     };
-    format!("{} repositories, {} manifests{unreadable}", count(&counts.repositories), count(&counts.manifests))
+    format!("repositories: {}, manifests: {}{unreadable}", count(&counts.repositories), count(&counts.manifests))
 }

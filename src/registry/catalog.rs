@@ -21,8 +21,9 @@ use crate::storage::{self, Entry, Key};
 const USUAL: usize = 100;
 /// The most in one answer.
 const MOST: usize = 1000;
-/// How many entries of a folder are held at once.
-const BATCH: usize = 1000;
+/// How many entries of a folder are held at once. A listing reads the whole folder, so one suffices for the largest answer
+/// and the look beyond it, with some that are no repositories.
+const BATCH: usize = MOST + 24;
 
 impl Registry {
     /// `GET /v2/_catalog`: names with a `Link` to the next part when there is more.
