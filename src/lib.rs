@@ -11,7 +11,7 @@
 //! - [`registry`]: the embedded registry: blobs, uploads, manifests, tags, catalog, and their layout on storage.
 //! - [`auth`]: who asks and what they may do: accounts, grants, the issuer, the verifier and the token endpoint.
 //! - [`tls`]: certificates: where they come from and which one to show.
-//! - [`metadata`]: the metadata database: accounts, projects, members.
+//! - [`metadata`]: the metadata database: accounts, projects, members, what was read of manifests.
 //! - [`storage`]: bytes under keys: the driver's contract, the file system, durable writes.
 //! - [`oci`]: the vocabulary: digest, name, reference, media type, manifest, endpoint, scope, range. Pure.
 //! - [`exchange`]: one request and its answer, as the services see them, without sockets.

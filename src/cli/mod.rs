@@ -5,6 +5,7 @@
 mod check;
 mod desk;
 mod project;
+mod reindex;
 mod serve;
 mod terminal;
 mod token;
@@ -51,6 +52,8 @@ pub enum Command {
     /// Projects, their visibility and their members
     #[command(subcommand)]
     Project(project::Project),
+    /// Read every manifest anew into the index that referrers are found by; the server may run meanwhile
+    Reindex,
     /// The tokens that this registry gives out
     #[command(subcommand)]
     Token(token::Token),
@@ -71,6 +74,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check => check::run(&settings),
         Command::User(command) => user::run(command, &settings),
         Command::Project(command) => project::run(command, &settings),
+        Command::Reindex => reindex::run(&settings),
         Command::Token(command) => token::run(&command, &settings),
     }
 }

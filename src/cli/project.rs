@@ -12,7 +12,7 @@ use super::terminal::{Care, Output, list, remark, say};
 use crate::config::Settings;
 use crate::metadata::{self, AccountName, Database, PAGE, ProjectPath, ProjectRemoval, Role, Run, Visibility};
 use crate::oci::RepositoryName;
-use crate::registry::Registry;
+use crate::registry::{Index, Registry};
 use crate::storage::filesystem::Filesystem;
 
 /// Projects.
@@ -255,7 +255,7 @@ async fn show_members(database: &Database, path: &ProjectPath, output: Output) -
 
 async fn show_unclaimed(database: &Database, output: Output, settings: &Settings) -> Result<(), Failure> {
     let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
-    let registry = Registry::new(settings.registry.clone(), driver);
+    let registry = Registry::new(settings.registry.clone(), driver, Index::none());
     let page = async |after: Option<&RepositoryName>| {
         let names = registry.repositories(after.map(RepositoryName::as_str), PAGE as usize).await;
         names.map_err(Failure::failed)

@@ -1,6 +1,7 @@
 //! Who has an account, and what belongs to whom?
 //!
-//! Accounts, projects and members in one SQLite file. A group is nothing but a prefix of project paths: a membership on
+//! Accounts, projects and members in one SQLite file, and beside them what was read of the registry's manifests, which
+//! can be forgotten at any time. A group is nothing but a prefix of project paths: a membership on
 //! it holds for everything below, and the role that counts is the highest along the path.
 //!
 //! **Invariant:** what [`Database`] returned as done is on the disk (WAL, `synchronous=FULL`).
@@ -28,6 +29,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 mod accounts;
 mod error;
 mod lock;
+mod manifests;
 mod members;
 mod names;
 mod projects;
@@ -35,6 +37,7 @@ mod projects;
 pub use accounts::{Account, Removal};
 pub use error::Error;
 pub use lock::lock;
+pub use manifests::{KnownManifest, MANIFESTS_AT_ONCE};
 pub use members::{Member, Standing};
 pub use names::{
     ACCOUNT_NAME_LENGTH, AccountName, AccountNameError, ProjectPath, ProjectPathError, Role, RoleError, Visibility,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
+use crate::oci::{Algorithm, Digest, RepositoryName};
 
 const THEN: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
@@ -309,4 +310,48 @@ async fn a_file_that_is_no_database_is_named_damaged() {
     let refused = Database::open(&path).await.unwrap_err();
     assert!(matches!(&refused, Error::Open { source, .. } if matches!(**source, Error::Damaged(_))), "{refused}");
     assert!(refused.to_string().starts_with(&format!("{}: ", path.display())), "{refused}");
+}
+
+#[tokio::test]
+async fn manifests_are_noted_once_found_by_subject_in_order_and_forgotten_in_parts() {
+    let (_folder, database) = database().await;
+    let repository: RepositoryName = "g/p".parse().unwrap();
+    let digest = |number: usize| Digest::of(Algorithm::Sha256, number.to_string().as_bytes());
+    let subject = Digest::of(Algorithm::Sha512, b"subject");
+    let known: Vec<KnownManifest> = (0..MANIFESTS_AT_ONCE)
+        .map(|number| KnownManifest {
+            digest: digest(number),
+            subject: number.is_multiple_of(2).then(|| subject.clone()),
+            size: number as u64,
+            published_at: THEN,
+        })
+        .collect();
+    for _ in 0..2 {
+        database.note_manifests(&repository, &known).await.unwrap();
+    }
+    let more = KnownManifest { digest: digest(MANIFESTS_AT_ONCE), ..known[0].clone() };
+    database.note_manifests(&repository, std::slice::from_ref(&more)).await.unwrap();
+    database.note_manifests(&repository, &[]).await.unwrap();
+
+    let asked = vec![digest(5000), digest(1), digest(5001)];
+    assert_eq!(database.unknown_manifests(&repository, asked).await.unwrap(), [digest(5000), digest(5001)]);
+    let elsewhere: RepositoryName = "g/other".parse().unwrap();
+    assert_eq!(database.unknown_manifests(&elsewhere, vec![digest(1)]).await.unwrap(), [digest(1)]);
+
+    let mut expected: Vec<Digest> = (0..=MANIFESTS_AT_ONCE).step_by(2).map(digest).collect();
+    expected.sort();
+    let found = database.referring_manifests(&repository, &subject, None).await.unwrap();
+    assert_eq!(found, expected);
+    assert_eq!(database.referring_manifests(&repository, &subject, Some(&found[9])).await.unwrap(), expected[10..]);
+    assert!(database.referring_manifests(&elsewhere, &subject, None).await.unwrap().is_empty());
+
+    assert_eq!(database.manifests_forgotten().await.unwrap(), 0);
+    assert_eq!(
+        [database.forget_manifests().await.unwrap(), database.forget_manifests().await.unwrap()],
+        [true, true],
+        "a thousand, then the last"
+    );
+    assert!(!database.forget_manifests().await.unwrap());
+    assert_eq!(database.manifests_forgotten().await.unwrap(), 3);
+    assert!(database.referring_manifests(&repository, &subject, None).await.unwrap().is_empty());
 }

@@ -19,8 +19,9 @@ use crate::storage::{self, Entry, Key};
 
 /// How many repositories an answer has when the client does not say.
 const USUAL: usize = 100;
-/// How many entries of a folder are held at once.
-const BATCH: usize = 1000;
+/// How many entries of a folder are held at once. A listing reads the whole folder, so one suffices for the usual largest
+/// answer and the look beyond it, with some that are no repositories.
+const BATCH: usize = 1024;
 
 impl Registry {
     /// `GET /v2/_catalog`: names with a `Link` to the next part when there is more.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::location::Progress;
 use crate::exchange::{Answer, BodyError, WireError};
+use crate::metadata;
 use crate::oci::endpoint::Rejection;
 use crate::oci::manifest::ManifestError;
 use crate::oci::range::RangeError;
@@ -94,6 +95,9 @@ pub enum Error {
     /// The storage failed.
     #[error("{}", outside(.0.kind))]
     Storage(#[from] storage::Error),
+    /// The metadata database failed.
+    #[error("the registry's index of manifests failed: its operator finds the reason in the log")]
+    Index(#[from] metadata::Error),
     /// The server is going down.
     #[error("the registry is shutting down: try again")]
     ShuttingDown,
@@ -141,7 +145,7 @@ impl Error {
                     (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
                 }
             },
-            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            Self::Index(_) | Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         }
     }
 
@@ -168,7 +172,7 @@ impl Error {
     }
 
     /// What the access line says beyond the message: the chain of causes, never shown to a client.
-    pub(super) fn inside(&self) -> String {
+    pub fn inside(&self) -> String {
         match self {
             // Its source is in its own text.
             Self::Storage(cause) => cause.to_string(),

@@ -36,6 +36,7 @@ mod error;
 mod gates;
 mod hash_state;
 pub mod health;
+mod index;
 mod intake;
 mod layout;
 mod location;
@@ -55,6 +56,7 @@ mod tests;
 pub use begun::Begun;
 pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::{Error, reject};
+pub use index::{Counts, Index};
 pub use location::Progress;
 pub use purge::Purged;
 
@@ -102,6 +104,7 @@ pub struct Registry {
     store: Store,
     turns: Arc<Turns>,
     gates: Arc<Gates>,
+    index: Index,
     scans: Semaphore,
     checks: Arc<health::Checks>,
     /// Whether the storage did not answer when it was last asked.
@@ -109,14 +112,15 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry on a storage.
-    pub fn new(config: Config, driver: Arc<dyn Driver>) -> Self {
+    /// A registry on a storage, and what it remembers of it.
+    pub fn new(config: Config, driver: Arc<dyn Driver>, index: Index) -> Self {
         Self {
             checks: Arc::new(health::Checks::new(config.health.clone(), driver.clone())),
             config,
             store: Store::new(driver),
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
+            index,
             scans: Semaphore::new(referrers::SCANS),
             out: AtomicBool::new(false),
         }

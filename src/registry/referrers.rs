@@ -1,9 +1,14 @@
 //! Which manifests say something about this one?
 //!
 //! Signatures, bills of materials and attestations name their subject; a client asks for those of a subject (OCI
-//! distribution-spec, "Listing Referrers"). Every manifest of the repository is looked at: correct for every tree, also
-//! one that another program wrote, whose clients kept lists under fallback tags (what these list lies in the repository
-//! itself, so it is found). It costs what the repository holds, so only a few requests do it at once.
+//! distribution-spec, "Listing Referrers"). The index says which manifests may be among them; each is read and asked for
+//! its subject, so that what is listed is what lies in the tree now. Without an index every manifest of the repository is
+//! looked at, which costs what the repository holds, so only a few requests do it at once.
+//!
+//! Clients of registries without this list keep one themselves, an index under a tag made of the subject's digest. What
+//! such a list names and has "a valid `subject` field" belongs into ours (OCI distribution-spec, "Enabling the Referrers
+//! API"); it lies in the repository itself, so it is found as any other manifest, and such lists need not be read. An
+//! entry without that field or with another subject is no referrer: clients may not be told that it is.
 //!
 //! **Invariant:** memory is bounded by [`PAGE`] and by [`DOCUMENTS`] manifests for each of [`SCANS`] requests, whatever
 //! the annotations of the manifests hold: a page also ends when it is large, and the next one begins there.
@@ -15,12 +20,13 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, LINK};
 use serde_json::json;
 
-use super::store::{Store, present};
-use super::{Error, Registry, layout, manifests};
+use super::index::Index;
+use super::store::Store;
+use super::{Error, Registry, manifests};
 use crate::exchange::Answer;
 use crate::oci::manifest::Referrer;
 use crate::oci::media_type::OCI_INDEX;
-use crate::oci::{Algorithm, Digest, Page, RepositoryName};
+use crate::oci::{Digest, Page, RepositoryName};
 
 /// How many requests look through a repository at once.
 pub(super) const SCANS: usize = 2;
@@ -29,9 +35,7 @@ const MOST: usize = 1000;
 /// The most bytes of referrers in one answer; a single one may be larger.
 const PAGE: usize = 4 << 20;
 /// How many manifests a request holds at once while it looks.
-const DOCUMENTS: usize = 4;
-/// How many revisions are looked at in one go.
-const BATCH: usize = 1000;
+pub(super) const DOCUMENTS: usize = 4;
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -51,7 +55,7 @@ impl Registry {
                 || referrer.artifact_type.as_ref().is_some_and(|kind| artifact_types.contains(kind))
         };
         let after = page.after.and_then(|last| last.parse::<Digest>().ok());
-        let Scanned { found, more } = scan(&self.store, &name, &subject, after, wanted, limit).await?;
+        let Scanned { found, more } = scan((&self.store, &self.index), &name, &subject, after, wanted, limit).await?;
         let referrers: Vec<&Referrer> = found.iter().map(|(_, referrer)| referrer).collect();
         let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referrers });
         let mut answer = Answer::json(StatusCode::OK, &index).header(CONTENT_TYPE, OCI_INDEX);
@@ -76,43 +80,34 @@ struct Scanned {
 
 /// At most `limit` referrers of a subject and about [`PAGE`] bytes, after a digest, sha256 before sha512.
 async fn scan(
-    store: &Store,
+    (store, index): (&Store, &Index),
     name: &RepositoryName,
     subject: &Digest,
-    after: Option<Digest>,
+    mut after: Option<Digest>,
     wanted: impl Fn(&Referrer) -> bool,
     limit: usize,
 ) -> Result<Scanned, Error> {
     let (mut found, mut weight) = (Vec::new(), 0);
-    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        let mut last = match &after {
-            Some(after) if after.algorithm() > algorithm => continue,
-            Some(after) if after.algorithm() == algorithm => Some(after.hex().to_owned()),
-            _ => None,
-        };
-        loop {
-            let listed = store.driver().list(&layout::revisions(name, algorithm), last.as_deref(), BATCH).await;
-            let Some(entries) = present(listed)?.filter(|entries| !entries.is_empty()) else { break };
-            last = entries.last().map(|entry| entry.name.clone());
-            let digests = entries.into_iter().filter_map(|entry| format!("{algorithm}:{}", entry.name).parse().ok());
-            let referrers = stream::iter(digests)
-                .map(|digest: Digest| async move {
-                    let referrer = referrer(store, name, &digest, subject).await?;
-                    Ok::<_, Error>(referrer.map(|referrer| (digest, referrer)))
-                })
-                .buffered(DOCUMENTS);
-            let mut referrers = pin!(referrers);
-            while let Some(referrer) = referrers.try_next().await? {
-                let Some((digest, referrer)) = referrer.filter(|(_, referrer)| wanted(referrer)) else { continue };
-                weight += referrer.weight();
-                if found.len() == limit || (weight > PAGE && !found.is_empty()) {
-                    return Ok(Scanned { found, more: true });
-                }
-                found.push((digest, referrer));
+    loop {
+        let digests = index.candidates(store, name, subject, after.as_ref()).await?;
+        let Some(last) = digests.last() else { return Ok(Scanned { found, more: false }) };
+        after = Some(last.clone());
+        let referrers = stream::iter(digests)
+            .map(|digest| async move {
+                let referrer = referrer(store, name, &digest, subject).await?;
+                Ok::<_, Error>(referrer.map(|referrer| (digest, referrer)))
+            })
+            .buffered(DOCUMENTS);
+        let mut referrers = pin!(referrers);
+        while let Some(referrer) = referrers.try_next().await? {
+            let Some((digest, referrer)) = referrer.filter(|(_, referrer)| wanted(referrer)) else { continue };
+            weight += referrer.weight();
+            if found.len() == limit || (weight > PAGE && !found.is_empty()) {
+                return Ok(Scanned { found, more: true });
             }
+            found.push((digest, referrer));
         }
     }
-    Ok(Scanned { found, more: false })
 }
 
 /// How a manifest is listed, if this is its subject.

@@ -26,7 +26,7 @@ use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
 use crate::registry::health::Checks;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Index, Registry};
 use crate::storage::filesystem::Filesystem;
 use crate::telemetry::AccessLog;
 use crate::tls::{self, Certificates, local};
@@ -187,7 +187,7 @@ impl Prepared {
         let tokens = Arc::new(Authority::open(settings.auth.clone(), database.clone())?);
         let guardian = Guardian::open(&settings.auth, Some(tokens.clone()))?;
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
-        let registry = Registry::new(settings.registry.clone(), driver);
+        let registry = Registry::new(settings.registry.clone(), driver, Index::in_database(database.clone()));
         registry.check_tree().await?;
         let checks = registry.checks();
         let embedded = Arc::new(Embedded::new(registry, guardian, Some(tokens)));

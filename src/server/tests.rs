@@ -11,7 +11,7 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
     let pace = health::Pace { interval: Duration::from_millis(5), threshold: 1 };
     let health = health::Config { files: vec![health::File { path: file, pace }], ..health::Config::default() };
     let config = registry::Config { health, ..registry::Config::new(root.to_owned()) };
-    let checks = Registry::new(config, Arc::new(Filesystem::new(root))).checks();
+    let checks = Registry::new(config, Arc::new(Filesystem::new(root)), Index::none()).checks();
     let usual = front::Config {
         listeners: Vec::new(),
         external_url: "https://registry.test".parse().unwrap(),

@@ -15,6 +15,7 @@ pub(crate) async fn suite(driver: &dyn Driver) {
     readers_never_see_a_part(driver).await;
     any_part_of_an_object_can_be_streamed(driver).await;
     listings_are_sorted_and_come_in_pages(driver).await;
+    a_folders_mark_is_another_once_a_child_was_added_or_taken_away(driver).await;
     deleting_takes_an_object_or_everything_below(driver).await;
     renaming_replaces_the_target(driver).await;
     readers_keep_what_they_opened(driver).await;
@@ -140,6 +141,32 @@ async fn listings_are_sorted_and_come_in_pages(driver: &dyn Driver) {
     assert_eq!(page(Some("a"), 3).await, names[3..6], "exclusive, and not confused by names that begin alike");
     assert_eq!(page(Some("aa"), 100).await, names[5..], "the marker need not exist");
     assert_eq!(page(Some("z"), 100).await, names[8..]);
+}
+
+async fn a_folders_mark_is_another_once_a_child_was_added_or_taken_away(driver: &dyn Driver) {
+    let folder = key("marked");
+    assert!(driver.mark(&folder).await.unwrap_err().is_not_found());
+    put(driver, "marked/a/link", "x").await;
+    assert!(driver.mark(&key("marked/a/link")).await.unwrap_err().is_not_found(), "an object has no children");
+    let first = driver.mark(&folder).await.unwrap();
+    assert_eq!(driver.mark(&folder).await.unwrap(), first, "looking changes nothing");
+    // The clock that stamps folders goes in steps: whatever happens within one of them may go unseen.
+    let changes_until_seen = async |name: &str| {
+        let before = driver.mark(&folder).await.unwrap();
+        let started = std::time::Instant::now();
+        loop {
+            put(driver, &format!("marked/{name}/link"), "x").await;
+            driver.delete(&key(&format!("marked/{name}")), Durability::Light).await.unwrap();
+            let now = driver.mark(&folder).await.unwrap();
+            if now != before {
+                assert!(now.changed > before.changed && now.folder == before.folder);
+                return;
+            }
+            assert!(started.elapsed() < std::time::Duration::from_secs(2), "a change is seen after two seconds");
+        }
+    };
+    changes_until_seen("b").await;
+    changes_until_seen("c").await;
 }
 
 async fn deleting_takes_an_object_or_everything_below(driver: &dyn Driver) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Reader, Stat};
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat};
 
 /// What the chosen call does before it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl Driver for FaultDriver {
 
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
         self.calls.around(key, self.inner.list(key, after, limit)).await
+    }
+
+    async fn mark(&self, key: &Key) -> Result<Mark, Error> {
+        self.calls.around(key, self.inner.mark(key)).await
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {

@@ -17,9 +17,10 @@
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Reader, Stat, durable};
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, durable};
 
 /// How much of a large file is read at once.
 const READ: usize = 256 << 10;
@@ -106,6 +107,10 @@ impl Driver for Filesystem {
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
         let after = after.map(str::to_owned);
         self.blocking(key, move |_, path| list(&path, after.as_deref(), limit)).await
+    }
+
+    async fn mark(&self, key: &Key) -> Result<Mark, Error> {
+        self.blocking(key, |_, path| mark(&path.metadata()?)).await
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
@@ -232,6 +237,16 @@ fn list(path: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<Entry>
         }
     }
     Ok(smallest.into_sorted_vec())
+}
+
+/// By the time of its last change (`ctime`): programs that restore a tree set the other times back.
+fn mark(folder: &std::fs::Metadata) -> io::Result<Mark> {
+    if !folder.is_dir() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let seconds = Duration::from_secs(folder.ctime().try_into().unwrap_or_default());
+    let nanoseconds = Duration::from_nanos(folder.ctime_nsec().try_into().unwrap_or_default());
+    Ok(Mark { folder: (folder.dev(), folder.ino()), changed: SystemTime::UNIX_EPOCH + seconds + nanoseconds })
 }
 
 /// Runs `work`, and once more after making the parent directory if that was what it missed.

@@ -92,6 +92,16 @@ pub struct Stat {
     pub modified: SystemTime,
 }
 
+/// The state of a key's children: a later one is another as soon as a child was added or taken away, and what happens
+/// within the same moment may go unseen. So it says something only once it is older than the clock's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Which folder it is: one that was put in its place is another.
+    pub folder: (u64, u64),
+    /// When a child was last added or taken away. Nobody can set it back.
+    pub changed: SystemTime,
+}
+
 /// A child of a key: an object or a folder of further keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
@@ -136,6 +146,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// At most `limit` children of a key, in ascending byte order of their names, beginning with the first that is
     /// greater than `after`. A key with nothing below it is [`ErrorKind::NotFound`] or empty.
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error>;
+
+    /// The state of a key's children, without looking at them. A key with nothing below it may be [`ErrorKind::NotFound`].
+    async fn mark(&self, key: &Key) -> Result<Mark, Error>;
 
     /// Removes an object, or everything below a key (that is not atomic).
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error>;

@@ -27,6 +27,7 @@ mod interop;
 mod load;
 mod logs;
 mod power;
+mod reindex;
 mod shapes;
 mod shutdown;
 mod support;

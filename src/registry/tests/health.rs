@@ -24,7 +24,7 @@ fn checked_on(
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let root = dir.path().to_owned();
     let driver = wrap(Arc::new(Filesystem::new(&root)));
-    let registry = Arc::new(Registry::new(Config { health, ..Config::new(root) }, driver));
+    let registry = Arc::new(Registry::new(Config { health, ..Config::new(root) }, driver, Index::none()));
     let checks = registry.checks();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { checks.keep_checking().await });

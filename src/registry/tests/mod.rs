@@ -23,6 +23,7 @@ mod lists;
 mod manifests;
 mod options;
 mod purge;
+mod referrers;
 mod uploads;
 mod validation;
 
@@ -87,10 +88,13 @@ impl Fixture {
         wrap: impl FnOnce(Arc<dyn Driver>) -> Arc<dyn Driver>,
         delete: bool,
     ) -> Self {
-        let root = dir.path().to_owned();
-        let driver = wrap(Arc::new(Filesystem::new(&root)));
-        let registry = Arc::new(Registry::new(Config { delete, manifest_limit: LIMIT, ..Config::new(root) }, driver));
-        Self { dir, registry, grant: Grant::default() }
+        let driver = wrap(Arc::new(Filesystem::new(dir.path())));
+        Self::with_index(dir, driver, delete, Index::none())
+    }
+
+    pub(super) fn with_index(dir: Arc<tempfile::TempDir>, driver: Arc<dyn Driver>, delete: bool, index: Index) -> Self {
+        let config = Config { delete, manifest_limit: LIMIT, ..Config::new(dir.path().to_owned()) };
+        Self { dir, registry: Arc::new(Registry::new(config, driver, index)), grant: Grant::default() }
     }
 
     /// As [`Fixture::new`], with what an operator may say.
@@ -104,7 +108,7 @@ impl Fixture {
         let driver = Arc::new(Filesystem::new(&root));
         let mut config = Config { delete: true, manifest_limit: LIMIT, ..Config::new(root) };
         change(&mut config);
-        Self { dir: self.dir.clone(), registry: Arc::new(Registry::new(config, driver)), grant: self.grant.clone() }
+        Self { dir: self.dir.clone(), registry: Arc::new(Registry::new(config, driver, Index::none())), grant: self.grant.clone() }
     }
 
     pub(super) fn restarted(&self) -> Self {
