@@ -1,14 +1,16 @@
 //! Which of the embedded services answers, and may the caller ask?
 //!
-//! The request's journey behind the front, in reading order: path to service, endpoint to needed access, bearer to grant,
+//! The request's journey behind the front, in reading order: path to service, endpoint to needed access, guard to grant,
 //! handler to answer, answer to the wire.
 //!
 //! **Invariant:** every request gets an answer, and nothing of the registry runs before its access was granted.
 
+use std::sync::Arc;
+
 use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
 
-use crate::auth::Authority;
+use crate::auth::{Authority, Guardian};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Registry};
@@ -16,7 +18,8 @@ use crate::registry::{self, Registry};
 /// The embedded services.
 pub struct Embedded {
     registry: Registry,
-    authority: Authority,
+    guardian: Guardian,
+    authority: Option<Arc<Authority>>,
 }
 
 /// The path of the registry's API, with the slash that everything below it shares.
@@ -26,9 +29,9 @@ const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
 
 impl Embedded {
-    /// The registry and the token service that guards it.
-    pub fn new(registry: Registry, authority: Authority) -> Self {
-        Self { registry, authority }
+    /// The registry, who guards it, and our token service, if there is one.
+    pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>) -> Self {
+        Self { registry, guardian, authority }
     }
 
     /// Answers one request. A failure to do so is in the exchange's notes.
@@ -46,8 +49,8 @@ impl Embedded {
 
     async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {
         let path = exchange.head().uri.path();
-        if path == self.authority.path() {
-            return self.authority.token(exchange).await;
+        if let Some(authority) = self.authority.as_ref().filter(|authority| authority.path() == path) {
+            return authority.token(exchange).await;
         }
         match path {
             // Load balancers ask it, and Distribution answers so.
@@ -68,7 +71,7 @@ impl Embedded {
             Ok(endpoint) => endpoint,
             Err(rejection) => return registry::reject(rejection),
         };
-        match self.authority.authorize(head, exchange.caller(), &endpoint.access()) {
+        match self.guardian.authorize(head, exchange.caller(), &endpoint.access()).await {
             Ok(grant) => {
                 exchange.notes().subject.clone_from(&grant.subject);
                 self.registry.answer(endpoint, &grant, exchange).await

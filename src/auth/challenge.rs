@@ -1,15 +1,14 @@
 //! What does a caller hear who may not pass?
 //!
 //! Always 401, as from Distribution: clients take the realm and the scope from it, fetch a token and come again. Whether
-//! the repository exists is not said, and no credential but a Bearer token is looked at: a Basic password sent straight to
-//! the registry gets the same challenge.
+//! the repository exists is not said, and where tokens count no other credential is looked at: a Basic password sent
+//! straight to the registry gets the same challenge.
 
 use http::StatusCode;
 use http::header::{HeaderName, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use super::Config;
-use crate::exchange::{Answer, Origin, WireError};
+use crate::exchange::{Answer, WireError};
 use crate::oci::Access;
 
 /// Tells clients that this is a registry (Docker Registry HTTP API V2, "API Version Check").
@@ -26,10 +25,16 @@ pub(super) enum Reason {
     Insufficient,
 }
 
+/// Where tokens are given out, and for whom: what a challenge tells the client to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Desk<'a> {
+    pub(super) realm: &'a str,
+    pub(super) service: &'a str,
+}
+
 /// The challenge (RFC 6750 3, with Distribution's `service`).
-pub(super) fn challenge(config: &Config, origin: &Origin, needed: &[Access], reason: Reason) -> Answer {
-    let realm = quoted(&format!("{origin}{}", config.path));
-    let mut value = format!("Bearer realm={realm},service={}", quoted(&config.service));
+pub(super) fn bearer(desk: Desk<'_>, needed: &[Access], reason: Reason) -> Answer {
+    let mut value = format!("Bearer realm={},service={}", quoted(desk.realm), quoted(desk.service));
     if !needed.is_empty() {
         let scopes: Vec<String> = needed.iter().map(Access::to_string).collect();
         value.push_str(&format!(",scope={}", quoted(&scopes.join(" "))));
@@ -45,8 +50,19 @@ pub(super) fn challenge(config: &Config, origin: &Origin, needed: &[Access], rea
             "authentication required: this login does not allow it, or there is no such repository"
         }
     };
+    unauthorized(value, message, needed)
+}
+
+/// The challenge where names and passwords count (RFC 7617 2).
+pub(super) fn basic(realm: &str, needed: &[Access]) -> Answer {
+    unauthorized(format!("Basic realm={}", quoted(realm)), "authentication required", needed)
+}
+
+fn unauthorized(challenge: String, message: &'static str, needed: &[Access]) -> Answer {
     let error = WireError::new("UNAUTHORIZED", message).detail(detail(needed));
-    Answer::error(StatusCode::UNAUTHORIZED, error).header(WWW_AUTHENTICATE, value).header(API_VERSION, "registry/2.0")
+    Answer::error(StatusCode::UNAUTHORIZED, error)
+        .header(WWW_AUTHENTICATE, challenge)
+        .header(API_VERSION, "registry/2.0")
 }
 
 /// Distribution's list of what was needed, one entry for each action.

@@ -42,6 +42,7 @@ mod credential;
 mod endpoint;
 mod error;
 mod grant;
+mod guardian;
 mod hashing;
 mod issuer;
 mod keys;
@@ -54,10 +55,11 @@ pub use accounts::{FirstAdmin, first_admin, needs_first_admin};
 pub use config::{Algorithm, Config, Guard, Realm, Trust};
 pub use error::Error;
 pub use grant::Grant;
+pub use guardian::Guardian;
 pub use password::{Password, PasswordError, first_password};
 
 use accounts::Accounts;
-use challenge::{Reason, challenge};
+use challenge::{Desk, Reason};
 use endpoint::Moment;
 use issuer::Issuer;
 use keys::TokenKey;
@@ -107,7 +109,9 @@ impl Authority {
 
     #[allow(clippy::result_large_err, reason = "as above")]
     fn authorize_at(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Timestamp) -> Result<Grant, Answer> {
-        let challenge = |reason| challenge(&self.config, &caller.origin, needed, reason);
+        let realm = format!("{}{}", caller.origin, self.config.path);
+        let desk = Desk { realm: &realm, service: &self.config.service };
+        let challenge = |reason| challenge::bearer(desk, needed, reason);
         let token = credential::bearer(&head.headers).ok_or_else(|| challenge(Reason::Missing))?;
         let grant = self.verifier.verify(token, now).map_err(|_| challenge(Reason::Invalid))?;
         if needed.iter().all(|access| grant.allows(access)) { Ok(grant) } else { Err(challenge(Reason::Insufficient)) }

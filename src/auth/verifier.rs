@@ -71,6 +71,7 @@ impl Verifier {
             subject: claims.sub,
             issuer: Some(claims.iss),
             access: claims.access.iter().filter_map(Entry::parse).collect(),
+            everything: false,
         })
     }
 }

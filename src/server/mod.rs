@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::auth::{self, Authority, Password};
+use crate::auth::{self, Authority, Guardian, Password};
 use crate::config::Settings;
 use crate::front::{self, Listener, Running};
 use crate::metadata::{self, Database};
@@ -156,11 +156,12 @@ impl Prepared {
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
         let database = Database::open(&Database::path_in(&settings.state)).await?;
-        let guard = Authority::open(settings.auth.clone(), database.clone())?;
+        let tokens = Arc::new(Authority::open(settings.auth.clone(), database.clone())?);
+        let guardian = Guardian::open(&settings.auth, Some(tokens.clone()))?;
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
         let registry = Registry::new(settings.registry.clone(), driver);
         registry.check_tree().await?;
-        let embedded = Arc::new(Embedded::new(registry, guard));
+        let embedded = Arc::new(Embedded::new(registry, guardian, Some(tokens)));
         let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
