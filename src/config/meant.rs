@@ -142,7 +142,7 @@ fn front(
         }
     };
     let secure = external_url.is_secure();
-    let public = |address, tls| front::Listener { address, tls, internal: false };
+    let public = |address: SocketAddr, tls| front::Listener { address: address.into(), tls, internal: false };
     let mut listeners = match listeners {
         Setting::Is(listeners, _) => {
             let meant = |listener: written::Listener| {
@@ -153,9 +153,17 @@ fn front(
         Setting::Unset | Setting::Wrong => vec![public(SocketAddr::new(machine.any(), external_url.port()), secure)],
     };
     if let Internal::At(address) = internal.or(Internal::At(INTERNAL)) {
-        listeners.push(front::Listener { address, tls: false, internal: true });
+        listeners.push(front::Listener { address: address.into(), tls: false, internal: true });
     }
-    front::Config { listeners, external_url, aliases, timeouts: timeouts_meant(timeouts) }
+    front::Config {
+        listeners,
+        external_url,
+        aliases,
+        timeouts: timeouts_meant(timeouts),
+        headers: Vec::new(),
+        internal: front::Internal::default(),
+        debug: None,
+    }
 }
 
 fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {

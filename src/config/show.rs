@@ -53,7 +53,7 @@ impl Page<'_> {
         let public = front.listeners.iter().filter(|listener| !listener.internal);
         self.list(
             "listeners",
-            public.map(|listener| vec![("address", scalar(listener.address)), ("tls", listener.tls.to_string())]),
+            public.map(|listener| vec![("address", scalar(&listener.address)), ("tls", listener.tls.to_string())]),
         );
     }
 
@@ -80,7 +80,7 @@ impl Page<'_> {
             page.guard(&settings.auth.guard);
             page.section("http", |page| {
                 match internal {
-                    Some(listener) => page.scalar("addr", listener.address),
+                    Some(listener) => page.scalar("addr", &listener.address),
                     None => page.scalar("addr", "off"),
                 }
                 if registry.relative_urls {

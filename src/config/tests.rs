@@ -159,8 +159,12 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert_eq!(
         settings.front.listeners,
         [
-            front::Listener { address: "[::]:5050".parse().unwrap(), tls: true, internal: false },
-            front::Listener { address: "127.0.0.1:5000".parse().unwrap(), tls: false, internal: true },
+            front::Listener { address: front::Address::Tcp("[::]:5050".parse().unwrap()), tls: true, internal: false },
+            front::Listener {
+                address: front::Address::Tcp("127.0.0.1:5000".parse().unwrap()),
+                tls: false,
+                internal: true
+            },
         ]
     );
     assert_eq!(settings.front.timeouts, front::Timeouts::default());

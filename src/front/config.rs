@@ -1,9 +1,14 @@
 //! What the operator may say about the front door, checked.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::exchange::Origin;
+use crate::tls;
 
 /// The front door, as meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,13 +21,94 @@ pub struct Config {
     pub aliases: Vec<Origin>,
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
+    /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
+    /// may come more than once.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What holds for the internal listener alone.
+    pub internal: Internal,
+    /// Where operators and their monitoring look (`http.debug`).
+    pub debug: Option<Debug>,
+}
+
+/// What holds for the internal listener alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Internal {
+    /// What TLS shows and asks there, if its `tls` says that it is spoken (`http.tls`). `None`: the same as elsewhere.
+    pub tls: Option<tls::Port>,
+    /// The origin of every URL sent from there, whatever the client called us (`http.host`).
+    pub host: Option<Origin>,
+    /// The path that the registry's API lies below (`http.prefix`).
+    pub prefix: Option<Prefix>,
+}
+
+/// A path like `/registry`: the API is then at `/registry/v2/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(String);
+
+/// The text is not a path to put before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a path that begins with a slash, of letters, digits and -._~ between slashes")]
+pub struct PrefixError;
+
+impl Prefix {
+    /// Takes a path with or without a slash at its end; `None` for the root, which is no prefix.
+    ///
+    /// # Errors
+    /// No slash at the beginning, an empty component, `.` or `..`, or a letter that a URL would have to encode.
+    pub fn new(path: &str) -> Result<Option<Self>, PrefixError> {
+        let bare = path.strip_suffix('/').unwrap_or(path);
+        if bare.is_empty() {
+            return if path.is_empty() { Err(PrefixError) } else { Ok(None) };
+        }
+        let components = bare.strip_prefix('/').ok_or(PrefixError)?;
+        let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-._~".contains(&letter);
+        let good = |component: &str| !["", ".", ".."].contains(&component) && component.bytes().all(plain);
+        if components.split('/').all(good) { Ok(Some(Self(bare.to_owned()))) } else { Err(PrefixError) }
+    }
+
+    /// The path, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where operators and their monitoring look. Whoever reaches it may read it: it belongs on an address that clients
+/// cannot reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debug {
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Address and port. `[::]` takes IPv4 as well.
+    Tcp(SocketAddr),
+    /// A socket in the file system. One that a process left behind is replaced.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// One listening address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Address and port. `[::]` takes IPv4 as well.
-    pub address: SocketAddr,
+    /// Where.
+    pub address: Address,
     /// Whether TLS is spoken here.
     pub tls: bool,
     /// The internal port: any `Host` is answered, under the origin that it names if that is ours.

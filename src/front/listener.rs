@@ -7,7 +7,7 @@
 //! waits for all of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +27,14 @@ use super::proxy::App;
 use super::refusal::Refusal;
 use super::running::Connections;
 use super::watch::{Phase, Watched};
-use super::{Listener, Service, Timeouts};
+use super::{Address, Listener, Service, Timeouts};
 use crate::telemetry::{Access, AccessLog};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// The client of a socket in the file system has no address.
+const ON_THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// One listening address and what serves it.
 pub(super) struct Front<S> {
@@ -48,7 +51,11 @@ pub(super) struct Front<S> {
 impl<S: Service> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = self.connections.enter();
-        let (Some(peer), local) = addresses(&stream) else { return None };
+        let (peer, local) = addresses(&stream);
+        let peer = match self.listener.address {
+            Address::Tcp(_) => peer?,
+            Address::Unix(_) => ON_THIS_MACHINE,
+        };
         let io = self.welcome(stream, peer, local).await?;
         if io.connection().is_http2() {
             self.proxy.process_new(Box::new(io), shutdown).await;
@@ -63,7 +70,7 @@ impl<S: Service> ServerApp for Front<S> {
 
 impl<S: Service> Front<S> {
     async fn welcome(&self, stream: Stream, peer: SocketAddr, local: Option<SocketAddr>) -> Option<FrontIo> {
-        let connection = |phase| Arc::new(Connection::new(self.listener, peer, local, phase));
+        let connection = |phase| Arc::new(Connection::new(self.listener.clone(), peer, local, phase));
         let Some(tls) = self.tls.clone() else {
             return self.clear(stream, connection(Phase::Header)).ok();
         };

@@ -34,8 +34,8 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, Listener, Timeouts};
-pub use running::{Drained, Error, Running, open};
+pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts};
+pub use running::{Drained, Error, Running, Socket, open};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).
 pub trait Service: Send + Sync + 'static {

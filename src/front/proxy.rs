@@ -59,7 +59,7 @@ impl<S: Service> App<S> {
         if head.method == Method::CONNECT {
             return Err(Refusal::Connect);
         }
-        let listener = connection.listener;
+        let listener = &connection.listener;
         let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
         self.origins.of(head, arrival)
     }

@@ -5,8 +5,10 @@
 //! elsewhere (GOAWAY) and closes connections that are between two requests.
 
 use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,7 +31,7 @@ use super::host::Origins;
 use super::listener::Front;
 use super::proxy::App;
 use super::session::Terms;
-use super::{Config, Listener, Service, Timeouts};
+use super::{Address, Config, Listener, Service, Timeouts};
 use crate::telemetry::AccessLog;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
@@ -50,13 +52,22 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub enum Error {
     /// A listener speaks TLS and there is no certificate.
     #[error("{0} speaks TLS, and there is no certificate to show")]
-    NoCertificate(std::net::SocketAddr),
+    NoCertificate(Address),
     /// A socket could not be prepared.
     #[error("the listening socket of {0} cannot be used: {1}")]
-    Socket(std::net::SocketAddr, #[source] std::io::Error),
+    Socket(Address, #[source] std::io::Error),
     /// Pingora reads the machine's certificates when it starts, and panics when it cannot.
     #[error("the certificates that this machine trusts cannot be read; see SSL_CERT_FILE and SSL_CERT_DIR")]
     TrustStore,
+}
+
+/// A socket that was bound.
+#[derive(Debug)]
+pub enum Socket {
+    /// Of an address and port.
+    Tcp(TcpListener),
+    /// Of a path.
+    Unix(UnixListener),
 }
 
 /// Serves these sockets until [`Running::drain`]. Must be called in a tokio runtime, once the process has a default
@@ -66,9 +77,9 @@ pub fn open<S: Service>(
     service: Arc<S>,
     tls: Option<Arc<ServerConfig>>,
     access: AccessLog,
-    sockets: Vec<(TcpListener, Listener)>,
+    sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running, Error> {
-    let Config { external_url, aliases, timeouts, listeners: _ } = config;
+    let Config { external_url, aliases, timeouts, listeners: _, headers: _, internal: _, debug: _ } = config;
     let (shutdown, ending) = watch::channel(false);
     let terms = Terms { stall: timeouts.stall, ending: ending.clone() };
     let app = App { origins: Origins::new(external_url, aliases), terms, service, access: access.clone() };
@@ -81,7 +92,7 @@ pub fn open<S: Service>(
             (true, Some(tls)) => Some(tls.clone()),
             (true, None) => return Err(Error::NoCertificate(listener.address)),
         };
-        let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address, error))?;
+        let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address.clone(), error))?;
         let front = Front {
             proxy: proxy.clone(),
             listener,
@@ -96,7 +107,7 @@ pub fn open<S: Service>(
 }
 
 async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: ListenFds, ending: watch::Receiver<bool>) {
-    let address = front.listener.address;
+    let address = front.listener.address.clone();
     let mut service = pingora::services::listening::Service::with_listeners(address.to_string(), listeners, front);
     service.start_service(Some(sockets), ending.clone(), 1).await;
     if !*ending.borrow() {
@@ -129,7 +140,19 @@ fn h2_options() -> H2Options {
 }
 
 /// Hands a bound socket to Pingora the way one process hands it to the next: in a table of descriptors by address.
-fn adopt(socket: TcpListener) -> std::io::Result<(Listeners, ListenFds)> {
+fn adopt(socket: Socket) -> std::io::Result<(Listeners, ListenFds)> {
+    let (name, config, descriptor) = match socket {
+        Socket::Tcp(socket) => adopt_tcp(socket)?,
+        Socket::Unix(socket) => adopt_unix(socket)?,
+    };
+    let mut listeners = Listeners::new();
+    listeners.add_listener(config.l4_buffer(L4BufferSettings::new(SOCKET_BUFFER, 0)));
+    let mut table = Fds::new();
+    table.add(name, descriptor);
+    Ok((listeners, Arc::new(Mutex::new(table))))
+}
+
+fn adopt_tcp(socket: TcpListener) -> std::io::Result<(String, ListenerConfig, RawFd)> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?.to_string();
     let mut options = TcpSocketOptions::default();
@@ -139,12 +162,17 @@ fn adopt(socket: TcpListener) -> std::io::Result<(Listeners, ListenFds)> {
         count: 4,
         user_timeout: Duration::ZERO, // the system's: the stream watches unacknowledged bytes itself
     });
-    let buffer = L4BufferSettings::new(SOCKET_BUFFER, 0);
-    let mut listeners = Listeners::new();
-    listeners.add_listener(ListenerConfig::tcp(address.clone()).tcp_socket_options(options).l4_buffer(buffer));
-    let mut table = Fds::new();
-    table.add(address, socket.into_raw_fd());
-    Ok((listeners, Arc::new(Mutex::new(table))))
+    let config = ListenerConfig::tcp(address.clone()).tcp_socket_options(options);
+    Ok((address, config, socket.into_raw_fd()))
+}
+
+fn adopt_unix(socket: UnixListener) -> std::io::Result<(String, ListenerConfig, RawFd)> {
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    let path = address.as_pathname().and_then(Path::to_str).ok_or(std::io::ErrorKind::InvalidInput)?;
+    // Pingora would open it to everybody. Whoever bound it has decided who may come.
+    let permissions = std::fs::metadata(path)?.permissions();
+    Ok((path.to_owned(), ListenerConfig::uds(path).permissions(permissions), socket.into_raw_fd()))
 }
 
 /// The open front door. Dropping it closes it at once.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use regex::Regex;
 
+use super::health;
+
 /// The embedded registry, as meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -29,6 +31,8 @@ pub struct Config {
     pub tags_page: usize,
     /// What a manifest must fulfil.
     pub validation: Validation,
+    /// What must hold for requests to be answered (`health`).
+    pub health: health::Config,
 }
 
 impl Config {
@@ -45,6 +49,7 @@ impl Config {
             catalog_page: 1000,
             tags_page: 1000,
             validation: Validation::default(),
+            health: health::Config::default(),
         }
     }
 }

@@ -32,6 +32,7 @@ mod config;
 mod error;
 mod gates;
 mod hash_state;
+pub mod health;
 mod intake;
 mod layout;
 mod manifests;

@@ -1,28 +1,65 @@
 //! Sockets: bound by us, so that what goes wrong is said in one line, and handed to the front.
 
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{Backlog, listen};
 
 use super::Error;
-use crate::front::Listener;
+use crate::front::{Address, Listener, Socket};
 
 /// Connections that may wait to be accepted; the system cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+/// Who may connect to a socket in the file system: our user and our group.
+const SOCKET_MODE: u32 = 0o660;
 
 /// Binds one listener. `[::]` takes IPv4 as well, and becomes 0.0.0.0 on a machine without IPv6.
-pub(super) fn bind(listener: &Listener) -> Result<(TcpListener, Listener), Error> {
-    let socket = match TcpListener::bind(listener.address) {
-        Err(error) if listener.address.ip().is_unspecified() && no_ipv6(&error) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, listener.address.port()))
+pub(super) fn bind(listener: &Listener) -> Result<(Socket, Listener), Error> {
+    let socket = match &listener.address {
+        Address::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
+        Address::Unix(path) => bind_unix(path).map(Socket::Unix),
+    };
+    let socket = socket.map_err(|source| explain(listener.address.clone(), source))?;
+    Ok((socket, listener.clone()))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match TcpListener::bind(address) {
+        Err(error) if address.ip().is_unspecified() && no_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
         }
         bound => bound,
     };
-    let socket = socket.and_then(prepare).map_err(|source| explain(listener.address, source))?;
-    Ok((socket, *listener))
+    prepare(socket?)
+}
+
+/// Binds a socket in the file system, in place of one that nobody listens on any more. Our user and our group may
+/// connect.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if is_stale(path)? {
+        fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    Ok(socket)
+}
+
+/// Whether a socket was left behind. Whatever else there is stays, and binding then says that the address is in use.
+fn is_stale(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            Ok(UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+        }
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn prepare(socket: TcpListener) -> io::Result<TcpListener> {
@@ -37,7 +74,7 @@ fn no_ipv6(error: &io::Error) -> bool {
         .is_some_and(|code| [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL].contains(&Errno::from_raw(code)))
 }
 
-fn explain(address: SocketAddr, source: io::Error) -> Error {
+fn explain(address: Address, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::AddrInUse => Error::PortTaken(address),
         io::ErrorKind::PermissionDenied => Error::PortForbidden(address),
@@ -46,10 +83,17 @@ fn explain(address: SocketAddr, source: io::Error) -> Error {
 }
 
 /// The listeners with the addresses they really have (a port 0 becomes the one that the system chose).
-pub(super) fn actual_addresses(sockets: &[(TcpListener, Listener)]) -> Vec<Listener> {
+pub(super) fn actual_addresses(sockets: &[(Socket, Listener)]) -> Vec<Listener> {
+    let actual = |socket: &Socket| match socket {
+        Socket::Tcp(socket) => socket.local_addr().ok().map(Address::Tcp),
+        Socket::Unix(_) => None,
+    };
     sockets
         .iter()
-        .map(|(socket, listener)| Listener { address: socket.local_addr().unwrap_or(listener.address), ..*listener })
+        .map(|(socket, listener)| match actual(socket) {
+            Some(address) => Listener { address, ..listener.clone() },
+            None => listener.clone(),
+        })
         .collect()
 }
 
@@ -68,13 +112,13 @@ mod tests {
     use super::*;
 
     fn listener(address: &str) -> Listener {
-        Listener { address: address.parse().unwrap(), tls: false, internal: false }
+        Listener { address: Address::Tcp(address.parse().unwrap()), tls: false, internal: false }
     }
 
     #[test]
     fn a_taken_port_is_said_in_one_line_with_what_to_do() {
-        let (first, _) = bind(&listener("127.0.0.1:0")).unwrap();
-        let taken = first.local_addr().unwrap();
+        let bound = [bind(&listener("127.0.0.1:0")).unwrap()];
+        let taken = actual_addresses(&bound).remove(0).address;
         let message = bind(&listener(&taken.to_string())).unwrap_err().to_string();
         assert!(message.contains(&taken.to_string()) && message.contains("another program has this port"), "{message}");
         assert_eq!(message.lines().count(), 1);

@@ -10,7 +10,6 @@ mod folders;
 mod listen;
 pub mod privileges;
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::auth::{self, Authority, Guardian, Password};
 use crate::config::Settings;
-use crate::front::{self, Listener, Running};
+use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::Embedded;
 use crate::registry::{self, Registry};
@@ -35,17 +34,17 @@ pub enum Error {
     #[error(
         "cannot listen on {0}: another program has this port; stop it, or choose another port (`listeners`, `registry.http.addr`)"
     )]
-    PortTaken(SocketAddr),
+    PortTaken(Address),
     /// A port below 1024 without the right to it.
     #[error(
         "cannot listen on {0}: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)"
     )]
-    PortForbidden(SocketAddr),
+    PortForbidden(Address),
     /// Any other failure to listen.
     #[error("cannot listen on {address}: {source}; is the address one of this machine's?")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        address: Address,
         /// The system's word.
         source: std::io::Error,
     },
@@ -98,7 +97,7 @@ pub enum Error {
 /// A server that has everything it needs from the machine and no rights left that it does not need.
 pub struct Prepared {
     settings: Settings,
-    sockets: Vec<(TcpListener, Listener)>,
+    sockets: Vec<(Socket, Listener)>,
     certificates: Option<Certificates>,
     authority: Option<local::Authority>,
     first_password: Result<Option<Password>, auth::Error>,

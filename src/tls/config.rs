@@ -28,3 +28,44 @@ pub struct Local {
     /// DNS names and IP addresses, as text.
     pub names: Vec<String>,
 }
+
+/// TLS of one port that has a certificate of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// What is shown, whatever name the client asks for.
+    pub files: Files,
+    /// Which clients may come.
+    pub clients: Clients,
+    /// The oldest version of the protocol.
+    pub minimum: Version,
+    /// Whether HTTP/2 is offered.
+    pub http2: bool,
+}
+
+impl Port {
+    /// Any client, TLS 1.2 and HTTP/2.
+    pub fn new(files: Files) -> Self {
+        Self { files, clients: Clients::Anyone, minimum: Version::Tls12, http2: true }
+    }
+}
+
+/// Which clients may come, by the certificates that they show. A certificate that nobody verifies would prove nothing,
+/// so there is no way to ask for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clients {
+    /// Nobody is asked for a certificate.
+    Anyone,
+    /// Those without a certificate, and those with one that these authorities (PEM) signed.
+    MayProve(Vec<PathBuf>),
+    /// Only those with a certificate that these authorities (PEM) signed.
+    MustProve(Vec<PathBuf>),
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}

@@ -19,7 +19,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-pub use config::{Config, Files, Local};
+pub use config::{Clients, Config, Files, Local, Port, Version};
 pub use files::Error;
 
 /// How many TLS 1.3 tickets a client gets after a handshake. One is enough for clients that resume one connection at a

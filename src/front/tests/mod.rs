@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Config, Listener, Running, Service, Timeouts};
+use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts};
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format};
 
@@ -106,6 +106,13 @@ impl Script {
     }
 }
 
+fn tcp(address: &Address) -> Option<SocketAddr> {
+    match address {
+        Address::Tcp(address) => Some(*address),
+        Address::Unix(_) => None,
+    }
+}
+
 /// An open door.
 pub(super) struct Door {
     script: Arc<Script>,
@@ -155,15 +162,18 @@ impl Door {
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
-            (socket, Listener { address, tls, internal })
+            (Socket::Tcp(socket), Listener { address: address.into(), tls, internal })
         };
         let sockets = vec![bind(true, false), bind(false, false), bind(false, true)];
-        let addresses: Vec<SocketAddr> = sockets.iter().map(|(_, listener)| listener.address).collect();
+        let addresses: Vec<SocketAddr> = sockets.iter().filter_map(|(_, listener)| tcp(&listener.address)).collect();
         let config = Config {
-            listeners: sockets.iter().map(|(_, listener)| *listener).collect(),
+            listeners: sockets.iter().map(|(_, listener)| listener.clone()).collect(),
             external_url: format!("https://localhost:{}", addresses[0].port()).parse().unwrap(),
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
             timeouts,
+            headers: Vec::new(),
+            internal: Internal::default(),
+            debug: None,
         };
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
