@@ -17,7 +17,7 @@ use super::digest::DigestError;
 use super::name::NameError;
 use super::query::{Page, Query};
 use super::reference::TagError;
-use super::{Access, Action, Digest, Reference, RepositoryName, Resource, Tag, UploadId};
+use super::{Access, Action, Algorithm, Digest, Reference, RepositoryName, Resource, Tag, UploadId};
 
 /// How many `tag` parameters a manifest push may have. The specification asks for at least ten.
 pub const MAX_TAGS: usize = 100;
@@ -218,6 +218,8 @@ impl Endpoint {
             (Kind::Blob, _) if read => Self::BlobRead { name: name()?, digest: route.last.parse()? },
             (Kind::Blob, &Method::DELETE) => Self::BlobDelete { name: name()?, digest: route.last.parse()? },
             (Kind::Uploads, &Method::POST) => {
+                // What to hash with, said early. The digest of the commit says it again, so nothing is kept of it.
+                query.one("digest-algorithm").map(|text| text.parse::<Algorithm>()).transpose()?;
                 Self::UploadStart { name: name()?, mount: mount(query), digest: digest(query)? }
             }
             (Kind::Upload, _) if read => Self::UploadStatus { name: name()?, upload: route.upload()? },
@@ -252,6 +254,27 @@ impl Endpoint {
             | Self::UploadCommit { name, .. }
             | Self::UploadCancel { name, .. } => on(name, &[Action::Pull, Action::Push]),
             Self::ManifestDelete { name, .. } | Self::BlobDelete { name, .. } => on(name, &[Action::Delete]),
+        }
+    }
+
+    /// Whether it changes anything.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Version
+            | Self::Catalog { .. }
+            | Self::Tags { .. }
+            | Self::ManifestRead { .. }
+            | Self::Referrers { .. }
+            | Self::BlobRead { .. }
+            | Self::UploadStatus { .. }
+            | Self::Options { .. } => false,
+            Self::ManifestWrite { .. }
+            | Self::ManifestDelete { .. }
+            | Self::BlobDelete { .. }
+            | Self::UploadStart { .. }
+            | Self::UploadAppend { .. }
+            | Self::UploadCommit { .. }
+            | Self::UploadCancel { .. } => true,
         }
     }
 

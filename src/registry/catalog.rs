@@ -19,15 +19,13 @@ use crate::storage::{self, Entry, Key};
 
 /// How many repositories an answer has when the client does not say.
 const USUAL: usize = 100;
-/// The most in one answer.
-const MOST: usize = 1000;
 /// How many entries of a folder are held at once.
 const BATCH: usize = 1000;
 
 impl Registry {
     /// `GET /v2/_catalog`: names with a `Link` to the next part when there is more.
     pub(super) async fn list_catalog(&self, page: Page) -> Result<Answer, Error> {
-        let limit = page.limit.unwrap_or(USUAL).min(MOST);
+        let limit = page.limit.unwrap_or(USUAL).min(self.config.catalog_page);
         let mut names = self.repositories(page.after.as_deref(), limit + 1).await?;
         let more = names.len() > limit;
         names.truncate(limit);
@@ -42,7 +40,7 @@ impl Registry {
     /// At most `limit` repositories in path order, beginning after a name that need not exist.
     pub async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, Error> {
         let mut found = Vec::new();
-        let mut walk = Walk::starting_after(&self.store, after.unwrap_or_default());
+        let mut walk = Walk::starting_after(&self.store, after.unwrap_or_default(), layout::MANIFESTS);
         while found.len() < limit
             && let Some(name) = walk.next().await?
         {
@@ -53,8 +51,10 @@ impl Registry {
 }
 
 /// Where we are in the tree: the folders from the root to here, each with what is still to be visited in it.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     store: &'a Store,
+    /// The folder by which we know what is looked for.
+    mark: &'static str,
     open: Vec<Folder>,
 }
 
@@ -69,8 +69,9 @@ struct Folder {
 }
 
 impl<'a> Walk<'a> {
-    /// Opens every folder on the way to `after`, each to go on behind the component that leads there.
-    fn starting_after(store: &'a Store, after: &str) -> Self {
+    /// For the repositories that have the folder `mark`. Opens every folder on the way to `after`, each to go on behind
+    /// the component that leads there.
+    pub(super) fn starting_after(store: &'a Store, after: &str, mark: &'static str) -> Self {
         let mut open = Vec::new();
         let mut path = String::new();
         for component in after.split('/') {
@@ -78,15 +79,15 @@ impl<'a> Walk<'a> {
             let below = join(&path, component);
             if below.parse::<RepositoryName>().is_err() {
                 // No folder of ours has such a name, so there is nothing below it.
-                return Self { store, open };
+                return Self { store, mark, open };
             }
             path = below;
         }
         open.push(Folder { path, entries: Vec::new(), unlisted: Some(None) });
-        Self { store, open }
+        Self { store, mark, open }
     }
 
-    async fn next(&mut self) -> Result<Option<RepositoryName>, storage::Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<RepositoryName>, storage::Error> {
         while let Some(folder) = self.open.last_mut() {
             let Some(entry) = folder.entries.pop() else {
                 match folder.unlisted.take() {
@@ -103,9 +104,9 @@ impl<'a> Walk<'a> {
             let Ok(name) = path.parse::<RepositoryName>() else { continue };
             let mut below = Folder { path, entries: Vec::new(), unlisted: None };
             below.list(self.store, None).await?;
-            let is_repository = below.is_repository(self.store, &name).await?;
+            let is_marked = below.has(self.store, self.mark).await?;
             self.open.push(below);
-            if is_repository {
+            if is_marked {
                 return Ok(Some(name));
             }
         }
@@ -125,14 +126,12 @@ impl Folder {
         Ok(())
     }
 
-    /// Whether the folder has `_manifests`: usually seen in its first entries, which were just listed.
-    async fn is_repository(&self, store: &Store, name: &RepositoryName) -> Result<bool, storage::Error> {
-        let is_it = |entry: &Entry| entry.is_folder && entry.name == layout::MANIFESTS;
+    /// Whether it has this folder: usually seen in its first entries, which were just listed.
+    async fn has(&self, store: &Store, mark: &str) -> Result<bool, storage::Error> {
         if self.unlisted.is_none() {
-            return Ok(self.entries.iter().any(is_it));
+            return Ok(self.entries.iter().any(|entry| entry.is_folder && entry.name == mark));
         }
-        Ok(present(store.driver().list(&layout::manifests(name), None, 1).await)?
-            .is_some_and(|found| !found.is_empty()))
+        Ok(present(store.driver().list(&self.key().join(mark), None, 1).await)?.is_some_and(|found| !found.is_empty()))
     }
 
     fn key(&self) -> Key {

@@ -17,7 +17,8 @@ pub struct Config {
     pub delete: bool,
     /// Whether nothing may change (`storage.maintenance.readonly.enabled`).
     pub read_only: bool,
-    /// When abandoned uploads are removed; `None` for never (`storage.maintenance.uploadpurging`).
+    /// When abandoned uploads are removed; `None` for never, and so where nothing may change
+    /// (`storage.maintenance.uploadpurging`).
     pub purge: Option<Purge>,
     /// The largest manifest, in bytes (`limits.manifest`).
     pub manifest_limit: usize,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_RANGE, LOCATION};
 use serde_json::{Value, json};
 
-use super::uploads::Progress;
+use super::location::Progress;
 use crate::exchange::{Answer, BodyError, WireError};
 use crate::oci::endpoint::Rejection;
 use crate::oci::manifest::ManifestError;

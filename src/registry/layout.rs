@@ -16,6 +16,7 @@
 //!     └── _uploads/<uuid>/
 //!         ├── data                                              what has arrived
 //!         ├── startedat                                         when it began: RFC 3339, in UTC, to the second
+//!         ├── owner                                             ours: who began it; Distribution does not look at it
 //!         └── hashstates/<algorithm>/<offset>                   the hash of that many bytes, to go on from
 //! ```
 //!
@@ -27,6 +28,8 @@ use crate::storage::Key;
 
 /// What a repository's folder has when it is one.
 pub(super) const MANIFESTS: &str = "_manifests";
+/// What a repository's folder has while something is uploaded to it.
+pub(super) const UPLOADS: &str = "_uploads";
 /// The object of every link.
 const LINK: &str = "link";
 
@@ -89,9 +92,14 @@ pub(super) fn tag_index(name: &RepositoryName, tag: &Tag, digest: &Digest) -> Ke
     tags(name).join(&format!("{tag}/index/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
 }
 
+/// The folder of a repository's uploads.
+pub(super) fn uploads(name: &RepositoryName) -> Key {
+    within(name, format_args!("{UPLOADS}"))
+}
+
 /// The folder of an upload.
 pub(super) fn upload(name: &RepositoryName, upload: UploadId) -> Key {
-    within(name, format_args!("_uploads/{upload}"))
+    uploads(name).join(&upload.to_string())
 }
 
 /// What has arrived of an upload.
@@ -102,6 +110,11 @@ pub(super) fn upload_data(name: &RepositoryName, id: UploadId) -> Key {
 /// When an upload began.
 pub(super) fn upload_started(name: &RepositoryName, id: UploadId) -> Key {
     upload(name, id).join("startedat")
+}
+
+/// Who began an upload.
+pub(super) fn upload_owner(name: &RepositoryName, id: UploadId) -> Key {
+    upload(name, id).join("owner")
 }
 
 /// The folder of an upload's hash states, named by their offsets.
@@ -140,6 +153,7 @@ mod tests {
             (manifests(&name), format!("{repository}/_manifests")),
             (upload_data(&name, id), format!("{repository}/_uploads/{id}/data")),
             (upload_started(&name, id), format!("{repository}/_uploads/{id}/startedat")),
+            (upload_owner(&name, id), format!("{repository}/_uploads/{id}/owner")),
             (hash_states(&name, id), format!("{repository}/_uploads/{id}/hashstates/sha256")),
             (hash_state(&name, id, 5), format!("{repository}/_uploads/{id}/hashstates/sha256/5")),
             (repositories(""), "docker/registry/v2/repositories".to_owned()),

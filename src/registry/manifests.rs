@@ -90,7 +90,7 @@ impl Registry {
             }
         };
         let mut answer = Answer::new(StatusCode::CREATED)
-            .header(LOCATION, format!("{}/v2/{name}/manifests/{digest}", exchange.caller().origin))
+            .header(LOCATION, self.location(exchange.caller(), &format!("/v2/{name}/manifests/{digest}")))
             .header(DOCKER_CONTENT_DIGEST, digest.to_string());
         if let Some(subject) = &manifest.subject {
             answer = answer.header(OCI_SUBJECT, subject.digest.to_string());

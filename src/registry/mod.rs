@@ -23,9 +23,11 @@ use tracing::Instrument as _;
 
 use crate::auth::Grant;
 use crate::exchange::{Answer, Exchange};
+use crate::oci::endpoint::Rejection;
 use crate::oci::{Digest, Endpoint};
 use crate::storage::Driver;
 
+mod begun;
 mod blobs;
 mod catalog;
 mod config;
@@ -35,7 +37,9 @@ mod hash_state;
 pub mod health;
 mod intake;
 mod layout;
+mod location;
 mod manifests;
+mod purge;
 mod referrers;
 mod store;
 mod tags;
@@ -45,9 +49,11 @@ mod uploads;
 #[cfg(test)]
 mod tests;
 
+pub use begun::Begun;
 pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::{Error, reject};
-pub use uploads::Progress;
+pub use location::Progress;
+pub use purge::Purged;
 
 use gates::Gates;
 use store::{Store, present};
@@ -58,6 +64,15 @@ const AT_ONCE: usize = 8;
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+const GITLAB_VERSION: HeaderName = HeaderName::from_static("gitlab-container-registry-version");
+const GITLAB_FEATURES: HeaderName = HeaderName::from_static("gitlab-container-registry-features");
+const GITLAB_DATABASE: HeaderName = HeaderName::from_static("gitlab-container-registry-database-enabled");
+/// The version of GitLab's registry that ours was compared to: GitLab tells from it how to talk to us.
+const GITLAB_COMPARED_TO: &str = "4.32.0-gitlab";
+
+/// What there is where nothing may change, whatever the path: Distribution does not even look for other methods then.
+const READ_METHODS: &str = "GET, HEAD";
 
 /// Why a tree cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +134,9 @@ impl Registry {
         let notes = exchange.notes();
         notes.repository = endpoint.repository().map(ToString::to_string);
         notes.reference = endpoint.reference();
+        if self.config.read_only && endpoint.changes() {
+            return reject(Rejection::MethodNotAllowed { allow: READ_METHODS });
+        }
         let answer = match self.dispatch(endpoint, grant, exchange).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -154,8 +172,11 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         match endpoint {
-            Endpoint::Version => Ok(version()),
-            Endpoint::Options { allow } => Ok(Answer::new(StatusCode::OK).header(http::header::ALLOW, allow)),
+            Endpoint::Version => Ok(self.version()),
+            Endpoint::Options { allow } => {
+                let allow = if self.config.read_only { READ_METHODS } else { allow };
+                Ok(Answer::new(StatusCode::OK).header(http::header::ALLOW, allow))
+            }
             Endpoint::Catalog { page } => self.list_catalog(page).await,
             Endpoint::Tags { name, page } => self.list_tags(name, page).await,
             Endpoint::ManifestRead { name, reference } => self.read_manifest(name, reference, exchange).await,
@@ -177,11 +198,18 @@ impl Registry {
             Endpoint::UploadCancel { name, upload } => self.cancel_upload(name, upload).await,
         }
     }
-}
 
-/// end-1: yes, this is a registry.
-fn version() -> Answer {
-    Answer::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").body("{}")
+    /// end-1: yes, this is a registry; and what GitLab wants to know of one. It has no database as GitLab's may have, so
+    /// that GitLab asks for nothing under `/gitlab/v1/`.
+    fn version(&self) -> Answer {
+        let answer = Answer::new(StatusCode::OK)
+            .header(CONTENT_TYPE, "application/json")
+            .header(GITLAB_VERSION, GITLAB_COMPARED_TO)
+            .header(GITLAB_DATABASE, "false")
+            .body("{}");
+        let can_delete = self.config.delete && !self.config.read_only;
+        if can_delete { answer.header(GITLAB_FEATURES, "tag_delete") } else { answer }
+    }
 }
 
 /// What old Docker clients look for before they believe that this is a registry, on every answer.

@@ -14,13 +14,14 @@ use crate::exchange::Answer;
 use crate::oci::{Digest, Page, RepositoryName, Tag};
 use crate::storage;
 
-/// The most tags in one answer, and how many there are when the client does not say. GitLab asks for so many.
-const MOST: usize = 10_000;
+/// How many tags are read at once where all are wanted.
+const BATCH: usize = 10_000;
 
 impl Registry {
     /// end-8: tags in ASCII order, with a `Link` to the next part when there is more.
     pub(super) async fn list_tags(&self, name: RepositoryName, page: Page) -> Result<Answer, Error> {
-        let limit = page.limit.unwrap_or(MOST).min(MOST);
+        let most = self.config.tags_page;
+        let limit = page.limit.unwrap_or(most).min(most);
         let mut tags = page_of(&self.store, &name, page.after, limit + 1).await?;
         if tags.is_empty() {
             // An empty page of a repository is not the same as no repository.
@@ -47,7 +48,7 @@ pub(super) async fn naming(store: &Store, name: &RepositoryName, digest: &Digest
     let mut naming = Vec::new();
     let mut after = None;
     loop {
-        let tags = page_of(store, name, after, MOST).await?;
+        let tags = page_of(store, name, after, BATCH).await?;
         let Some((last, _)) = tags.last() else { return Ok(naming) };
         after = Some(last.as_str().to_owned());
         naming.extend(tags.into_iter().filter(|(_, current)| current == digest).map(|(tag, _)| tag));

@@ -89,6 +89,13 @@ impl Turns {
         Ok((Turn { _held: held, _place: place }, attendance))
     }
 
+    /// Takes the turn at an upload if nobody has or wants it, and disturbs nobody.
+    pub(super) fn take_if_free(self: &Arc<Self>, upload: UploadId) -> Option<Turn> {
+        let place = self.join(upload).ok()?;
+        let held = place.turn.clone().try_lock_owned().ok()?;
+        Some(Turn { _held: held, _place: place })
+    }
+
     #[cfg(test)]
     pub(super) fn is_taken(&self, upload: UploadId) -> bool {
         self.lines.lock().get(&upload).is_some_and(|line| line.turn.try_lock().is_err())

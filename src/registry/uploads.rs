@@ -13,12 +13,12 @@
 //! **Invariant:** content that broke off or does not match its digest is never committed. It stays as an upload, so that
 //! the client can go on or give the right digest.
 //!
-//! Absent on purpose: removing abandoned uploads, and Distribution's `_state` in the `Location`.
+//! Absent on purpose: removing abandoned uploads (`purge.rs`), and what a `Location` looks like (`location.rs`).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
+use http::header::CONTENT_RANGE;
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
@@ -26,7 +26,7 @@ use tracing::Instrument as _;
 use super::intake::{Arrived, Received, Upload, receive, saved_state};
 use super::store::{Store, present};
 use super::turns::{Turn, Turns};
-use super::{DOCKER_CONTENT_DIGEST, Error, Registry, layout, to_the_end};
+use super::{Error, Registry, layout, to_the_end};
 use crate::auth::Grant;
 use crate::exchange::{Answer, Exchange, content_length};
 use crate::oci::endpoint::Mount;
@@ -36,8 +36,6 @@ use crate::storage::Durability;
 
 /// How many repositories are searched for a blob that is to be mounted from anywhere.
 const MOUNT_SEARCH: usize = 100;
-
-const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 impl Registry {
     /// end-4 and end-11: an upload begins, unless the blob is there already or comes along.
@@ -52,18 +50,20 @@ impl Registry {
         if let Some(mount) = mount
             && self.mount(&name, &mount, grant).await?
         {
-            return Ok(created(exchange, &name, &mount.digest));
+            return Ok(self.created(exchange.caller(), &name, &mount.digest));
         }
         if let Some(digest) = digest {
             let first = exchange.read().await?;
             // No body and a digest of something: the client means to send it afterwards.
             if first.is_some() || digest == Digest::of(digest.algorithm(), b"") {
-                return self.upload_at_once(name, digest, first, exchange).await;
+                return self.upload_at_once(name, digest, first, grant, exchange).await;
             }
         }
         let id = UploadId::random();
-        self.begin(&name, id).await?;
-        Ok(Progress::new(exchange, &name, id, 0).headers(Answer::new(StatusCode::ACCEPTED)))
+        // Held so that nobody takes an upload that is only half there for what is left of one.
+        let _turn = self.turns.take(id).await?;
+        self.begin(&name, id, grant).await?;
+        Ok(self.progress(exchange.caller(), &name, id, 0).await?.headers(Answer::new(StatusCode::ACCEPTED)))
     }
 
     /// Makes a blob visible in `name` if it can be found where the caller may read. Whether it exists elsewhere is
@@ -92,12 +92,13 @@ impl Registry {
         name: RepositoryName,
         digest: Digest,
         first: Option<Bytes>,
+        grant: &Grant,
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let id = UploadId::random();
         let orphanage = Orphanage::new(self, &name, id);
         let (turn, attendance) = self.turns.take(id).await?;
-        self.begin(&name, id).await?;
+        self.begin(&name, id, grant).await?;
         let upload = Upload { name: name.clone(), id, size: 0, turn };
         let received = match first {
             Some(_) => receive(exchange, &self.store, upload, &attendance, first, None).await,
@@ -105,7 +106,7 @@ impl Registry {
                 Ok(Received { arrived: Arrived { upload, hasher: Hasher::new(Algorithm::Sha256) }, outcome: Ok(()) })
             }
         };
-        let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
+        let (store, answer) = (self.store.clone(), self.created(exchange.caller(), &name, &digest));
         orphanage.close();
         to_the_end(async move {
             let committed = match received {
@@ -129,7 +130,7 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let size = size(&self.store, &name, id).await?;
-        Ok(Progress::new(exchange, &name, id, size).headers(Answer::new(StatusCode::NO_CONTENT)))
+        Ok(self.progress(exchange.caller(), &name, id, size).await?.headers(Answer::new(StatusCode::NO_CONTENT)))
     }
 
     /// end-5: more of a blob, as a stream or, with a `Content-Range`, as a chunk.
@@ -145,7 +146,7 @@ impl Registry {
         let Received { arrived, outcome } =
             receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
-        let progress = Progress::new(exchange, &name, id, arrived.upload.size);
+        let progress = self.progress(exchange.caller(), &name, id, arrived.upload.size).await?;
         Ok(progress.headers(Answer::new(StatusCode::ACCEPTED)))
     }
 
@@ -162,14 +163,14 @@ impl Registry {
         let upload = match self.resume(&name, id, turn, chunk, exchange).await {
             Err(Error::UploadUnknown) => {
                 self.commit_again(&name, id, &digest).await?;
-                return Ok(created(exchange, &name, &digest));
+                return Ok(self.created(exchange.caller(), &name, &digest));
             }
             outcome => outcome?,
         };
         let Received { arrived, outcome } =
             receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
-        let (store, answer) = (self.store.clone(), created(exchange, &name, &digest));
+        let (store, answer) = (self.store.clone(), self.created(exchange.caller(), &name, &digest));
         to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
         Ok(answer)
     }
@@ -190,18 +191,6 @@ impl Registry {
             store.write_link(&layout::layer(&name, &digest), &digest).await?;
             discard(&store, &name, id).await;
             Ok(())
-        })
-        .await
-    }
-
-    /// Lays down an upload as Distribution does: when it began, and no data yet.
-    async fn begin(&self, name: &RepositoryName, id: UploadId) -> Result<(), Error> {
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let (store, started, data) =
-            (self.store.clone(), layout::upload_started(name, id), layout::upload_data(name, id));
-        to_the_end(async move {
-            store.driver().put(&started, now.into(), Durability::Light).await?;
-            Ok(store.driver().put(&data, Bytes::new(), Durability::Light).await?)
         })
         .await
     }
@@ -230,7 +219,7 @@ impl Registry {
     ) -> Result<Upload, Error> {
         let size = size(&self.store, name, id).await?;
         if chunk.is_some_and(|chunk| chunk.first != size) {
-            return Err(Error::ChunkOutOfOrder(Progress::new(exchange, name, id, size)));
+            return Err(Error::ChunkOutOfOrder(self.progress(exchange.caller(), name, id, size).await?));
         }
         let announced = content_length(&exchange.head().headers);
         if chunk.zip(announced).is_some_and(|(chunk, announced)| chunk.length() != announced) {
@@ -238,34 +227,6 @@ impl Registry {
         }
         Ok(Upload { name: name.clone(), id, size, turn })
     }
-}
-
-/// Where an upload is and how far it has come, as every answer about one says.
-#[derive(Debug)]
-pub struct Progress {
-    location: String,
-    id: UploadId,
-    size: u64,
-}
-
-impl Progress {
-    fn new<E: Exchange>(exchange: &E, name: &RepositoryName, id: UploadId, size: u64) -> Self {
-        Self { location: format!("{}/v2/{name}/blobs/uploads/{id}", exchange.caller().origin), id, size }
-    }
-
-    /// `Range` is that of what has arrived, both ends included. Of nothing it is `0-0` too: Docker's client wants it so.
-    pub(super) fn headers(&self, answer: Answer) -> Answer {
-        answer
-            .header(LOCATION, &self.location)
-            .header(RANGE, format!("0-{}", self.size.saturating_sub(1)))
-            .header(DOCKER_UPLOAD_UUID, self.id.to_string())
-    }
-}
-
-fn created<E: Exchange>(exchange: &E, name: &RepositoryName, digest: &Digest) -> Answer {
-    Answer::new(StatusCode::CREATED)
-        .header(LOCATION, format!("{}/v2/{name}/blobs/{digest}", exchange.caller().origin))
-        .header(DOCKER_CONTENT_DIGEST, digest.to_string())
 }
 
 /// The part of the blob that a body is, if the client says so.

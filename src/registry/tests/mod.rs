@@ -19,6 +19,8 @@ mod errors;
 mod faults;
 mod lists;
 mod manifests;
+mod options;
+mod purge;
 mod uploads;
 
 const LIMIT: usize = 4 << 20;
@@ -86,6 +88,20 @@ impl Fixture {
         let driver = wrap(Arc::new(Filesystem::new(&root)));
         let registry = Arc::new(Registry::new(Config { delete, manifest_limit: LIMIT, ..Config::new(root) }, driver));
         Self { dir, registry, grant: Grant::default() }
+    }
+
+    /// As [`Fixture::new`], with what an operator may say.
+    pub(super) fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        Self::new().reconfigured(change)
+    }
+
+    /// After a restart with another configuration.
+    pub(super) fn reconfigured(&self, change: impl FnOnce(&mut Config)) -> Self {
+        let root = self.dir.path().to_owned();
+        let driver = Arc::new(Filesystem::new(&root));
+        let mut config = Config { delete: true, manifest_limit: LIMIT, ..Config::new(root) };
+        change(&mut config);
+        Self { dir: self.dir.clone(), registry: Arc::new(Registry::new(config, driver)), grant: self.grant.clone() }
     }
 
     pub(super) fn restarted(&self) -> Self {
@@ -231,12 +247,16 @@ fn known_headers_only(response: &Response) {
         "docker-distribution-api-version",
         "docker-upload-uuid",
         "etag",
+        "gitlab-container-registry-database-enabled",
+        "gitlab-container-registry-features",
+        "gitlab-container-registry-version",
         "link",
         "location",
         "oci-filters-applied",
         "oci-subject",
         "oci-tag",
         "range",
+        "vary",
     ];
     for name in response.headers.keys() {
         assert!(KNOWN.contains(&name.as_str()), "unexpected header {name}");
