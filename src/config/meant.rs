@@ -78,6 +78,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             catalog_page: written.registry.catalog_page.or(PAGE),
             tags_page: written.registry.tags_page.or(PAGE),
             validation: written.registry.validation,
+            health: registry::health::Config::default(),
         },
         telemetry: telemetry::Config {
             level: written_first(written.log.level, written.registry.level).or(Level::INFO),
@@ -103,7 +104,10 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     front.listeners.retain(|listener| listener.internal);
     front.aliases.clear();
     front.timeouts.drain = drain;
-    let port = front.listeners.first().map_or(INTERNAL.port(), |listener| listener.address.port());
+    let port = match front.listeners.first().map(|listener| &listener.address) {
+        Some(front::Address::Tcp(address)) => address.port(),
+        Some(front::Address::Unix(_)) | None => INTERNAL.port(),
+    };
     if let Some(own) = origin(false, "localhost", port) {
         front.external_url = own;
     }

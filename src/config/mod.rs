@@ -141,7 +141,11 @@ pub fn load_registry(
     if !reader.problems.is_empty() {
         return Err(Problems::new(reader.problems));
     }
-    let Reader { written: places, warnings, .. } = reader;
+    let Reader { written: places, mut warnings, .. } = reader;
+    if written.registry.guard.is_unset() {
+        let place = Place { source: Source::File(file.into()), line: 0 };
+        warnings.push(Problem::new(&place, "auth", "not written: everybody who can connect may push and delete"));
+    }
     Ok(Settings { written: places, warnings, ..meant::registry_alone(written, machine, &absolute) })
 }
 

@@ -24,5 +24,6 @@ mod indexes;
 mod interop;
 mod load;
 mod logs;
+mod original;
 mod shutdown;
 mod support;

@@ -12,6 +12,7 @@ pub(in crate::config) struct Key {
     /// Levels joined by `.`; `[]` after a list.
     pub(in crate::config) path: &'static str,
     /// Who knows it: `2`, `3`, `G`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the page of keys shows it"))]
     pub(in crate::config) dialects: &'static str,
     pub(in crate::config) treatment: Treatment,
     /// A value as one writes it; of a key that is refused, one that is refused.

@@ -267,7 +267,7 @@ fn unknown_keys_and_keys_written_twice_are_warned_about() {
     assert!(found[0].starts_with("config.yml:5: http: written twice, first on line 3; this one counts"), "{found:?}");
     assert!(found.contains(&"config.yml:4: moon: unknown key, has no effect".to_owned()), "{found:?}");
     assert!(found.contains(&"config.yml:5: http.moon: unknown key, has no effect".to_owned()), "{found:?}");
-    assert_eq!(settings.front.listeners[0].address.port(), 5001);
+    assert!(settings.front.listeners[0].address.to_string().ends_with(":5001"));
 }
 
 // The variables
@@ -305,7 +305,7 @@ fn variables_that_lead_nowhere_are_warned_about_and_never_shown() {
     let environment = "REGISTRY_HTTP_ADR=hunter2\nREGISTRY_HTTP__ADDR=hunter2\nREGISTRY_MOON=hunter2\nREGISTRY_VALIDATION_MANIFESTS_URLS_ALLOW_7=hunter2";
     let found =
         warnings(&good(&format!("{LEAST}validation: {{ manifests: {{ urls: {{ allow: [a] }} }} }}"), environment));
-    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(found.len(), 4 + 1, "four variables, and that nobody guards: {found:?}");
     assert!(found.contains(&"environment: REGISTRY_MOON: ignoring unrecognized environment variable".to_owned()));
     assert!(!found.join("\n").contains("hunter2"), "{found:?}");
 }
@@ -336,7 +336,13 @@ fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_i
     assert_eq!(settings.registry.root, desk.path().join("etc/tree"));
     assert!(!settings.registry.delete && !settings.registry_only);
     assert_eq!((settings.registry.catalog_page, &settings.auth.guard), (7, &Guard::Own));
-    assert!(settings.front.listeners.iter().any(|listener| listener.internal && listener.address.port() == 5001));
+    assert!(
+        settings
+            .front
+            .listeners
+            .iter()
+            .any(|listener| listener.internal && listener.address.to_string().ends_with(":5001"))
+    );
     assert_eq!(warnings(&settings), ["etc/config.yml:4: moon: unknown key, has no effect"]);
     desk.put("etc/config.yml", "version: 0.1\nstorage: { s3: {} }\n");
     let problems = desk.bad("registry: etc/config.yml", "");
