@@ -81,7 +81,7 @@ impl Embedded {
                 exchange.notes().subject.clone_from(&grant.subject);
                 self.registry.answer(endpoint, &grant, exchange).await
             }
-            Err(challenge) => challenge,
+            Err(refusal) => refusal.answer,
         }
     }
 }

@@ -40,25 +40,25 @@ const VERIFIED: u64 = 10_000;
 /// which renews its token is recognised.
 const VERIFIED_FOR: Duration = Duration::from_secs(10 * 60);
 /// Passwords of so many bytes are not found by guessing (generated ones have 32).
-const UNGUESSABLE: usize = 24;
+pub(super) const UNGUESSABLE: usize = 24;
 /// The name of the account that the first start makes.
 const FIRST_ADMIN: &str = "admin";
 
 /// Decides about logins.
 pub(super) struct Accounts {
     database: Database,
-    attempts: Attempts,
+    attempts: Attempts<AccountName>,
     hashing: Hashing,
     verified: Cache<Fingerprint, ()>,
     fingerprints: hmac::Key,
 }
 
 /// A keyed hash of a stored PHC string and a password. The key is made by chance in each process.
-type Fingerprint = [u8; 32];
+pub(super) type Fingerprint = [u8; 32];
 
 /// One login on its way through the steps.
 struct Login<'a> {
-    attempt: Attempt<'a>,
+    attempt: Attempt<'a, AccountName>,
     account: Option<&'a Account>,
     fingerprint: Option<Fingerprint>,
     password: &'a [u8],
@@ -107,7 +107,7 @@ impl Accounts {
             Some(name) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
             None => None,
         };
-        let fingerprint = account.as_ref().map(|account| self.fingerprint(&account.password, password));
+        let fingerprint = account.as_ref().map(|account| fingerprint(&self.fingerprints, &account.password, password));
         let login = Login { attempt, account: account.as_ref(), fingerprint, password };
         if !self.is_verified(&login, now)? {
             self.verify(&login, now).await?;
@@ -153,16 +153,17 @@ impl Accounts {
     pub(super) fn hashes(&self) -> usize {
         self.hashing.hashed.load(std::sync::atomic::Ordering::Relaxed)
     }
+}
 
-    fn fingerprint(&self, stored: &str, password: &[u8]) -> Fingerprint {
-        let mut hash = hmac::Context::with_key(&self.fingerprints);
-        hash.update(stored.as_bytes());
-        hash.update(&[0]); // no PHC string holds it, so the two cannot be cut elsewhere
-        hash.update(password);
-        let mut fingerprint = Fingerprint::default();
-        fingerprint.copy_from_slice(hash.sign().as_ref()); // HMAC-SHA256: 32 bytes
-        fingerprint
-    }
+/// What is remembered of a verified login: the key is HMAC-SHA256's.
+pub(super) fn fingerprint(key: &hmac::Key, stored: &str, password: &[u8]) -> Fingerprint {
+    let mut hash = hmac::Context::with_key(key);
+    hash.update(stored.as_bytes());
+    hash.update(&[0]); // no stored hash holds it, so the two cannot be cut elsewhere
+    hash.update(password);
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.copy_from_slice(hash.sign().as_ref()); // 32 bytes
+    fingerprint
 }
 
 /// The admin account that the first start made.

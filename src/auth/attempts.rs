@@ -27,8 +27,6 @@ use std::time::{Duration, Instant};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use crate::metadata::AccountName;
-
 /// The most keys that each table remembers.
 const KEYS: u64 = 16_384;
 /// All failures are given back after this long.
@@ -37,20 +35,25 @@ const PERIOD: Duration = Duration::from_secs(60);
 const REGULAR_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The failed logins of the last minute.
-pub(super) struct Attempts {
-    accounts: Buckets<Option<AccountName>>,
-    sources: Buckets<Source>,
-    regulars: Cache<(AccountName, IpAddr), ()>,
+pub(super) struct Attempts<N: Name> {
+    accounts: Buckets<Option<N>>,
+    sources: Buckets<Source<N>>,
+    regulars: Cache<(N, IpAddr), ()>,
 }
+
+/// What accounts are named by.
+pub(super) trait Name: Hash + Eq + Clone + Send + Sync + 'static {}
+
+impl<T: Hash + Eq + Clone + Send + Sync + 'static> Name for T {}
 
 /// Where an attempt comes from, as far as limits go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Source {
+enum Source<N> {
     Stranger(IpAddr),
-    Regular(AccountName, IpAddr),
+    Regular(N, IpAddr),
 }
 
-impl Attempts {
+impl<N: Name> Attempts<N> {
     pub(super) fn new(failures_per_minute: NonZeroU32) -> Self {
         Self {
             accounts: Buckets::new(failures_per_minute),
@@ -64,7 +67,7 @@ impl Attempts {
     }
 
     /// A login begins. `None` stands for every name that no account can have.
-    pub(super) fn attempt(&self, account: Option<&AccountName>, address: IpAddr) -> Attempt<'_> {
+    pub(super) fn attempt(&self, account: Option<&N>, address: IpAddr) -> Attempt<'_, N> {
         let network = network(address);
         let regular = account
             .filter(|account| self.regulars.contains_key(&((*account).clone(), network)))
@@ -75,14 +78,14 @@ impl Attempts {
 }
 
 /// One login between its beginning and its outcome.
-pub(super) struct Attempt<'a> {
-    attempts: &'a Attempts,
-    account: Option<AccountName>,
-    source: Source,
+pub(super) struct Attempt<'a, N: Name> {
+    attempts: &'a Attempts<N>,
+    account: Option<N>,
+    source: Source<N>,
     network: IpAddr,
 }
 
-impl Attempt<'_> {
+impl<N: Name> Attempt<'_, N> {
     /// Whether this account has logged in from this address before.
     pub(super) fn is_regular(&self) -> bool {
         matches!(self.source, Source::Regular(..))
@@ -171,11 +174,12 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::AccountName;
 
     const HOME: &str = "192.0.2.1";
     const ELSEWHERE: &str = "198.51.100.9";
 
-    fn attempts(limit: u32) -> Attempts {
+    fn attempts(limit: u32) -> Attempts<AccountName> {
         Attempts::new(NonZeroU32::new(limit).unwrap())
     }
 
@@ -184,7 +188,7 @@ mod tests {
     }
 
     /// Fails as often as that is possible, and says how often that was and how long to wait now.
-    fn exhaust(attempts: &Attempts, name: &str, address: &str, now: Instant) -> (u32, Duration) {
+    fn exhaust(attempts: &Attempts<AccountName>, name: &str, address: &str, now: Instant) -> (u32, Duration) {
         let mut failures = 0;
         loop {
             let name = account(name);
@@ -197,7 +201,7 @@ mod tests {
         }
     }
 
-    fn is_heard(attempts: &Attempts, name: &str, address: &str, now: Instant) -> bool {
+    fn is_heard(attempts: &Attempts<AccountName>, name: &str, address: &str, now: Instant) -> bool {
         let name = account(name);
         let attempt = attempts.attempt(Some(&name), address.parse().unwrap());
         attempt.check_source(now).and_then(|()| attempt.check_account(now)).is_ok()

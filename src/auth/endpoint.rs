@@ -112,20 +112,30 @@ fn refusal(authority: &Authority, refused: Refused) -> Answer {
             WireError::new("UNAUTHORIZED", "HTTP Basic: Access denied. The user name or the password is wrong."),
         )
         .header(header::WWW_AUTHENTICATE, format!("Basic realm={}", quoted(&authority.config.service))),
-        Refused::Login(Refusal::Limited(wait)) => {
-            too_many("too many failed logins for this user or from this address; try again later", wait)
-        }
-        Refused::Login(Refusal::Busy) => too_many("too many logins at once; try again", Duration::from_secs(1)),
+        Refused::Login(Refusal::Limited(wait)) => limited(wait),
+        Refused::Login(Refusal::Busy) => busy(),
         Refused::NothingForNobody => Answer::json(
             StatusCode::FORBIDDEN,
             &json!({ "errors": [{ "code": "DENIED", "message": "access forbidden" }], "http_status": 403 }),
         ),
-        Refused::Failed(_) | Refused::Login(Refusal::Failed(_)) => Answer::error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            WireError::new("UNAVAILABLE", "the token service cannot answer now; try again later"),
-        )
-        .header(header::RETRY_AFTER, "5"),
+        Refused::Failed(_) | Refused::Login(Refusal::Failed(_)) => unavailable(),
     }
+}
+
+/// A login that is not heard, because too many failed.
+pub(super) fn limited(wait: Duration) -> Answer {
+    too_many("too many failed logins for this user or from this address; try again later", wait)
+}
+
+/// A login that is not heard, because too many wait.
+pub(super) fn busy() -> Answer {
+    too_many("too many logins at once; try again", Duration::from_secs(1))
+}
+
+/// A login that could not be decided, not by the caller's doing.
+pub(super) fn unavailable() -> Answer {
+    let error = WireError::new("UNAVAILABLE", "the token service cannot answer now; try again later");
+    Answer::error(StatusCode::SERVICE_UNAVAILABLE, error).header(header::RETRY_AFTER, "5")
 }
 
 /// 429 with the whole seconds after which trying again makes sense.

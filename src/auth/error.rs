@@ -17,7 +17,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The key or the certificate of our tokens cannot be used.
+    /// A file of keys, certificates or passwords cannot be used.
     #[error("{}: {problem}", path.display())]
     Key {
         /// Which file.
@@ -25,6 +25,17 @@ pub enum Error {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// The file of names and passwords is missing.
+    #[error("{}: is missing, so nobody could log in; `htpasswd -Bc {} NAME` makes it and asks for a password", .0.display(), .0.display())]
+    NoHtpasswd(PathBuf),
+    /// Tokens of another service are to count, and no file says which.
+    #[error("neither certificates (rootcertbundle) nor keys (jwks) are given, so no token could be trusted")]
+    NoTrust,
+    /// An algorithm that tokens cannot be signed with, or must not.
+    #[error(
+        "{0:?} is no signature algorithm for tokens: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA are (HS256 and its like sign with a shared secret, which certificates and public keys are not)"
+    )]
+    Algorithm(String),
     /// The database failed.
     #[error(transparent)]
     Metadata(#[from] metadata::Error),

@@ -4,22 +4,50 @@
 //! passwords, or nobody. Whoever it is, the registry gets a [`Grant`] from it and knows no difference.
 //!
 //! **Invariant:** there is no guardian without its keys: what the operator named is read when it is opened, and a file that
-//! says nothing is an error there, not a registry that refuses everybody or, worse, nobody.
+//! says nothing is an error there, not a registry that refuses everybody.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
+use jiff::Timestamp;
 
-use super::{Authority, Config, Error, Grant, Guard};
+use super::challenge::{self, Desk, Reason};
+use super::claims::Invalid;
+use super::credential;
+use super::endpoint::Moment;
+use super::htpasswd::Htpasswd;
+use super::trust::Trusted;
+use super::{Authority, Beginning, Config, Error, Expired, Grant, Guard};
 use crate::exchange::{Answer, Caller};
-use crate::oci::Access;
+use crate::oci::{Access, RepositoryName};
 
 /// Decides who may ask the embedded registry for what.
-pub struct Guardian(Kind);
+pub struct Guardian {
+    kind: Kind,
+    finish_uploads: Duration,
+}
 
 enum Kind {
     Own(Arc<Authority>),
     Nobody,
+    Htpasswd(Htpasswd),
+    Token(Trusted),
+}
+
+/// Why the caller may not go on.
+pub struct Refusal {
+    /// What to answer.
+    pub answer: Answer,
+    /// The token of which everything holds but its time, if that is why: an upload may perhaps be finished with it
+    /// ([`Guardian::may_finish`]).
+    pub expired: Option<Box<Expired>>,
+}
+
+impl From<Answer> for Refusal {
+    fn from(answer: Answer) -> Self {
+        Self { answer, expired: None }
+    }
 }
 
 impl Guardian {
@@ -28,19 +56,81 @@ impl Guardian {
     /// # Errors
     /// A file that cannot be read or has nothing in it; our own tokens without an authority.
     pub fn open(config: &Config, own: Option<Arc<Authority>>) -> Result<Self, Error> {
-        Ok(Self(match &config.guard {
+        let kind = match &config.guard {
             Guard::Own => Kind::Own(own.ok_or(Error::Internal("opening the token service"))?),
             Guard::Nobody => Kind::Nobody,
-            Guard::Htpasswd { .. } | Guard::Token(_) => return Err(Error::Internal("opening this kind of guard")),
-        }))
+            Guard::Htpasswd { realm, path } => Kind::Htpasswd(Htpasswd::open(realm, path, config.failed_logins)?),
+            Guard::Token(trust) => Kind::Token(Trusted::open(trust)?),
+        };
+        Ok(Self { kind, finish_uploads: config.finish_uploads })
     }
 
     /// What the caller may do, if that is all of `needed`; otherwise the answer that says how to come again.
-    #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
-    pub async fn authorize(&self, head: &Parts, caller: &Caller, needed: &[Access]) -> Result<Grant, Answer> {
-        match &self.0 {
-            Kind::Own(authority) => authority.authorize(head, caller, needed),
+    pub async fn authorize(&self, head: &Parts, caller: &Caller, needed: &[Access]) -> Result<Grant, Refusal> {
+        let now = Moment { wall: Timestamp::now(), steady: Instant::now() };
+        self.authorize_at(head, caller, needed, now).await
+    }
+
+    pub(super) async fn authorize_at(
+        &self,
+        head: &Parts,
+        caller: &Caller,
+        needed: &[Access],
+        now: Moment,
+    ) -> Result<Grant, Refusal> {
+        match &self.kind {
+            Kind::Own(authority) => authority.authorize_at(head, caller, needed, now.wall),
             Kind::Nobody => Ok(Grant::everything(None)),
+            Kind::Htpasswd(htpasswd) => Ok(htpasswd.authorize(head, caller, needed, now.steady).await?),
+            Kind::Token(trusted) => {
+                let verified = match credential::bearer(&head.headers) {
+                    Some(token) => Some(trusted.verify(token, now.wall, now.steady).await),
+                    None => None,
+                };
+                let realm = trusted.realm(&caller.origin);
+                decide(verified, Desk { realm: &realm, service: trusted.service() }, needed)
+            }
+        }
+    }
+
+    /// The right to go on with this upload of `name`, if the expired token is of whoever began it so ([`Expired`] says
+    /// exactly when and why).
+    pub async fn may_finish(
+        &self,
+        expired: Expired,
+        name: &RepositoryName,
+        began: Beginning<'_>,
+        now: Timestamp,
+    ) -> Option<Grant> {
+        if !expired.continues(began, self.finish_uploads, now) {
+            return None;
+        }
+        match &self.kind {
+            Kind::Own(authority) => {
+                let still = authority.may_still_push(expired.subject()?, name, began.at).await;
+                let still = still.inspect_err(|error| tracing::error!("looking up who finishes an upload: {error}"));
+                still.unwrap_or(false).then(|| expired.grant(name))
+            }
+            Kind::Token(_) => Some(expired.grant(name)),
+            Kind::Nobody | Kind::Htpasswd(_) => None, // no tokens, so none expires
+        }
+    }
+}
+
+/// From what was found out about a token, if there was one, to the grant or the challenge.
+pub(super) fn decide(
+    verified: Option<Result<Grant, Invalid>>,
+    desk: Desk<'_>,
+    needed: &[Access],
+) -> Result<Grant, Refusal> {
+    let challenge = |reason| challenge::bearer(desk, needed, reason);
+    match verified {
+        None => Err(challenge(Reason::Missing).into()),
+        Some(Ok(grant)) if needed.iter().all(|access| grant.allows(access)) => Ok(grant),
+        Some(Ok(_)) => Err(challenge(Reason::Insufficient).into()),
+        Some(Err(Invalid::Untrue)) => Err(challenge(Reason::Invalid).into()),
+        Some(Err(Invalid::Expired(expired))) => {
+            Err(Refusal { answer: challenge(Reason::Invalid), expired: Some(expired) })
         }
     }
 }

@@ -21,8 +21,7 @@ const QUEUE: usize = 64;
 
 /// The seats at which passwords are hashed.
 pub(super) struct Hashing {
-    strangers: Lane,
-    regulars: Lane,
+    lanes: Lanes,
     /// The hash of a password that nobody has.
     decoy: Arc<str>,
     #[cfg(test)]
@@ -32,8 +31,7 @@ pub(super) struct Hashing {
 impl Hashing {
     pub(super) fn new() -> Result<Self, Error> {
         Ok(Self {
-            strangers: Lane::new(),
-            regulars: Lane::new(),
+            lanes: Lanes::new(),
             decoy: Password::generate()?.hash()?.into(),
             #[cfg(test)]
             hashed: Arc::default(),
@@ -42,7 +40,7 @@ impl Hashing {
 
     /// Waits for a seat; refused at once when too many wait already.
     pub(super) async fn seat(&self, regular: bool) -> Result<Seat, Refusal> {
-        if regular { self.regulars.seat().await } else { self.strangers.seat().await }
+        self.lanes.seat(regular).await
     }
 
     /// Whether the password is that of the stored hash. Without one, as for a name that nobody has, it takes as long and
@@ -67,6 +65,23 @@ impl Hashing {
 pub(super) struct Seat {
     _seat: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
+}
+
+/// One seat and a queue for those who are known, and for those who are not.
+pub(super) struct Lanes {
+    strangers: Lane,
+    regulars: Lane,
+}
+
+impl Lanes {
+    pub(super) fn new() -> Self {
+        Self { strangers: Lane::new(), regulars: Lane::new() }
+    }
+
+    /// Waits for a seat; refused at once when too many wait already.
+    pub(super) async fn seat(&self, regular: bool) -> Result<Seat, Refusal> {
+        if regular { self.regulars.seat().await } else { self.strangers.seat().await }
+    }
 }
 
 struct Lane {

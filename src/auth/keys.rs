@@ -15,12 +15,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyUsagePurpose, RsaKeySize};
-use sha2::{Digest, Sha256};
 use x509_parser::pem::Pem;
 
+use super::trust::libtrust_id;
 use super::{Algorithm, Config, Error};
 use crate::metadata::lock;
 use crate::storage::durable;
@@ -178,13 +177,6 @@ fn make_certificate(config: &Config, key: &str, now: Timestamp) -> Result<String
     let text = params.self_signed(&key).map_err(|_| Error::Internal("making the token certificate"))?.pem();
     write(&config.certificate, &text, durable::PUBLIC)?;
     Ok(text)
-}
-
-/// `ABCD:EFGH:…`: the first 240 bits of the SHA-256 of the SubjectPublicKeyInfo in base32, in twelve groups of four.
-fn libtrust_id(public_key_info: &[u8]) -> String {
-    let text = BASE32_NOPAD.encode(&Sha256::digest(public_key_info)[..30]);
-    let groups: Vec<&str> = (0..text.len()).step_by(4).map(|at| &text[at..at + 4]).collect();
-    groups.join(":")
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {

@@ -1,6 +1,6 @@
 //! Who asks, and what may they do?
 //!
-//! A client that comes without a token is sent to the token endpoint ([`Authority::authorize`], the challenge), shows
+//! A client that comes without a token is sent to the token endpoint ([`Guardian::authorize`], the challenge), shows
 //! its password there, and gets a signed token that lists what it may do ([`Authority::token`]). With that it comes back;
 //! the token alone is checked from then on.
 //!
@@ -9,8 +9,10 @@
 //!          -> accounts    is it really them: attempts (limits), hashing (bounded work), password
 //!          -> permissions what of it is allowed: the matrix, projects and members from the database
 //!          -> issuer      the token, signed with the key (keys)
-//! authorize -> verifier   is the token ours, what does it allow: a Grant
-//!           -> challenge  or where to get one
+//! guardian -> verifier, trust   is the token ours, or of whom we trust: what does it say (claims): a Grant
+//!          -> htpasswd          or the password that of the file
+//!          -> challenge         or how to come again
+//!          -> continuation      or was the token good when this upload began
 //! ```
 //!
 //! **Invariant:** an unknown project or account and a forbidden one cannot be told apart: same status, same body, same
@@ -32,34 +34,41 @@ use jiff::Timestamp;
 
 use crate::exchange::{Answer, Caller, Exchange};
 use crate::metadata::Database;
-use crate::oci::Access;
+use crate::oci::{Access, RepositoryName};
 
 mod accounts;
 mod attempts;
 mod challenge;
+mod claims;
 mod config;
+mod continuation;
 mod credential;
 mod endpoint;
 mod error;
 mod grant;
 mod guardian;
 mod hashing;
+mod htpasswd;
 mod issuer;
 mod keys;
 mod password;
 mod permissions;
 mod request;
+mod trust;
 mod verifier;
+mod watched;
 
 pub use accounts::{FirstAdmin, first_admin, needs_first_admin};
 pub use config::{Algorithm, Config, Guard, Realm, Trust};
+pub use continuation::{Beginning, Expired};
 pub use error::Error;
 pub use grant::Grant;
-pub use guardian::Guardian;
+pub use guardian::{Guardian, Refusal};
 pub use password::{Password, PasswordError, first_password};
 
 use accounts::Accounts;
-use challenge::{Desk, Reason};
+use challenge::Desk;
+use credential::Identity;
 use endpoint::Moment;
 use issuer::Issuer;
 use keys::TokenKey;
@@ -71,6 +80,7 @@ pub struct Authority {
     config: Config,
     accounts: Accounts,
     permissions: Permissions,
+    database: Database,
     key: TokenKey,
     issuer: Issuer,
     verifier: Verifier,
@@ -82,7 +92,11 @@ impl Authority {
         let key = TokenKey::open(&config, Timestamp::now())?;
         Ok(Self {
             accounts: Accounts::new(&config, database.clone())?,
-            permissions: Permissions { database, members_may_create_projects: config.members_may_create_projects },
+            permissions: Permissions {
+                database: database.clone(),
+                members_may_create_projects: config.members_may_create_projects,
+            },
+            database,
             issuer: Issuer::new(&config, &key),
             verifier: Verifier::new(&config, &key),
             key,
@@ -102,19 +116,23 @@ impl Authority {
     }
 
     /// What the request's token allows, if that is all of `needed`; otherwise the challenge to answer with.
-    #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
-    pub fn authorize(&self, head: &Parts, caller: &Caller, needed: &[Access]) -> Result<Grant, Answer> {
-        self.authorize_at(head, caller, needed, Timestamp::now())
-    }
-
-    #[allow(clippy::result_large_err, reason = "as above")]
-    fn authorize_at(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Timestamp) -> Result<Grant, Answer> {
+    fn authorize_at(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Timestamp) -> Result<Grant, Refusal> {
         let realm = format!("{}{}", caller.origin, self.config.path);
         let desk = Desk { realm: &realm, service: &self.config.service };
-        let challenge = |reason| challenge::bearer(desk, needed, reason);
-        let token = credential::bearer(&head.headers).ok_or_else(|| challenge(Reason::Missing))?;
-        let grant = self.verifier.verify(token, now).map_err(|_| challenge(Reason::Invalid))?;
-        if needed.iter().all(|access| grant.allows(access)) { Ok(grant) } else { Err(challenge(Reason::Insufficient)) }
+        let token = credential::bearer(&head.headers);
+        guardian::decide(token.map(|token| self.verifier.verify(token, now)), desk, needed)
+    }
+
+    /// Whether the account was there at that time already, still is, and still may push.
+    async fn may_still_push(&self, name: &str, repository: &RepositoryName, since: Timestamp) -> Result<bool, Error> {
+        let Ok(name) = name.parse() else { return Ok(false) };
+        match self.database.account(&name).await? {
+            // Uploads know the second that they began in.
+            Some(account) if account.created_at.as_second() <= since.as_second() => {
+                Ok(self.permissions.may_push(&Identity::Account(account), repository).await?)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The certificate that other registries need as `rootcertbundle`, in PEM.

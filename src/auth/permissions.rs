@@ -117,6 +117,13 @@ impl Permissions {
         Ok(wanted.iter().copied().filter(|action| rights.allow(*action)).collect())
     }
 
+    /// Whether pulling and pushing are allowed as things are; nothing is made for it.
+    pub(super) async fn may_push(&self, identity: &Identity, name: &RepositoryName) -> Result<bool, metadata::Error> {
+        let standing = self.database.standing(identity.name(), name).await?;
+        let rights = rights(standing.project.as_ref().map(|project| project.visibility), asker(identity, &standing));
+        Ok(rights.pull && rights.push)
+    }
+
     /// Which project a push makes, if the asker may make one: for an admin the first two components (or the only one), for
     /// a developer of a group the component below the highest such group.
     fn project_to_make(&self, identity: &Identity, name: &RepositoryName, standing: &Standing) -> Option<ProjectPath> {

@@ -197,5 +197,6 @@ fn request_with(authorization: Option<&str>) -> Recorded {
 
 fn authorize(authority: &Authority, authorization: Option<&str>, needed: &str) -> Result<Grant, Box<Heard>> {
     let exchange = request_with(authorization);
-    authority.authorize(exchange.head(), exchange.caller(), &access(needed)).map_err(|answer| Box::new(answer.into()))
+    let granted = authority.authorize_at(exchange.head(), exchange.caller(), &access(needed), Timestamp::now());
+    granted.map_err(|refusal| Box::new(refusal.answer.into()))
 }

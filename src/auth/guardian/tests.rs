@@ -15,7 +15,10 @@ async fn ask(guardian: &Guardian, authorization: Option<&str>, needed: &str) -> 
         request = request.header("authorization", value);
     }
     let exchange = Recorded::new(request.body(Bytes::new()).unwrap());
-    guardian.authorize(exchange.head(), exchange.caller(), &parse_all([needed])).await.map_err(Box::new)
+    guardian
+        .authorize(exchange.head(), exchange.caller(), &parse_all([needed]))
+        .await
+        .map_err(|refusal| Box::new(refusal.answer))
 }
 
 fn guarded_by(guard: Guard) -> Result<Guardian, Error> {
