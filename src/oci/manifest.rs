@@ -33,14 +33,26 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Whether it says where else it can be had.
-    pub has_urls: bool,
+    /// Where else it can be had.
+    pub urls: Vec<String>,
+    /// Which machines a child of an index is for; `None` when the index does not say.
+    pub platform: Option<Platform>,
+}
+
+/// What an image runs on (OCI image-spec, image-index.md). Empty where the index does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Platform {
+    /// The operating system, as Go names it.
+    pub os: String,
+    /// The processor, as Go names it.
+    pub architecture: String,
 }
 
 impl Descriptor {
     /// Whether a registry may lack the content because clients get it elsewhere.
     pub fn is_elsewhere(&self) -> bool {
-        self.has_urls || self.media_type.as_ref().is_some_and(MediaType::is_non_distributable)
+        !self.urls.is_empty() || self.media_type.as_ref().is_some_and(MediaType::is_non_distributable)
     }
 }
 
@@ -183,7 +195,8 @@ struct Written {
     media_type: Option<String>,
     digest: Option<String>,
     size: Option<i64>,
-    urls: Option<Vec<IgnoredAny>>,
+    urls: Option<Vec<String>>,
+    platform: Option<Platform>,
 }
 
 /// A list of at most [`MAX_DESCRIPTORS`]: the rest of a longer one is not read.
@@ -323,7 +336,8 @@ impl Written {
             Some(written) => Some(written.parse().map_err(|cause| problem(&cause))?),
             None => None,
         };
-        Ok(Descriptor { media_type, digest, size, has_urls: self.urls.is_some_and(|urls| !urls.is_empty()) })
+        let urls = self.urls.unwrap_or_default();
+        Ok(Descriptor { media_type, digest, size, urls, platform: self.platform })
     }
 }
 

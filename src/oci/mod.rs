@@ -18,7 +18,7 @@ pub mod upload;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use endpoint::Endpoint;
-pub use manifest::{Descriptor, Manifest};
+pub use manifest::{Descriptor, Manifest, Platform};
 pub use media_type::MediaType;
 pub use name::RepositoryName;
 pub use query::Page;

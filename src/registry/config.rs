@@ -73,10 +73,11 @@ impl Default for Purge {
     }
 }
 
-/// What a manifest must fulfil (`validation`).
+/// What a manifest must fulfil beyond being one (`validation`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Validation {
-    /// Whether what a manifest names need not be there (`validation.disabled`).
+    /// Whether none of this is asked: what a manifest names need not be there and may lie anywhere
+    /// (`validation.disabled`).
     pub disabled: bool,
     /// `None`: layers may lie at any URL. Otherwise each URL must match one of these (`validation.manifests.urls.allow`).
     pub allow_urls: Option<Vec<Pattern>>,

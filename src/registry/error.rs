@@ -41,6 +41,12 @@ pub enum Error {
     /// The manifest names content that the repository does not have.
     #[error("blob unknown to registry: push what the manifest refers to before the manifest")]
     ReferencesUnknown(Vec<Digest>),
+    /// The manifest names a place that the operator does not want images to come from.
+    #[error("this registry does not take content from {url}: its operator says which URLs a manifest may name")]
+    UrlRefused {
+        /// The first such place.
+        url: String,
+    },
     /// The content is not what the client said it is.
     #[error("the provided digest does not match the uploaded content: expected {expected}, got {found}")]
     DigestDiffers {
@@ -112,7 +118,7 @@ impl Error {
             Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
             Self::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
-            Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::ManifestInvalid(_) | Self::UrlRefused { .. } => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
             Self::ReferencesUnknown(_) => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
             Self::DigestDiffers { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),

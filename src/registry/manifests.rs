@@ -10,20 +10,20 @@
 //! **Invariant:** what is served is byte for byte what was pushed. A stored manifest that does not match its digest (a
 //! torn file of another program's crash) counts as missing, so that pushing it again repairs it.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, VARY};
 use tokio::sync::Semaphore;
 
 use super::store::{Store, absorb, present};
-use super::{AT_ONCE, DOCKER_CONTENT_DIGEST, Error, Registry, ended, etag, is_known_to_client, layout, to_the_end};
+use super::{
+    DOCKER_CONTENT_DIGEST, Error, Registry, ended, etag, is_known_to_client, layout, negotiation, references,
+    to_the_end,
+};
 use crate::exchange::{Answer, CollectError, Exchange, collect};
-use crate::oci::media_type::OCTET_STREAM;
-use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
-use crate::storage::{self, Durability};
+use crate::oci::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCTET_STREAM};
+use crate::oci::{Algorithm, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
+use crate::storage::Durability;
 
 /// The largest manifest that is read, whatever the limit was when it came in.
 const READ_LIMIT: usize = 64 << 20;
@@ -39,7 +39,8 @@ const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
 impl Registry {
-    /// end-3: a manifest as it was pushed. `Accept` is not asked: a client that names a manifest gets that one.
+    /// end-3: a manifest as it was pushed. A client that names a manifest gets that one, whatever it accepts, but for the
+    /// oldest of Docker's (see `negotiation.rs`).
     pub(super) async fn read_manifest<E: Exchange>(
         &self,
         name: RepositoryName,
@@ -47,21 +48,42 @@ impl Registry {
         exchange: &mut E,
     ) -> Result<Answer, Error> {
         let unknown = || Error::ManifestUnknown(reference.clone());
-        let digest = match &reference {
-            Reference::Digest(digest) => digest.clone(),
-            Reference::Tag(tag) => self.store.read_link(&layout::tag_current(&name, tag)).await?.ok_or_else(unknown)?,
+        let (digest, by_tag) = match &reference {
+            Reference::Digest(digest) => (digest.clone(), false),
+            Reference::Tag(tag) => {
+                (self.store.read_link(&layout::tag_current(&name, tag)).await?.ok_or_else(unknown)?, true)
+            }
         };
         let bytes = read(&self.store, &name, &digest).await?.ok_or_else(unknown)?;
-        let known = is_known_to_client(exchange.head(), &digest);
-        let answer = Answer::new(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
-            .header(DOCKER_CONTENT_DIGEST, digest.to_string())
-            .header(ETAG, etag(&digest));
+        let mut found = Found { media_type: type_of(&bytes).await?, digest, bytes };
+        let depends = by_tag && found.is(DOCKER_LIST);
+        if depends
+            && negotiation::takes_images_only(&exchange.head().headers)
+            && let Some(image) = self.usual_image(&name, &found.bytes).await?
+        {
+            found = image;
+        }
+        let known = is_known_to_client(exchange.head(), &found.digest);
+        let mut answer = Answer::new(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
+            .header(DOCKER_CONTENT_DIGEST, found.digest.to_string())
+            .header(ETAG, etag(&found.digest));
+        if depends {
+            answer = answer.header(VARY, ACCEPT.as_str());
+        }
         if known {
             return Ok(answer);
         }
-        let media_type = taking_apart(&bytes, |bytes| Ok(Manifest::served_as(&bytes))).await?;
-        let media_type = media_type.as_ref().map_or(OCTET_STREAM, MediaType::as_str);
-        Ok(answer.header(CONTENT_TYPE, media_type).body(bytes))
+        let media_type = found.media_type.as_ref().map_or(OCTET_STREAM, MediaType::as_str);
+        Ok(answer.header(CONTENT_TYPE, media_type).body(found.bytes))
+    }
+
+    /// The image in a list that a client gets that knows no lists, if there is one that such a client can read.
+    async fn usual_image(&self, name: &RepositoryName, list: &Bytes) -> Result<Option<Found>, Error> {
+        let listed = taking_apart(list, |list| Ok(negotiation::usual_image(list))).await?;
+        let Some(digest) = listed else { return Ok(None) };
+        let Some(bytes) = read(&self.store, name, &digest).await? else { return Ok(None) };
+        let found = Found { media_type: type_of(&bytes).await?, digest, bytes };
+        Ok(Some(found).filter(|found| found.is(DOCKER_MANIFEST)))
     }
 
     /// end-7: a manifest, named by a tag or by its digest and further tags.
@@ -98,10 +120,11 @@ impl Registry {
         let named = further.iter().filter_map(|tag| HeaderValue::from_str(tag.as_str()).ok());
         answer.headers.extend(named.map(|tag| (OCI_TAG, tag)));
 
+        let wanted = references::wanted(&manifest, &self.config.validation)?;
         let (store, gates) = (self.store.clone(), self.gates.clone());
         to_the_end(async move {
             let _together = gates.write(&name).await;
-            check_references(&store, &name, &manifest).await?;
+            references::check(&store, &name, wanted).await?;
             write(&store, &name, &digest, manifest.bytes, &tags).await
         })
         .await?;
@@ -136,6 +159,24 @@ impl Registry {
         .await?;
         Ok(Answer::new(StatusCode::ACCEPTED))
     }
+}
+
+/// A stored manifest.
+struct Found {
+    digest: Digest,
+    bytes: Bytes,
+    /// What it is served as, if that can be told.
+    media_type: Option<MediaType>,
+}
+
+impl Found {
+    fn is(&self, media_type: &str) -> bool {
+        self.media_type.as_ref().is_some_and(|found| found.as_str() == media_type)
+    }
+}
+
+async fn type_of(bytes: &Bytes) -> Result<Option<MediaType>, Error> {
+    taking_apart(bytes, |bytes| Ok(Manifest::served_as(&bytes))).await
 }
 
 /// The bytes of a repository's manifest, if they are there and what they should be.
@@ -179,57 +220,6 @@ async fn taking_apart<T: Send + 'static>(
 
 async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Digest {
     absorb(Hasher::new(algorithm), bytes.clone()).await.finish()
-}
-
-/// As what content must be in a repository before a manifest may name it.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    Blob,
-    Manifest,
-    /// BuildKit keeps caches as indexes whose entries are layers: what does not say that it is a manifest may be a blob.
-    Either,
-}
-
-impl Wanted {
-    fn of_child(child: &Descriptor) -> Self {
-        match &child.media_type {
-            Some(kind) if !kind.is_image() && !kind.is_index() => Self::Either,
-            _ => Self::Manifest,
-        }
-    }
-}
-
-/// Looks that everything is there that a manifest names: its blobs in this repository, its children as manifests.
-async fn check_references(store: &Store, name: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
-    let blobs = manifest.config.iter().chain(&manifest.layers).filter(|layer| !layer.is_elsewhere());
-    let blobs = blobs.map(|blob| (blob.digest.clone(), Wanted::Blob));
-    let children = manifest.children.iter().map(|child| (child.digest.clone(), Wanted::of_child(child)));
-    let mut seen = HashSet::new();
-    let distinct: Vec<_> = blobs.chain(children).filter(|(digest, _)| seen.insert(digest.clone())).collect();
-    let missing: Vec<Option<Digest>> = stream::iter(distinct)
-        .map(|(digest, wanted)| async move {
-            let there = is_there(store, name, &digest, wanted).await?;
-            Ok::<_, storage::Error>((!there).then_some(digest))
-        })
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
-    let missing: Vec<Digest> = missing.into_iter().flatten().collect();
-    if missing.is_empty() { Ok(()) } else { Err(Error::ReferencesUnknown(missing)) }
-}
-
-async fn is_there(
-    store: &Store,
-    name: &RepositoryName,
-    digest: &Digest,
-    wanted: Wanted,
-) -> Result<bool, storage::Error> {
-    if matches!(wanted, Wanted::Manifest | Wanted::Either)
-        && let Some(target) = store.read_link(&layout::revision(name, digest)).await?
-    {
-        return Ok(present(store.driver().stat(&layout::blob(&target)).await)?.is_some());
-    }
-    Ok(matches!(wanted, Wanted::Blob | Wanted::Either) && store.find_blob(name, digest).await?.is_some())
 }
 
 /// Data, reference, name: in this order.

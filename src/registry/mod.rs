@@ -9,7 +9,8 @@
 //! **Invariant:** whatever changes the tree runs to its end (`to_the_end`) in a task of its own, so that a client that
 //! disconnects cannot stop it between two steps while holding the door open for others.
 //!
-//! Absent on purpose: authentication, and content negotiation: what was pushed is what is served.
+//! Absent on purpose: authentication, and content negotiation but for the one case of `negotiation.rs`: what was pushed is
+//! what is served, schema 1 of another program's included.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,9 @@ mod intake;
 mod layout;
 mod location;
 mod manifests;
+mod negotiation;
 mod purge;
+mod references;
 mod referrers;
 mod store;
 mod tags;

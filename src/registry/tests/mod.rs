@@ -22,6 +22,7 @@ mod manifests;
 mod options;
 mod purge;
 mod uploads;
+mod validation;
 
 const LIMIT: usize = 4 << 20;
 
