@@ -15,6 +15,10 @@ use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Registry};
 
+mod debug;
+
+pub use debug::Debug;
+
 /// The embedded services.
 pub struct Embedded {
     registry: Registry,
@@ -59,7 +63,10 @@ impl Embedded {
         }
         match path {
             // Load balancers ask it, and Distribution answers so.
-            "/" => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
+            "/" => match self.registry.unavailable() {
+                Some(answer) => answer,
+                None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
+            },
             HEALTHY => probe(&exchange.head().method, Ok(())),
             READY => {
                 let ready = self.registry.ready().await;
@@ -71,6 +78,9 @@ impl Embedded {
     }
 
     async fn registry<E: Exchange>(&self, exchange: &mut E) -> Answer {
+        if let Some(answer) = self.registry.unavailable() {
+            return answer;
+        }
         let head = exchange.head();
         let endpoint = match Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) {
             Ok(endpoint) => endpoint,

@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metadata", &["oci", "storage"]),
     ("tls", &["storage", "telemetry"]),
     ("auth", &["exchange", "metadata", "oci", "storage", "telemetry"]),
-    ("registry", &["auth", "exchange", "oci", "storage", "telemetry"]),
+    ("registry", &["auth", "exchange", "oci", "storage", "telemetry", "tls"]),
     ("origin", &["auth", "exchange", "oci", "registry"]),
     ("front", &["exchange", "origin", "telemetry", "tls"]),
     ("config", &["auth", "exchange", "front", "registry", "telemetry", "tls"]),

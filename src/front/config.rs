@@ -30,6 +30,27 @@ pub struct Config {
     pub debug: Option<Debug>,
 }
 
+impl Config {
+    /// Whether some listener shows the certificates that are everybody's.
+    pub fn needs_certificates(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.tls && !(listener.internal && self.internal.tls.is_some()))
+    }
+
+    /// The door to the debug pages: like the internal port, in the clear.
+    #[must_use]
+    pub fn for_debug(&self, debug: Debug) -> Self {
+        Self {
+            listeners: vec![Listener { address: debug.address.into(), tls: false, internal: true }],
+            external_url: self.external_url.clone(),
+            aliases: Vec::new(),
+            timeouts: self.timeouts,
+            headers: Vec::new(),
+            internal: Internal::default(),
+            debug: None,
+        }
+    }
+}
+
 /// What holds for the internal listener alone.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Internal {

@@ -1,7 +1,8 @@
 //! By which of our names did the client call us?
 //!
 //! Every absolute URL that we send (realm, `Location`, `Link`) starts with the answer, so a client can only choose
-//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere.
+//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere. `Forwarded` and `X-Forwarded-*` are
+//! not looked at at all: whether a proxy wrote them cannot be known, and one that passes `Host` on needs none of them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,6 +17,8 @@ use crate::exchange::Origin;
 pub(super) struct Origins {
     /// `external_url` first, then the aliases; never empty.
     known: Vec<Origin>,
+    /// What the internal port is called, whatever the client calls it.
+    internal: Option<Origin>,
 }
 
 /// What a request's connection says about where it arrived.
@@ -33,10 +36,10 @@ pub(super) struct Arrival {
 const PROBES: [&str; 2] = ["/-/healthy", "/-/ready"];
 
 impl Origins {
-    pub(super) fn new(external: Origin, aliases: Vec<Origin>) -> Self {
+    pub(super) fn new(external: Origin, aliases: Vec<Origin>, internal: Option<Origin>) -> Self {
         let mut known = vec![external];
         known.extend(aliases);
-        Self { known }
+        Self { known, internal }
     }
 
     pub(super) fn external(&self) -> &Origin {
@@ -47,6 +50,9 @@ impl Origins {
     pub(super) fn of(&self, head: &request::Parts, arrival: Arrival) -> Result<Origin, Refusal> {
         let Some(host) = authority(head)? else { return Ok(self.external().clone()) };
         let named = Origin::new(arrival.tls, host).map_err(|_| Refusal::HostMalformed)?;
+        if let (true, Some(written)) = (arrival.internal, &self.internal) {
+            return Ok(written.clone());
+        }
         if let Some(known) = self.find(host, arrival.tls) {
             return Ok(known.clone());
         }
@@ -114,7 +120,7 @@ mod tests {
     fn origins() -> Origins {
         let aliases = ["https://old.example.com", "http://10.0.0.7:8080", "http://registry.example.com:5050"];
         let aliases = aliases.iter().map(|alias| alias.parse().unwrap()).collect();
-        Origins::new("https://registry.example.com:5050".parse().unwrap(), aliases)
+        Origins::new("https://registry.example.com:5050".parse().unwrap(), aliases, None)
     }
 
     fn ask(host: Option<&str>, arrival: Arrival) -> Result<String, StatusCode> {
@@ -181,6 +187,19 @@ mod tests {
         let mapped = Arrival { local: Some("[::ffff:127.0.0.1]:5000".parse().unwrap()), ..internal };
         assert_eq!(ask(Some("127.0.0.1:5000"), mapped).as_deref(), Ok("http://127.0.0.1:5000"));
         assert_eq!(ask(None, internal), Err(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn a_written_host_is_what_the_internal_port_is_called_and_no_other() {
+        let written: Origin = "https://hub.example.com".parse().unwrap();
+        let origins = Origins { internal: Some(written.clone()), ..origins() };
+        let head = |host: &str| http::Request::get("/v2/").header(HOST, host).body(()).unwrap().into_parts().0;
+        let internal = Arrival { tls: false, internal: true, local: Some("127.0.0.1:5000".parse().unwrap()) };
+        for host in ["127.0.0.1:5000", "old.example.com", "anything"] {
+            assert_eq!(origins.of(&head(host), internal), Ok(written.clone()), "{host}");
+        }
+        assert_eq!(origins.of(&head("old.example.com"), PUBLIC), Ok("https://old.example.com".parse().unwrap()));
+        assert!(origins.of(&head("hub.example.com"), PUBLIC).is_err());
     }
 
     #[test]

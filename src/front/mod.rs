@@ -4,7 +4,8 @@
 //! - [`running`]: opens the door on bound sockets, drains it at the end;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
-//! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`refusal`]: what is said to
+//! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
+//!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
 //! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
 //!
@@ -19,12 +20,13 @@
 use std::future::Future;
 
 use crate::exchange::Exchange;
-use crate::origin::Embedded;
+use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod host;
 mod io;
 mod listener;
+mod mount;
 mod proxy;
 mod refusal;
 mod running;
@@ -35,7 +37,7 @@ mod watch;
 mod tests;
 
 pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts};
-pub use running::{Drained, Error, Running, Socket, open};
+pub use running::{Drained, Error, Running, Socket, Tls, open};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).
 pub trait Service: Send + Sync + 'static {
@@ -44,6 +46,12 @@ pub trait Service: Send + Sync + 'static {
 }
 
 impl Service for Embedded {
+    async fn answer<E: Exchange>(&self, exchange: &mut E) {
+        Self::answer(self, exchange).await;
+    }
+}
+
+impl Service for DebugPages {
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
         Self::answer(self, exchange).await;
     }

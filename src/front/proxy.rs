@@ -18,12 +18,12 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::Service;
 use super::host::{Arrival, Origins};
 use super::io::Connection;
 use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
 use super::session::{Call, Ending, Record, Terms};
 use super::watch::Phase;
+use super::{Prefix, Service, mount};
 use crate::exchange::{self, Caller, Origin};
 use crate::telemetry::{self, Access, AccessLog};
 
@@ -38,6 +38,8 @@ const NO_UPSTREAM: ErrorType = ErrorType::new("NoUpstream");
 /// The embedded service behind Pingora's phases.
 pub(super) struct App<S> {
     pub(super) origins: Origins,
+    /// What the API lies below on the internal port.
+    pub(super) prefix: Option<Prefix>,
     pub(super) terms: Terms,
     pub(super) service: Arc<S>,
     pub(super) access: AccessLog,
@@ -62,6 +64,17 @@ impl<S: Service> App<S> {
         let listener = &connection.listener;
         let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
         self.origins.of(head, arrival)
+    }
+
+    /// Takes the internal port's prefix off the request.
+    fn mount(&self, session: &mut Session, connection: &Connection, record: &mut Record) -> Result<(), Refusal> {
+        let Some(prefix) = self.prefix.as_ref().filter(|_| connection.listener.internal) else { return Ok(()) };
+        let head: &request::Parts = session.req_header().as_ref();
+        if let Some((mounted, uri)) = mount::enter(prefix, &head.uri)? {
+            session.req_header_mut().set_uri(uri);
+            record.mounted = Some(mounted);
+        }
+        Ok(())
     }
 
     async fn answer(&self, call: &mut Call<'_>, refused: Option<Refusal>) {
@@ -109,7 +122,9 @@ impl<S: Service> ProxyHttp for App<S> {
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
         let connection = connection(session)?;
         record.request_id = telemetry::request_id(session.req_header().headers.get("x-request-id"));
-        let (origin, refused) = match self.admit(session, &connection) {
+        let admitted = self.admit(session, &connection);
+        let admitted = admitted.and_then(|origin| self.mount(session, &connection, record).map(|()| origin));
+        let (origin, refused) = match admitted {
             Ok(origin) => (origin, None),
             Err(refusal) => (self.origins.external().clone(), Some(refusal)),
         };
@@ -171,7 +186,10 @@ fn status(record: &Record) -> u16 {
 fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
     let head: &request::Parts = session.req_header().as_ref();
-    let target = head.uri.path_and_query().map_or("*", |target| target.as_str());
+    let target = match &record.mounted {
+        Some(mounted) => &mounted.target,
+        None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
+    };
     let notes = &record.notes;
     log.write(&Access {
         time: record.time,

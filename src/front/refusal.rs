@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
+use super::Prefix;
 use crate::exchange::{Answer, Body, Origin, WireError};
 
 /// The longest header section of a request, from the method to the empty line.
@@ -48,6 +49,11 @@ pub(super) enum Refusal {
         /// What the world calls us; aliases may be inside names and are told to nobody.
         external: Origin,
     },
+    /// The API lies below a prefix.
+    Elsewhere {
+        /// Which.
+        prefix: Prefix,
+    },
     /// The service ended without an answer.
     Unanswered,
 }
@@ -73,6 +79,7 @@ impl Refusal {
             }
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -98,6 +105,7 @@ impl Refusal {
                     "this registry is {external} and not {host:?}; to answer under that name too, add it to `aliases`"
                 )
             }
+            Self::Elsewhere { prefix } => format!("the registry's API is at {}/v2/", prefix.as_str()),
             Self::Unanswered => "an internal error; the server's log has more under the X-Request-Id".to_owned(),
         }
     }

@@ -31,7 +31,7 @@ use super::host::Origins;
 use super::listener::Front;
 use super::proxy::App;
 use super::session::Terms;
-use super::{Address, Config, Listener, Service, Timeouts};
+use super::{Address, Config, Internal, Listener, Service, Timeouts};
 use crate::telemetry::AccessLog;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
@@ -70,28 +70,49 @@ pub enum Socket {
     Unix(UnixListener),
 }
 
+/// What TLS is negotiated by.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// On every listener that speaks TLS.
+    pub usual: Option<Arc<ServerConfig>>,
+    /// On the internal one instead, if it speaks TLS.
+    pub internal: Option<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// What fits a listener; `None` for clear text.
+    fn of(&self, listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
+        if !listener.tls {
+            return Ok(None);
+        }
+        let own = self.internal.as_ref().filter(|_| listener.internal);
+        match own.or(self.usual.as_ref()) {
+            Some(config) => Ok(Some(config.clone())),
+            None => Err(Error::NoCertificate(listener.address.clone())),
+        }
+    }
+}
+
 /// Serves these sockets until [`Running::drain`]. Must be called in a tokio runtime, once the process has a default
-/// crypto provider. `tls` must offer `h2` and `http/1.1` by ALPN; it may be absent when no listener speaks TLS.
+/// crypto provider. `tls` must offer `http/1.1` by ALPN, and `h2` where HTTP/2 is wanted.
 pub fn open<S: Service>(
     config: Config,
     service: Arc<S>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Tls,
     access: AccessLog,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running, Error> {
-    let Config { external_url, aliases, timeouts, listeners: _, headers: _, internal: _, debug: _ } = config;
+    let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
+    let Internal { host, prefix, tls: _ } = internal;
     let (shutdown, ending) = watch::channel(false);
-    let terms = Terms { stall: timeouts.stall, ending: ending.clone() };
-    let app = App { origins: Origins::new(external_url, aliases), terms, service, access: access.clone() };
+    let terms = Terms { stall: timeouts.stall, headers, ending: ending.clone() };
+    let origins = Origins::new(external_url, aliases, host);
+    let app = App { origins, prefix, terms, service, access: access.clone() };
     let proxy = proxy(app, timeouts)?;
     let connections = Arc::new(Connections::default());
     let mut services = JoinSet::new();
     for (socket, listener) in sockets {
-        let tls = match (listener.tls, &tls) {
-            (false, _) => None,
-            (true, Some(tls)) => Some(tls.clone()),
-            (true, None) => return Err(Error::NoCertificate(listener.address)),
-        };
+        let tls = tls.of(&listener)?;
         let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address.clone(), error))?;
         let front = Front {
             proxy: proxy.clone(),

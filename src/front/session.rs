@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
 use jiff::Timestamp;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -21,6 +21,7 @@ use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
+use super::mount::Mounted;
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
@@ -45,6 +46,8 @@ pub(super) struct Record {
     pub(super) status: Option<StatusCode>,
     pub(super) client_left: bool,
     pub(super) notes: Notes,
+    /// Set when the request came by the prefix.
+    pub(super) mounted: Option<Mounted>,
 }
 
 impl Record {
@@ -57,6 +60,7 @@ impl Record {
             status: None,
             client_left: false,
             notes: Notes::default(),
+            mounted: None,
         }
     }
 }
@@ -65,6 +69,8 @@ impl Record {
 pub(super) struct Terms {
     /// How long the body of an HTTP/2 request may stand still; on HTTP/1.1 the stream watches.
     pub(super) stall: Duration,
+    /// What every answer carries that says nothing else under the name.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether the server is ending: answers then close their connection.
     pub(super) ending: ShutdownWatch,
 }
@@ -164,6 +170,17 @@ impl<'a> Call<'a> {
         error
     }
 
+    /// What the operator wants of every answer, under names that the answer does not use itself.
+    fn dress(&self, headers: &mut HeaderMap) {
+        let own: Vec<HeaderName> = headers.keys().cloned().collect();
+        for (name, value) in self.terms.headers.iter().filter(|(name, _)| !own.contains(name)) {
+            headers.append(name, value.clone());
+        }
+        if let Some(mounted) = &self.record.mounted {
+            mounted.leave(headers, &self.caller.origin);
+        }
+    }
+
     /// Whether a write worked. One that did not leaves the answer truncated.
     fn sent(&mut self, result: Result<(), Box<Error>>, end: bool) -> Result<(), Gone> {
         match result {
@@ -215,6 +232,7 @@ impl Exchange for Call<'_> {
         if let Ok(id) = HeaderValue::from_str(&self.caller.request_id) {
             head.headers.insert(REQUEST_ID, id);
         }
+        self.dress(&mut head.headers);
         if *self.terms.ending.borrow() {
             self.session.set_keepalive(None);
         }

@@ -103,6 +103,7 @@ pub struct Registry {
     turns: Arc<Turns>,
     gates: Arc<Gates>,
     scans: Semaphore,
+    checks: Arc<health::Checks>,
     /// Whether the storage did not answer when it was last asked.
     out: AtomicBool,
 }
@@ -111,6 +112,7 @@ impl Registry {
     /// A registry on a storage.
     pub fn new(config: Config, driver: Arc<dyn Driver>) -> Self {
         Self {
+            checks: Arc::new(health::Checks::new(config.health.clone(), driver.clone())),
             config,
             store: Store::new(driver),
             turns: Arc::default(),
@@ -152,8 +154,22 @@ impl Registry {
         stamped(answer)
     }
 
-    /// Whether the storage answers; otherwise what anybody may know. The reason is in the log, once for each outage.
+    /// The health checks. Somebody must [keep them going](health::Checks::keep_checking).
+    pub fn checks(&self) -> Arc<health::Checks> {
+        self.checks.clone()
+    }
+
+    /// What every request is told while a health check fails, before anybody asks who it is from.
+    pub fn unavailable(&self) -> Option<Answer> {
+        self.checks.unavailable().map(stamped)
+    }
+
+    /// Whether the storage answers and no health check fails; otherwise what anybody may know. The reason is in the log,
+    /// once for each outage.
     pub async fn ready(&self) -> Result<(), String> {
+        if !self.checks.failing().is_empty() {
+            return Err("a health check fails".to_owned());
+        }
         // An empty tree has no such folder.
         let probed = present(self.store.driver().list(&layout::repositories(""), None, 1).await);
         let was_out = self.out.swap(probed.is_err(), Ordering::Relaxed);

@@ -62,7 +62,7 @@ fn stay(settings: &Settings) -> Result<Option<User>, Error> {
 
 /// Whether our certificate comes from an authority of our own.
 fn needs_local_authority(settings: &Settings) -> bool {
-    settings.tls.certificates.is_empty() && settings.front.listeners.iter().any(|listener| listener.tls)
+    settings.tls.certificates.is_empty() && settings.front.needs_certificates()
 }
 
 /// The user named by `user`, or the owner of the storage root (or of the nearest folder above it that exists).

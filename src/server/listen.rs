@@ -3,9 +3,9 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,16 +19,35 @@ const BACKLOG: i32 = 4096;
 /// Who may connect to a socket in the file system: our user and our group.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Binds one listener. `[::]` takes IPv4 as well, and becomes 0.0.0.0 on a machine without IPv6.
-pub(super) fn bind(listener: &Listener) -> Result<(Socket, Listener), Error> {
-    let socket = match &listener.address {
-        Address::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
-        Address::Unix(path) => bind_unix(path).map(Socket::Unix),
-    };
-    let socket = socket.map_err(|source| explain(listener.address.clone(), source))?;
-    Ok((socket, listener.clone()))
+/// Binds those listeners that are ports, which may need rights.
+pub(super) fn bind_ports(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
+    bind(listeners, |address| match address {
+        Address::Tcp(address) => Some(bind_tcp(*address).map(Socket::Tcp)),
+        Address::Unix(_) => None,
+    })
 }
 
+/// Binds those listeners that are paths.
+pub(super) fn bind_paths(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
+    bind(listeners, |address| match address {
+        Address::Tcp(_) => None,
+        Address::Unix(path) => Some(bind_unix(path).map(Socket::Unix)),
+    })
+}
+
+fn bind(
+    listeners: &[Listener],
+    socket: impl Fn(&Address) -> Option<io::Result<Socket>>,
+) -> Result<Vec<(Socket, Listener)>, Error> {
+    let bound = listeners.iter().filter_map(|listener| {
+        let socket = socket(&listener.address)?;
+        let explained = socket.map_err(|source| explain(listener.address.clone(), source));
+        Some(explained.map(|socket| (socket, listener.clone())))
+    });
+    bound.collect()
+}
+
+/// `[::]` takes IPv4 as well, and becomes 0.0.0.0 on a machine without IPv6.
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match TcpListener::bind(address) {
         Err(error) if address.ip().is_unspecified() && no_ipv6(&error) => {
@@ -82,6 +101,36 @@ fn explain(address: Address, source: io::Error) -> Error {
     }
 }
 
+/// The paths of our sockets, which are taken away in the end.
+pub(super) struct SocketFiles(Vec<(PathBuf, u64)>);
+
+impl SocketFiles {
+    pub(super) fn of(sockets: &[(Socket, Listener)]) -> Self {
+        let paths = sockets.iter().filter_map(|(_, listener)| match &listener.address {
+            Address::Unix(path) => Some((path.clone(), inode(path)?)),
+            Address::Tcp(_) => None,
+        });
+        Self(paths.collect())
+    }
+}
+
+impl Drop for SocketFiles {
+    fn drop(&mut self) {
+        for (path, ours) in &self.0 {
+            // Somebody may have put another in its place, and that one is theirs.
+            if inode(path) == Some(*ours)
+                && let Err(error) = fs::remove_file(path)
+            {
+                tracing::warn!(path = %path.display(), %error, "our socket could not be removed");
+            }
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|found| found.ino())
+}
+
 /// The listeners with the addresses they really have (a port 0 becomes the one that the system chose).
 pub(super) fn actual_addresses(sockets: &[(Socket, Listener)]) -> Vec<Listener> {
     let actual = |socket: &Socket| match socket {
@@ -117,16 +166,59 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_said_in_one_line_with_what_to_do() {
-        let bound = [bind(&listener("127.0.0.1:0")).unwrap()];
+        let bound = bind_ports(&[listener("127.0.0.1:0")]).unwrap();
         let taken = actual_addresses(&bound).remove(0).address;
-        let message = bind(&listener(&taken.to_string())).unwrap_err().to_string();
+        let message = bind_ports(&[listener(&taken.to_string())]).unwrap_err().to_string();
         assert!(message.contains(&taken.to_string()) && message.contains("another program has this port"), "{message}");
         assert_eq!(message.lines().count(), 1);
     }
 
     #[test]
     fn a_foreign_address_is_named() {
-        let message = bind(&listener("192.0.2.1:0")).unwrap_err().to_string();
+        let message = bind_ports(&[listener("192.0.2.1:0")]).unwrap_err().to_string();
         assert!(message.contains("192.0.2.1") && message.contains("one of this machine's"), "{message}");
+    }
+
+    fn at(path: &Path) -> Vec<Listener> {
+        vec![Listener { address: Address::Unix(path.to_owned()), tls: false, internal: true }]
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_ours_is_removed_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let left_behind = inode(&path);
+        let bound = bind_paths(&at(&path)).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        let files = SocketFiles::of(&bound);
+        drop(files);
+        assert!(!path.exists() && left_behind.is_some());
+    }
+
+    #[test]
+    fn a_socket_that_somebody_listens_on_and_a_file_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, file) = (folder.path().join("used.sock"), folder.path().join("file"));
+        let _used = UnixListener::bind(&path).unwrap();
+        crate::storage::durable::write(&file, b"precious", 0o644).unwrap();
+        for path in [path, file] {
+            let message = bind_paths(&at(&path)).map(drop).unwrap_err().to_string();
+            assert!(message.contains("another program has this port"), "{message}");
+            assert!(path.exists());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_took_our_place_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.sock");
+        let bound = bind_paths(&at(&path)).unwrap();
+        let files = SocketFiles::of(&bound);
+        fs::rename(&path, folder.path().join("ours.sock")).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        drop(files);
+        assert!(path.exists());
     }
 }

@@ -16,12 +16,13 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::auth::{self, Authority, Guardian, Password};
 use crate::config::Settings;
 use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
-use crate::origin::Embedded;
+use crate::origin::{Debug, Embedded};
 use crate::registry::{self, Registry};
 use crate::storage::filesystem::Filesystem;
 use crate::telemetry::AccessLog;
@@ -32,7 +33,7 @@ use crate::tls::{self, Certificates, local};
 pub enum Error {
     /// Another program listens there.
     #[error(
-        "cannot listen on {0}: another program has this port; stop it, or choose another port (`listeners`, `registry.http.addr`)"
+        "cannot listen on {0}: another program has this port (or the path is taken); stop it, or choose another (`listeners`, `registry.http.addr`)"
     )]
     PortTaken(Address),
     /// A port below 1024 without the right to it.
@@ -98,9 +99,23 @@ pub enum Error {
 pub struct Prepared {
     settings: Settings,
     sockets: Vec<(Socket, Listener)>,
+    debug: Option<DebugDoor>,
+    internal_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: Option<Certificates>,
     authority: Option<local::Authority>,
     first_password: Result<Option<Password>, auth::Error>,
+}
+
+/// The door to the debug pages.
+struct DebugDoor {
+    config: front::Config,
+    sockets: Vec<(Socket, Listener)>,
+}
+
+impl DebugDoor {
+    fn bind(config: front::Config) -> Result<Self, Error> {
+        Ok(Self { sockets: listen::bind_ports(&config.listeners)?, config })
+    }
 }
 
 /// What whoever started the server should be told once it serves.
@@ -124,20 +139,25 @@ pub struct Welcome<'a> {
 /// The first thing that the machine refuses.
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
-    let sockets = settings.front.listeners.iter().map(listen::bind).collect::<Result<Vec<_>, _>>()?;
-    let needs_tls = settings.front.listeners.iter().any(|listener| listener.tls);
+    let mut sockets = listen::bind_ports(&settings.front.listeners)?;
+    let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug))).transpose()?;
+    let needs_tls = settings.front.needs_certificates();
     let named = &settings.tls.certificates;
     // Keys from files may be readable by root alone, so they are read before the rights are given up.
     let from_files = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
+    let internal_tls = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
-    if !needs_tls || from_files.is_some() {
-        return Ok(Prepared { settings, sockets, certificates: from_files, authority: None, first_password });
-    }
-    let authority = local::ensure(&settings.tls.local, now)?;
-    let certificates = Certificates::load(std::slice::from_ref(&authority.server))?;
-    Ok(Prepared { settings, sockets, certificates: Some(certificates), authority: Some(authority), first_password })
+    // These belong to whoever makes them, who must be able to take them away at the end.
+    sockets.extend(listen::bind_paths(&settings.front.listeners)?);
+    let (certificates, authority) = if needs_tls && from_files.is_none() {
+        let authority = local::ensure(&settings.tls.local, now)?;
+        (Some(Certificates::load(std::slice::from_ref(&authority.server))?), Some(authority))
+    } else {
+        (from_files, None)
+    };
+    Ok(Prepared { settings, sockets, debug, internal_tls, certificates, authority, first_password })
 }
 
 impl Prepared {
@@ -151,7 +171,8 @@ impl Prepared {
     }
 
     async fn serve(self, access: AccessLog, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, sockets, certificates, authority, first_password } = self;
+        let Self { settings, sockets, debug, internal_tls, certificates, authority, first_password } = self;
+        let _removed_at_the_end = listen::SocketFiles::of(&sockets);
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
         let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
@@ -160,8 +181,10 @@ impl Prepared {
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
         let registry = Registry::new(settings.registry.clone(), driver);
         registry.check_tree().await?;
+        let checks = registry.checks();
         let embedded = Arc::new(Embedded::new(registry, guardian, tokens));
-        let tls = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
+        let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
+        let tls = front::Tls { usual, internal: internal_tls };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
         // answer, so that whoever waits for that can log in.
@@ -169,13 +192,22 @@ impl Prepared {
             Some(accounts) => accounts.first_admin(first_password).await?,
             None => None,
         };
-        let running = front::open(settings.front.clone(), Arc::clone(&embedded), tls, access, sockets)?;
+        // Until the very end: they tell of a drain as well.
+        let _debug_pages = match debug {
+            Some(DebugDoor { config, sockets }) => {
+                let pages = Arc::new(Debug::new(checks.clone()));
+                Some(front::open(config, pages, front::Tls::default(), AccessLog::off(), sockets)?)
+            }
+            None => None,
+        };
+        let mut loops = JoinSet::new(); // they end with the server
+        loops.spawn(async move { checks.keep_checking().await });
+        let tended = Arc::clone(&embedded);
+        loops.spawn(async move { tended.tend().await });
+        let running = front::open(settings.front.clone(), embedded, tls, access, sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
-        tokio::select! {
-            () = signals.first() => {}
-            () = embedded.tend() => {}
-        }
+        signals.first().await;
         drain(running, &mut signals).await;
         Ok(())
     }

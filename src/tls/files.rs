@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -74,6 +75,15 @@ pub enum Error {
         /// The library's word.
         source: rcgen::Error,
     },
+    /// Clients are to prove who they are, and there is nothing to verify them by.
+    #[error("clients cannot be verified: {0}")]
+    Clients(#[source] rustls::server::VerifierBuilderError),
+    /// Whom this machine trusts is not known.
+    #[error("the certificates that this machine trusts cannot be read: {0}; see SSL_CERT_FILE and SSL_CERT_DIR")]
+    Machine(#[source] io::Error),
+    /// TLS itself.
+    #[error("TLS cannot be set up: {0}")]
+    Rustls(#[from] rustls::Error),
     /// A file that we make could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Unwritable {
@@ -102,6 +112,17 @@ pub(super) fn read(pair: &Files) -> Result<(Vec<String>, CertifiedKey), Error> {
         reason => Error::Unusable { key: pair.key.clone(), reason },
     })?;
     Ok((names, certified))
+}
+
+/// Every authority of these files.
+pub(super) fn authorities(paths: &[PathBuf]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for path in paths {
+        for certificate in chain(path)? {
+            roots.add(certificate).map_err(|_| Error::Damaged { path: path.clone() })?;
+        }
+    }
+    Ok(roots)
 }
 
 /// What we need to know of a certificate.

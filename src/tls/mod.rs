@@ -6,7 +6,9 @@
 //!
 //! **Invariant:** a [`Certificates`] that exists can serve: every key belongs to its certificate.
 //!
-//! Absent for now: watching the files, ACME, client certificates.
+//! A port may have TLS of its own ([`Port`]): one certificate, and clients that prove who they are.
+//!
+//! Absent for now: watching the files, ACME.
 
 mod config;
 mod files;
@@ -14,10 +16,11 @@ pub mod local;
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 pub use config::{Clients, Config, Files, Local, Port, Version};
 pub use files::Error;
@@ -88,15 +91,67 @@ impl ResolvesServerCert for Certificates {
 /// # Errors
 /// The provider cannot make ticket keys (no randomness).
 pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider: Arc<CryptoProvider> = aws_lc_rs::default_provider().into();
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+    config_of(certificates, rustls::ALL_VERSIONS, Arc::new(NoClientAuth), true)
+}
+
+/// What TLS is negotiated by on a port with a certificate of its own. Reads the files.
+///
+/// # Errors
+/// A file that cannot be read or used, or no authority to verify clients by.
+pub fn port_config(port: &Port) -> Result<Arc<ServerConfig>, Error> {
+    let certificates = Certificates::load(std::slice::from_ref(&port.files))?;
+    let versions: &[&SupportedProtocolVersion] = match port.minimum {
+        Version::Tls12 => rustls::ALL_VERSIONS,
+        Version::Tls13 => &[&rustls::version::TLS13],
+    };
+    let clients = verifier(&port.clients)?;
+    Ok(config_of(Arc::new(certificates), versions, clients, port.http2)?)
+}
+
+fn config_of(
+    certificates: Arc<Certificates>,
+    versions: &[&'static SupportedProtocolVersion],
+    clients: Arc<dyn ClientCertVerifier>,
+    http2: bool,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
+    config.alpn_protocols.push(b"http/1.1".to_vec());
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = TICKETS;
     Ok(Arc::new(config))
+}
+
+/// Who decides whether a client may come.
+fn verifier(clients: &Clients) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let (authorities, must) = match clients {
+        Clients::Anyone => return Ok(Arc::new(NoClientAuth)),
+        Clients::MayProve(authorities) => (authorities, false),
+        Clients::MustProve(authorities) => (authorities, true),
+    };
+    let roots = Arc::new(files::authorities(authorities)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    let builder = if must { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(Error::Clients)
+}
+
+/// What we trust when we are the client: whom this machine trusts.
+///
+/// # Errors
+/// The machine's certificates cannot be read.
+pub fn client_config() -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    // Machines carry some that are older than today's rules; the others do.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().map_err(Error::Machine)?);
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(rustls::ALL_VERSIONS)?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    aws_lc_rs::default_provider().into()
 }
 
 #[cfg(test)]

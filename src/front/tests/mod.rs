@@ -17,13 +17,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts};
+use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format};
 
 mod ending;
 mod http1;
 mod http2;
+mod internal;
 mod patience;
 
 /// Longer than anything here takes on a loaded machine.
@@ -45,6 +46,13 @@ impl Service for Script {
         exchange.notes().repository = Some("a/b".to_owned());
         let answer = match uri.path() {
             "/origin" => Answer::text(StatusCode::OK, exchange.caller().origin.to_string()),
+            "/v2/where" => {
+                let origin = exchange.caller().origin.clone();
+                let answer = Answer::text(StatusCode::ACCEPTED, exchange.head().uri.to_string());
+                answer
+                    .header(header::LOCATION, format!("{origin}/v2/x?n=1"))
+                    .header(header::LINK, "</v2/y>; rel=\"next\"")
+            }
             "/refuse" => Answer::text(StatusCode::UNAUTHORIZED, "no"),
             "/echo" => match exchange::collect(exchange, 64 << 20).await {
                 Ok(body) => Answer::new(StatusCode::OK).body(body),
@@ -158,27 +166,35 @@ impl Door {
     }
 
     fn with(timeouts: Timeouts) -> Self {
-        let (tls, roots) = certificate();
+        Self::built(|config, _| config.timeouts = timeouts)
+    }
+
+    /// `change` sees what would be opened: the internal listener is the last.
+    fn built(change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
+        let (usual, roots) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
             (Socket::Tcp(socket), Listener { address: address.into(), tls, internal })
         };
-        let sockets = vec![bind(true, false), bind(false, false), bind(false, true)];
+        let mut sockets = vec![bind(true, false), bind(false, false), bind(false, true)];
         let addresses: Vec<SocketAddr> = sockets.iter().filter_map(|(_, listener)| tcp(&listener.address)).collect();
-        let config = Config {
+        let mut config = Config {
             listeners: sockets.iter().map(|(_, listener)| listener.clone()).collect(),
             external_url: format!("https://localhost:{}", addresses[0].port()).parse().unwrap(),
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
-            timeouts,
+            timeouts: Timeouts::default(),
             headers: Vec::new(),
             internal: Internal::default(),
             debug: None,
         };
+        change(&mut config, &mut sockets);
+        let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap());
+        let tls = Tls { usual: Some(usual), internal };
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = AccessLog::new(Sink(lines.clone()), Format::Json);
-        let running = super::open(config, script.clone(), Some(tls), access, sockets).unwrap();
+        let running = super::open(config, script.clone(), tls, access, sockets).unwrap();
         Self { script, running, tls: addresses[0], clear: addresses[1], internal: addresses[2], roots, lines }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::exchange::Origin;
@@ -54,8 +55,8 @@ pub struct File {
 pub struct Http {
     /// Where it is.
     pub origin: Origin,
-    /// What is asked for, beginning with a slash.
-    pub path: String,
+    /// What is asked for.
+    pub path: PathAndQuery,
     /// What the request carries besides.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The only good answer.
@@ -64,6 +65,13 @@ pub struct Http {
     pub timeout: Duration,
     /// How often it is asked.
     pub pace: Pace,
+}
+
+impl Http {
+    /// A server that must answer 200.
+    pub fn new(origin: Origin, path: PathAndQuery) -> Self {
+        Self { origin, path, headers: Vec::new(), status: StatusCode::OK, timeout: TIMEOUT, pace: Pace::default() }
+    }
 }
 
 /// A port that must be open.

@@ -17,6 +17,7 @@ use crate::storage::{Driver, Filesystem};
 mod blobs;
 mod errors;
 mod faults;
+mod health;
 mod lists;
 mod manifests;
 mod options;
