@@ -150,7 +150,7 @@ impl Checks<'_> {
         let (address, place) = match &written.registry.internal {
             Setting::Is(Internal::At(address), place) => (*address, Some(place)),
             Setting::Unset => (INTERNAL, None),
-            Setting::Is(Internal::Off, _) | Setting::Wrong => return,
+            Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => return,
         };
         let default = match (&written.listeners, &written.external_url) {
             (Setting::Unset, Setting::Is(origin, place)) => Some((origin.port(), Some(place))),

@@ -39,8 +39,15 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     let state = written.state.or_else(|| default_state(machine, file));
     let mut timeouts = written.timeouts;
     timeouts.drain = written_first(timeouts.drain, written.registry.drain);
-    let front =
+    let mut front =
         front(written.external_url, written.aliases, written.listeners, written.registry.internal, timeouts, machine);
+    let door = written.registry.door;
+    for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
+        listener.tls = door.internal.tls.is_some();
+    }
+    front.headers = door.headers;
+    front.internal = door.internal;
+    front.debug = door.debug;
     let manifest = written_first(written.limits.manifest, written.registry.manifest);
     let names = certificate_names(&front, machine);
     Settings {
@@ -78,7 +85,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             catalog_page: written.registry.catalog_page.or(PAGE),
             tags_page: written.registry.tags_page.or(PAGE),
             validation: written.registry.validation,
-            health: registry::health::Config::default(),
+            health: door.health,
         },
         telemetry: telemetry::Config {
             level: written_first(written.log.level, written.registry.level).or(Level::INFO),
@@ -156,9 +163,12 @@ fn front(
         }
         Setting::Unset | Setting::Wrong => vec![public(SocketAddr::new(machine.any(), external_url.port()), secure)],
     };
-    if let Internal::At(address) = internal.or(Internal::At(INTERNAL)) {
-        listeners.push(front::Listener { address: address.into(), tls: false, internal: true });
-    }
+    let address = match internal.or(Internal::At(INTERNAL)) {
+        Internal::At(address) => Some(address.into()),
+        Internal::Unix(path) => Some(front::Address::Unix(path)),
+        Internal::Off => None,
+    };
+    listeners.extend(address.map(|address| front::Listener { address, tls: false, internal: true }));
     front::Config {
         listeners,
         external_url,

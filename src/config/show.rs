@@ -34,6 +34,17 @@ pub fn show(settings: &Settings) -> String {
     page.text
 }
 
+/// Keys that only the file of Distribution has, and that are checked but not shown.
+const SHORTENED: [&str; 7] = [
+    "registry.health",
+    "registry.http.debug",
+    "registry.http.headers",
+    "registry.http.host",
+    "registry.http.net",
+    "registry.http.prefix",
+    "registry.http.tls",
+];
+
 struct Page<'s> {
     text: String,
     written: &'s BTreeMap<String, Place>,
@@ -146,6 +157,9 @@ impl Page<'_> {
 
     fn wire(&mut self, registry: &registry::Config) {
         let usual = registry::Config::new(registry.root.clone());
+        if self.written.keys().any(|key| SHORTENED.iter().any(|start| key.starts_with(start))) {
+            self.remark("what is written of http and health beside addr is not repeated here");
+        }
         if registry.secret.is_some() {
             self.remark("http.secret is set; it is not shown");
         }

@@ -57,9 +57,11 @@ pub(super) struct Certificate {
 }
 
 /// The internal port.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Internal {
     Off,
+    /// A socket in the file system.
+    Unix(PathBuf),
     At(SocketAddr),
 }
 

@@ -9,6 +9,7 @@
 //!
 //! A key that nobody knows is refused in our file and warned about in its own, whose parser passes it over.
 
+mod http;
 pub(super) mod keys;
 mod read;
 #[cfg(test)]
@@ -55,8 +56,9 @@ pub(super) struct Registry {
     /// Whether there are access lines.
     pub(super) access: Setting<bool>,
     pub(super) guard: Setting<Guard>,
+    pub(super) door: http::Door,
     /// Files that must be readable: key, path, place.
-    pub(super) files: Vec<(String, PathBuf, Place)>,
+    pub(super) files: http::NamedFiles,
 }
 
 /// Reads the `registry:` part of our file.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::http::NamedFiles;
 use super::{Dialect, HOME, Platforms, Purge, Registry, Secret, Setting, Validation, is_off, values};
 use crate::auth::{Guard, Realm, Trust};
 use crate::config::problem::{Place, Source, listed};
@@ -52,6 +53,7 @@ impl Dialect<'_> {
             level: if level.is_unset() { loglevel } else { level },
             format: self.scalar("log.formatter", values::formatter),
             access: self.flag("log.accesslog.disabled").map(|disabled, _| !disabled),
+            door: self.door(any, &mut files),
             guard: self.guard(&mut files),
             files,
         }
@@ -76,7 +78,15 @@ impl Dialect<'_> {
         }
     }
 
-    fn scalar<T>(&mut self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
+    /// A node that is there.
+    pub(super) fn node(&self, path: &str) -> Option<Node> {
+        match self.find(path) {
+            Found::Node(node) => Some(node),
+            Found::Nothing | Found::Wrong => None,
+        }
+    }
+
+    pub(super) fn scalar<T>(&mut self, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
         match self.find(path) {
             Found::Nothing => Setting::Unset,
             Found::Wrong => Setting::Wrong,
@@ -84,13 +94,18 @@ impl Dialect<'_> {
         }
     }
 
-    fn text<T>(&mut self, node: &Node, path: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
+    pub(super) fn text<T>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Setting<T> {
         let shown = self.shown(path);
         let text: Setting<Cow<'_, str>> = self.reader.text(node, &shown);
         self.reader.understood(text, &shown, &join(HOME, path), parse)
     }
 
-    fn flag(&mut self, path: &str) -> Setting<bool> {
+    pub(super) fn flag(&mut self, path: &str) -> Setting<bool> {
         self.scalar(path, values::flag)
     }
 
@@ -104,7 +119,7 @@ impl Dialect<'_> {
     }
 
     /// The items of a list.
-    fn items(&mut self, path: &str) -> Setting<Vec<Node>> {
+    pub(super) fn items(&mut self, path: &str) -> Setting<Vec<Node>> {
         match self.find(path) {
             Found::Nothing => Setting::Unset,
             Found::Wrong => Setting::Wrong,
@@ -119,7 +134,7 @@ impl Dialect<'_> {
         }
     }
 
-    fn list<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Setting<Vec<T>> {
+    pub(super) fn list<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Setting<Vec<T>> {
         let items = match self.items(path) {
             Setting::Is(items, place) => (items, place),
             Setting::Unset => return Setting::Unset,
@@ -238,6 +253,11 @@ impl Dialect<'_> {
 
     fn address(&mut self, any: IpAddr) -> Setting<Internal> {
         let alone = self.alone;
+        let words = [("tcp", false), ("unix", true)];
+        let unix = self.scalar("http.net", |text| scalar::choice(text, &words)).or(false);
+        if unix {
+            return self.path("http.addr").map(|path, _| Internal::Unix(path));
+        }
         let address = self.scalar("http.addr", |text| match text {
             "off" if !alone => Ok(Internal::Off),
             _ => scalar::address(text, any)
@@ -251,7 +271,7 @@ impl Dialect<'_> {
         address
     }
 
-    fn guard(&mut self, files: &mut Vec<(String, PathBuf, Place)>) -> Setting<Guard> {
+    fn guard(&mut self, files: &mut NamedFiles) -> Setting<Guard> {
         let (place, entries) = match self.find("auth") {
             Found::Node(Node { place, value: Value::Mapping(entries) }) => (place, entries),
             Found::Nothing => return Setting::Unset,
@@ -277,7 +297,7 @@ impl Dialect<'_> {
         }
     }
 
-    fn htpasswd(&mut self, place: &Place, files: &mut Vec<(String, PathBuf, Place)>) -> Setting<Guard> {
+    fn htpasswd(&mut self, place: &Place, files: &mut NamedFiles) -> Setting<Guard> {
         let realm = self.scalar("auth.htpasswd.realm", phrase);
         let path = self.file("auth.htpasswd.path", files);
         let realm = self.required("auth.htpasswd.realm", realm, place);
@@ -288,7 +308,7 @@ impl Dialect<'_> {
         }
     }
 
-    fn token(&mut self, place: &Place, files: &mut Vec<(String, PathBuf, Place)>) -> Setting<Guard> {
+    fn token(&mut self, place: &Place, files: &mut NamedFiles) -> Setting<Guard> {
         let key = |name: &str| format!("auth.token.{name}");
         let redirect = self.flag(&key("autoredirect"));
         let path = self.scalar(&key("autoredirectpath"), redirect_path).or_else(|| TOKEN_PATH.to_owned());
@@ -314,7 +334,7 @@ impl Dialect<'_> {
     }
 
     /// A file that must be there.
-    fn file(&mut self, path: &str, files: &mut Vec<(String, PathBuf, Place)>) -> Setting<PathBuf> {
+    pub(super) fn file(&mut self, path: &str, files: &mut NamedFiles) -> Setting<PathBuf> {
         let found = self.path(path);
         if let Some((file, place)) = found.written() {
             files.push((self.shown(path), file.clone(), place.clone()));
@@ -322,7 +342,7 @@ impl Dialect<'_> {
         found
     }
 
-    fn required<T>(&mut self, path: &str, setting: Setting<T>, section: &Place) -> Option<T> {
+    pub(super) fn required<T>(&mut self, path: &str, setting: Setting<T>, section: &Place) -> Option<T> {
         if setting.is_unset() {
             self.report(section, path, "missing");
         }

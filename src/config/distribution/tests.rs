@@ -115,6 +115,7 @@ fn every_row_that_is_honoured_is_read() {
     for section in sections.chain(["auth.none", "auth.htpasswd", "auth.token"]) {
         let text = with_all(section).replace("/etc/registry/", "");
         desk.put("htpasswd", "").put("token.crt", "").put("jwks.json", "");
+        desk.put("a.crt", "").put("a.key", "").put("ca.crt", "");
         let settings = desk.good(if text.lines().count() > 1 { &text } else { "" }, "");
         assert_eq!(warnings(&settings), [""; 0], "{text}");
         written.extend(settings.written.into_keys());
@@ -205,6 +206,31 @@ fn values_are_read_as_distribution_reads_them() {
     let Guard::Token(trust) = settings.auth.guard else { panic!("{:?}", settings.auth.guard) };
     assert_eq!(trust.realm, Realm::Url("https://a/jwt".to_owned()));
     assert!(trust.bundle.is_some_and(|bundle| bundle.is_absolute()));
+}
+
+#[test]
+fn the_port_and_health_are_read() {
+    let text = "version: 0.1\nstorage: filesystem\nhttp: { net: unix, addr: r.sock, prefix: /a/, host: 'https://b.example', \
+         headers: { X-A: [b, c] }, debug: { addr: ':5001' }, http2: { disabled: true }, tls: { certificate: token.crt, key: \
+         token.crt, clientcas: [token.crt], minimumtls: tls1.3 } }\nhealth: { storagedriver: { enabled: true, threshold: 3 }, \
+         file: [{ file: down }], http: [{ uri: 'http://a:1/b', headers: { X: [y] } }], tcp: [{ addr: 'a:1' }] }";
+    let settings = good(text, "");
+    let front = &settings.front;
+    assert!(front.listeners[0].address.to_string().ends_with("/r.sock") && front.listeners[0].tls);
+    let port = front.internal.tls.as_ref().unwrap();
+    assert!(!port.http2 && port.minimum == crate::tls::Version::Tls13);
+    assert!(matches!(&port.clients, crate::tls::Clients::MustProve(files) if files.len() == 1));
+    assert_eq!(front.internal.host.as_ref().map(ToString::to_string).as_deref(), Some("https://b.example"));
+    assert_eq!(front.internal.prefix.as_ref().map(crate::front::Prefix::as_str), Some("/a"));
+    assert_eq!((front.headers.len(), front.debug.map(|debug| debug.address.port())), (2, Some(5001)));
+    let health = &settings.registry.health;
+    assert_eq!((health.storage.map(|pace| pace.threshold), health.files.len(), health.tcp.len()), (Some(3), 1, 1));
+    assert_eq!((health.http[0].path.as_str(), health.http[0].headers.len()), ("/b", 1));
+    let problems = alone(&format!("{LEAST}health: {{ tcp: [{{ moon: 1 }}] }}"), "").unwrap_err();
+    assert!(
+        problems.contains("health.tcp[0].moon: unknown key") && problems.contains("tcp[0].addr: missing"),
+        "{problems}"
+    );
 }
 
 #[test]
