@@ -39,6 +39,11 @@ impl Embedded {
         Self { registry, guardian, authority }
     }
 
+    /// What the registry does without being asked, for ever.
+    pub async fn tend(&self) {
+        self.registry.keep_purging().await;
+    }
+
     /// Answers one request. A failure to do so is in the exchange's notes.
     pub async fn answer<E: Exchange>(&self, exchange: &mut E) {
         let answer = self.find(exchange).await;

@@ -1,7 +1,7 @@
 //! Is the configuration good, and what does it come to?
 //!
 //! `pierhead check` reads what `serve` would read. A good configuration is printed in full on stdout, itself a valid
-//! file; a bad one is every problem at once, and exit code 78.
+//! file, and what has no effect is on stderr; a bad one is every problem at once, and exit code 78.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -13,6 +13,10 @@ use crate::config::{self, Settings};
 /// # Errors
 /// Standard output cannot be written.
 pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
+    for warning in &settings.warnings {
+        // When nobody reads it the configuration is as good.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
     match io::stdout().write_all(config::show(settings).as_bytes()) {
         // Whoever reads has seen enough (`pierhead check | head`).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -5,12 +5,14 @@
 mod check;
 mod desk;
 mod project;
+mod registry;
 mod reindex;
 mod serve;
 mod terminal;
 mod token;
 mod user;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
@@ -57,6 +59,18 @@ pub enum Command {
     /// The tokens that this registry gives out
     #[command(subcommand)]
     Token(token::Token),
+    /// The command line of Distribution's registry, also when this program is called `registry`
+    Registry(registry::Command),
+}
+
+/// The command line, with the word `registry` in front when that is what this program is called.
+pub fn arguments(typed: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = typed.into_iter().collect();
+    let called = arguments.first().and_then(|program| Path::new(program).file_name());
+    if called.is_some_and(|name| name == "registry") {
+        arguments.insert(1, "registry".into());
+    }
+    arguments
 }
 
 /// Does what was typed.
@@ -68,14 +82,15 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let file = cli.config.or(named);
     let file = file.as_deref();
     let serves = matches!(cli.command, Command::Serve | Command::Check);
-    let settings = settings(file, serves)?;
+    let settings = || settings(file, serves);
     match cli.command {
-        Command::Serve => serve::run(settings),
-        Command::Check => check::run(&settings),
-        Command::User(command) => user::run(command, &settings),
-        Command::Project(command) => project::run(command, &settings),
-        Command::Reindex => reindex::run(&settings),
-        Command::Token(command) => token::run(&command, &settings),
+        Command::Serve => serve::run(settings()?),
+        Command::Check => check::run(&settings()?),
+        Command::User(command) => user::run(command, &settings()?),
+        Command::Project(command) => project::run(command, &settings()?),
+        Command::Reindex => reindex::run(&settings()?),
+        Command::Token(command) => token::run(&command, &settings()?),
+        Command::Registry(command) => registry::run(command),
     }
 }
 

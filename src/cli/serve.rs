@@ -18,6 +18,9 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
     // Before the rights are given up: whoever is root may have no sudo.
     let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
     let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     let prepared = server::prepare(settings, SystemTime::now())?;
     let served = prepared.run(telemetry.access(), |welcome| show(&message(welcome, sudo)));
     telemetry.close();
@@ -64,7 +67,13 @@ fn unreadable(error: auth::Error) -> Failure {
 fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
     let url = &welcome.settings.front.external_url;
     let registry = url.authority();
-    let mut text = format!("Pierhead {} serves {url}\n", env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = match &welcome.settings.source {
+        Some(file) if welcome.settings.registry_only => {
+            format!("Pierhead {version} serves the registry of {}\n", file.display())
+        }
+        _ => format!("Pierhead {version} serves {url}\n"),
+    };
     let listening: Vec<String> = welcome
         .listening
         .iter()
@@ -93,6 +102,9 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
             &format!("podman:  {sudo}install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"),
         );
         line(&mut text, "", "         (buildah and skopeo read the same folder)");
+    }
+    if welcome.settings.registry_only {
+        return text;
     }
     let user = welcome.first_admin.as_ref().map_or("NAME", |admin| admin.name.as_str());
     line(&mut text, "log in", &format!("docker login -u {user} {registry}     (podman, buildah and skopeo likewise)"));

@@ -25,8 +25,13 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     checks.token(&written.token);
     checks.folder("state", &written.state);
     checks.folder("tls.local", &written.tls.local);
-    checks.folder("registry.storage.filesystem.rootdirectory", &written.registry.root);
+    checks.registry(written);
     checks.user(&written.user);
+}
+
+/// What concerns the registry alone.
+pub(super) fn check_registry(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
+    Checks { machine, problems }.registry(written);
 }
 
 struct Checks<'a> {
@@ -37,6 +42,16 @@ struct Checks<'a> {
 impl Checks<'_> {
     fn report(&mut self, place: &Place, key: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem::new(place, key, message));
+    }
+
+    /// Its root is a folder, and the files that it names are there.
+    fn registry(&mut self, written: &Written) {
+        self.folder("registry.storage.filesystem.rootdirectory", &written.registry.root);
+        for (key, path, place) in &written.registry.files {
+            if let Err(message) = self.readable(path) {
+                self.report(place, key, message);
+            }
+        }
     }
 
     /// Every origin is written once.
@@ -135,7 +150,7 @@ impl Checks<'_> {
         let (address, place) = match &written.registry.internal {
             Setting::Is(Internal::At(address), place) => (*address, Some(place)),
             Setting::Unset => (INTERNAL, None),
-            Setting::Is(Internal::Off, _) | Setting::Wrong => return,
+            Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => return,
         };
         let default = match (&written.listeners, &written.external_url) {
             (Setting::Unset, Setting::Is(origin, place)) => Some((origin.port(), Some(place))),

@@ -31,22 +31,30 @@ const FINISH_UPLOADS: Duration = Duration::from_secs(24 * 3600);
 const TOKEN_DURATION: Duration = Duration::from_secs(300);
 const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 const MANIFEST: u64 = 4 << 20;
+/// Repositories and tags on a page, as Distribution has it.
+const PAGE: usize = 1000;
 
 /// Fills in the defaults. `file` is the absolute path of the file that was read.
 pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>) -> Settings {
     let state = written.state.or_else(|| default_state(machine, file));
-    let front = front(
-        written.external_url,
-        written.aliases,
-        written.listeners,
-        written.registry.internal,
-        written.timeouts,
-        machine,
-    );
+    let mut timeouts = written.timeouts;
+    timeouts.drain = written_first(timeouts.drain, written.registry.drain);
+    let mut front =
+        front(written.external_url, written.aliases, written.listeners, written.registry.internal, timeouts, machine);
+    let door = written.registry.door;
+    for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
+        listener.tls = door.internal.tls.is_some();
+    }
+    front.headers = door.headers;
+    front.internal = door.internal;
+    front.debug = door.debug;
+    let manifest = written_first(written.limits.manifest, written.registry.manifest);
     let names = certificate_names(&front, machine);
     Settings {
         source: file.map(Path::to_owned),
         written: BTreeMap::new(),
+        warnings: Vec::new(),
+        registry_only: false,
         user: written.user.into_value(),
         front,
         tls: tls::Config {
@@ -63,21 +71,59 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             certificate: written.token.certificate.or_else(|| state.join("token.crt")),
             failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
             members_may_create_projects: written.members_may_create_projects.or(false),
-            guard: auth::Guard::Own,
+            guard: written.registry.guard.or(auth::Guard::Own),
             finish_uploads: FINISH_UPLOADS,
         },
         registry: registry::Config {
+            root: written.registry.root.or_else(|| state.join("registry")),
             delete: written.registry.delete.or(true),
-            manifest_limit: usize::try_from(written.limits.manifest.or(MANIFEST)).unwrap_or(usize::MAX),
-            ..registry::Config::new(written.registry.root.or_else(|| state.join("registry")))
+            read_only: written.registry.read_only.or(false),
+            purge: written.registry.purge,
+            manifest_limit: usize::try_from(manifest.or(MANIFEST)).unwrap_or(usize::MAX),
+            secret: written.registry.secret.into_value(),
+            relative_urls: written.registry.relative_urls.or(false),
+            catalog_page: written.registry.catalog_page.or(PAGE),
+            tags_page: written.registry.tags_page.or(PAGE),
+            validation: written.registry.validation,
+            health: door.health,
         },
         telemetry: telemetry::Config {
-            level: written.log.level.or(Level::INFO),
-            format: written.log.format.or(telemetry::Format::Auto),
-            access: written.log.access.or(true),
+            level: written_first(written.log.level, written.registry.level).or(Level::INFO),
+            format: written_first(written.log.format, written.registry.format).or(telemetry::Format::Auto),
+            access: written_first(written.log.access, written.registry.access).or(true),
         },
         state,
     }
+}
+
+/// What the file of `pierhead registry serve` means: Distribution's defaults, nothing else served, nothing kept.
+pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Path) -> Settings {
+    let delete = std::mem::replace(&mut written.registry.delete, Setting::Unset).or(false);
+    let guard = std::mem::replace(&mut written.registry.guard, Setting::Unset).or(auth::Guard::Nobody);
+    let drain = std::mem::replace(&mut written.registry.drain, Setting::Unset).or(Duration::ZERO);
+    let format = std::mem::replace(&mut written.registry.format, Setting::Unset).or(telemetry::Format::Text);
+    let mut settings = settings(written, machine, Some(file));
+    settings.registry_only = true;
+    settings.registry.delete = delete;
+    settings.auth.guard = guard;
+    settings.telemetry.format = format;
+    let front = &mut settings.front;
+    front.listeners.retain(|listener| listener.internal);
+    front.aliases.clear();
+    front.timeouts.drain = drain;
+    let port = match front.listeners.first().map(|listener| &listener.address) {
+        Some(front::Address::Tcp(address)) => address.port(),
+        Some(front::Address::Unix(_)) | None => INTERNAL.port(),
+    };
+    if let Some(own) = origin(false, "localhost", port) {
+        front.external_url = own;
+    }
+    settings
+}
+
+/// What our own key says, else what Distribution's does.
+fn written_first<T>(own: Setting<T>, other: Setting<T>) -> Setting<T> {
+    if own.is_unset() { other } else { own }
 }
 
 /// Under `/etc` we are installed; anywhere else, and without a file, we are tried out by hand.
@@ -117,9 +163,12 @@ fn front(
         }
         Setting::Unset | Setting::Wrong => vec![public(SocketAddr::new(machine.any(), external_url.port()), secure)],
     };
-    if let Internal::At(address) = internal.or(Internal::At(INTERNAL)) {
-        listeners.push(front::Listener { address: address.into(), tls: false, internal: true });
-    }
+    let address = match internal.or(Internal::At(INTERNAL)) {
+        Internal::At(address) => Some(address.into()),
+        Internal::Unix(path) => Some(front::Address::Unix(path)),
+        Internal::Off => None,
+    };
+    listeners.extend(address.map(|address| front::Listener { address, tls: false, internal: true }));
     front::Config {
         listeners,
         external_url,

@@ -6,6 +6,7 @@
 //! scalar       words -> durations, sizes, rates, addresses, origins
 //! reader       tree + environment -> values, every problem collected
 //! written      the schema: what was written
+//! distribution the registry's part of it, in the words of Distribution's config.yml
 //! checks       does it fit together, and this machine?
 //! meant        the defaults, and each room's Config
 //! show         Settings -> YAML, for `pierhead check`
@@ -19,8 +20,8 @@
 //! Two types, as everywhere: as written (`written::Written`, where a key may be absent) and as meant ([`Settings`]). A value
 //! comes from the file, and a variable beats the file. Most keys only have a type; what compares keys is in `checks.rs`.
 //!
-//! No key holds a secret: keys and certificates are named by path, and the first admin's password is not read here. The
-//! first key that does hold one brings a type whose `Display` is `<redacted>`; `show.rs` prints nothing but `Display`.
+//! One key holds a secret, `http.secret` of the registry; its type prints as `<redacted>`. Keys and certificates are named
+//! by path, and the first admin's password is not read here.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,6 +35,7 @@ use self::yaml::Node;
 use crate::{auth, front, registry, telemetry, tls};
 
 mod checks;
+mod distribution;
 mod environment;
 mod machine;
 mod meant;
@@ -58,6 +60,10 @@ pub struct Settings {
     pub source: Option<PathBuf>,
     /// Where each key was written, by its path; the others have their defaults.
     pub written: BTreeMap<String, Place>,
+    /// What was written and has no effect, which is no reason not to start.
+    pub warnings: Vec<Problem>,
+    /// Whether nothing but the registry is served (`pierhead registry serve`): no tokens, no accounts, no state.
+    pub registry_only: bool,
     /// Keys, certificates and the metadata database live here.
     pub state: PathBuf,
     /// Whom to become when started as root; `None`: the owner of the storage root.
@@ -97,10 +103,13 @@ pub fn load(
     let file = file.or(system_file);
     let absolute = file.map(|file| machine.absolute(file));
     let folder = absolute.as_deref().and_then(Path::parent).unwrap_or(&machine.folder);
+    let (registry_variables, environment) = of_distribution(environment);
     let mut reader = Reader::new(Environment::new(environment, &machine.folder), folder);
+    reader.registry_variables = registry_variables;
 
-    let root =
-        file.zip(absolute.as_deref()).and_then(|(file, absolute)| read_file(file, absolute, &mut reader.problems));
+    let root = file
+        .zip(absolute.as_deref())
+        .and_then(|(file, absolute)| read_file(file, absolute, &mut reader.problems, None));
     let written = reader.document(root.as_ref(), |root| Written::read(root, machine.any()));
     // What could not be read at all is not compared with the defaults that stand in for it.
     if file.is_none() || root.is_some() {
@@ -109,11 +118,63 @@ pub fn load(
     if !reader.problems.is_empty() {
         return Err(Problems::new(reader.problems));
     }
-    Ok(Settings { written: reader.written, ..meant::settings(written, machine, absolute.as_deref()) })
+    let Reader { written: places, warnings, .. } = reader;
+    Ok(Settings { written: places, warnings, ..meant::settings(written, machine, absolute.as_deref()) })
+}
+
+/// Reads the file of `pierhead registry serve`: Distribution's `config.yml`, with its variables and its defaults.
+///
+/// # Errors
+/// Everything that is wrong with the file and the environment, at once.
+pub fn load_registry(
+    file: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    machine: &Machine,
+) -> Result<Settings, Problems> {
+    let absolute = machine.absolute(file);
+    let (registry_variables, _) = of_distribution(environment);
+    let mut reader = Reader::new(Environment::new([], &machine.folder), &machine.folder);
+    let mut written = reader.document(None, |root| Written::read(root, machine.any()));
+    reader.registry_variables = registry_variables;
+    written.registry = distribution::alone(&mut reader, file, &absolute, machine.any());
+    checks::check_registry(&written, machine, &mut reader.problems);
+    if !reader.problems.is_empty() {
+        return Err(Problems::new(reader.problems));
+    }
+    let Reader { written: places, mut warnings, .. } = reader;
+    if written.registry.guard.is_unset() {
+        let place = Place { source: Source::File(file.into()), line: 0 };
+        warnings.push(Problem::new(&place, "auth", "not written: everybody who can connect may push and delete"));
+    }
+    Ok(Settings { written: places, warnings, ..meant::registry_alone(written, machine, &absolute) })
+}
+
+/// The variables of Distribution, and the others.
+#[expect(clippy::type_complexity, reason = "two lists of variables")]
+fn of_distribution(
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    environment.into_iter().partition(|(name, _)| name.starts_with(distribution::variables::PREFIX))
+}
+
+/// The file of `pierhead registry serve` when none is named: that of the variable, or where Distribution's packages and
+/// images have it.
+pub fn registry_file() -> PathBuf {
+    const USUAL: [&str; 2] = ["/etc/docker/registry/config.yml", "/etc/distribution/config.yml"];
+    if let Some(named) = std::env::var_os(distribution::variables::FILE).filter(|file| !file.is_empty()) {
+        return named.into();
+    }
+    let found = USUAL.iter().find(|file| Path::new(file).exists());
+    found.copied().unwrap_or(USUAL[0]).into()
 }
 
 /// The tree of a file; `None`, with a problem, when it cannot be read or is not YAML.
-fn read_file(file: &Path, absolute: &Path, problems: &mut Vec<Problem>) -> Option<Node> {
+fn read_file(
+    file: &Path,
+    absolute: &Path,
+    problems: &mut Vec<Problem>,
+    warnings: Option<&mut Vec<Problem>>,
+) -> Option<Node> {
     let source = Source::File(file.into());
     let read = || {
         let mut text = String::new();
@@ -122,7 +183,10 @@ fn read_file(file: &Path, absolute: &Path, problems: &mut Vec<Problem>) -> Optio
         io::Result::Ok(text)
     };
     match read() {
-        Ok(text) => yaml::read(&text, &source, "", problems),
+        Ok(text) => match warnings {
+            Some(warnings) => yaml::read_last_wins(&text, &source, problems, warnings),
+            None => yaml::read(&text, &source, "", problems),
+        },
         Err(error) => {
             let message = format!("cannot be read: {error}");
             problems.push(Problem::new(&Place { source, line: 0 }, "", message));
@@ -131,9 +195,10 @@ fn read_file(file: &Path, absolute: &Path, problems: &mut Vec<Problem>) -> Optio
     }
 }
 
-/// The environment as [`load`] takes it: what starts with `PIERHEAD_`, made text.
+/// The environment as [`load`] takes it: what starts with `PIERHEAD_` or `REGISTRY_`, made text.
 pub fn environment() -> Vec<(String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    all.filter(|(name, _)| name.starts_with(environment::PREFIX)).collect()
+    let prefixes = [environment::PREFIX, distribution::variables::PREFIX];
+    all.filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect()
 }

@@ -63,7 +63,7 @@ impl<T> Setting<T> {
     }
 
     /// Another value at the same place.
-    fn map<U>(self, change: impl FnOnce(T, &Place) -> U) -> Setting<U> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T, &Place) -> U) -> Setting<U> {
         match self {
             Self::Unset => Setting::Unset,
             Self::Wrong => Setting::Wrong,
@@ -83,17 +83,21 @@ impl<T> Setting<Vec<T>> {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
+    /// What was written and has no effect.
+    pub(super) warnings: Vec<Problem>,
+    /// The variables of Distribution.
+    pub(super) registry_variables: Vec<(String, String)>,
     /// Where each key was written that was.
     pub(super) written: BTreeMap<String, Place>,
     /// Relative paths of the file start here.
-    folder: PathBuf,
-    environment: Environment,
+    pub(super) folder: PathBuf,
+    pub(super) environment: Environment,
     /// Keys that could have been written, as paths.
-    known_keys: BTreeSet<String>,
+    pub(super) known_keys: BTreeSet<String>,
     /// Paths that a later version serves.
-    later: Vec<String>,
+    pub(super) later: Vec<String>,
     /// Keys that nobody asked for: place, path of the section, key, and what the section takes.
-    unknown: Vec<(Place, String, String, Vec<&'static str>)>,
+    pub(super) unknown: Vec<(Place, String, String, Vec<&'static str>)>,
 }
 
 impl Reader {
@@ -101,6 +105,8 @@ impl Reader {
     pub(super) fn new(environment: Environment, folder: &Path) -> Self {
         Self {
             problems: Vec::new(),
+            warnings: Vec::new(),
+            registry_variables: Vec::new(),
             written: BTreeMap::new(),
             folder: folder.to_owned(),
             environment,
@@ -120,7 +126,7 @@ impl Reader {
     }
 
     /// The entries of a mapping; `None`, with a problem, when it is something else.
-    fn entries<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n [(String, Node)]> {
+    pub(super) fn entries<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n [(String, Node)]> {
         let message = match &node.value {
             Value::Mapping(entries) => return Some(entries),
             Value::Nothing => return Some(&[]),
@@ -141,12 +147,12 @@ impl Reader {
         None
     }
 
-    fn report(&mut self, place: &Place, path: &str, message: impl Into<String>) {
+    pub(super) fn report(&mut self, place: &Place, path: &str, message: impl Into<String>) {
         self.problems.push(Problem::new(place, path, message));
     }
 
     /// The text of a scalar.
-    fn text<'n>(&mut self, node: &'n Node, path: &str) -> Setting<Cow<'n, str>> {
+    pub(super) fn text<'n>(&mut self, node: &'n Node, path: &str) -> Setting<Cow<'n, str>> {
         match &node.value {
             Value::Text(text) => Setting::Is(Cow::Borrowed(text), node.place.clone()),
             Value::Nothing => Setting::Unset,
@@ -169,6 +175,17 @@ impl Reader {
         path: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Setting<T> {
+        self.understood(text, path, path, parse)
+    }
+
+    /// The same for a key that messages call `shown`.
+    pub(super) fn understood<T>(
+        &mut self,
+        text: Setting<Cow<'_, str>>,
+        shown: &str,
+        path: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Setting<T> {
         let (text, place) = match text {
             Setting::Unset => return Setting::Unset,
             Setting::Wrong => return Setting::Wrong,
@@ -179,7 +196,7 @@ impl Reader {
             Ok(value) => Setting::Is(value, place),
             Err(message) => {
                 let message = Environment::discreet(&place, path, message);
-                self.report(&place, path, message);
+                self.report(&place, shown, message);
                 Setting::Wrong
             }
         }
@@ -267,6 +284,19 @@ impl<'r> Section<'r> {
             None => self.entries.map(|_| &[][..]),
         };
         Section::read(self.reader, entries, path, read)
+    }
+
+    /// The tree at a key, for who reads it otherwise. `path` is that of a section at the top.
+    pub(super) fn tree<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Reader, &Node) -> T) -> T {
+        let (_, node) = self.ask(key);
+        match node {
+            Some(node) => read(self.reader, node),
+            None => {
+                let value = if self.entries.is_some() { Value::Nothing } else { Value::Refused };
+                let place = Place { source: Source::File(Path::new("defaults").into()), line: 0 };
+                read(self.reader, &Node { place, value })
+            }
+        }
     }
 
     /// Keys that a later version serves, so that whoever writes one learns that it is not a mistake of spelling.
@@ -411,6 +441,6 @@ fn within<T: PartialOrd + Copy>(
 }
 
 /// `listeners[3].tls` is the key `listeners[].tls`.
-fn without_indexes(path: &str) -> String {
+pub(super) fn without_indexes(path: &str) -> String {
     path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<Vec<_>>().join("[]")
 }

@@ -10,6 +10,8 @@ use super::Settings;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
 use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
+use crate::auth::{Guard, Realm, Trust};
+use crate::registry::{self, Platforms};
 
 /// The settings as a configuration file.
 pub fn show(settings: &Settings) -> String {
@@ -31,6 +33,17 @@ pub fn show(settings: &Settings) -> String {
     page.log(settings);
     page.text
 }
+
+/// Keys that only the file of Distribution has, and that are checked but not shown.
+const SHORTENED: [&str; 7] = [
+    "registry.health",
+    "registry.http.debug",
+    "registry.http.headers",
+    "registry.http.host",
+    "registry.http.net",
+    "registry.http.prefix",
+    "registry.http.tls",
+];
 
 struct Page<'s> {
     text: String,
@@ -73,10 +86,118 @@ impl Page<'_> {
             page.section("storage", |page| {
                 page.section("filesystem", |page| page.scalar("rootdirectory", registry.root.display()));
                 page.section("delete", |page| page.line("enabled", &registry.delete.to_string()));
+                page.maintenance(registry);
             });
-            page.section("http", |page| match internal {
-                Some(listener) => page.scalar("addr", &listener.address),
-                None => page.scalar("addr", "off"),
+            page.guard(&settings.auth.guard);
+            page.section("http", |page| {
+                match internal {
+                    Some(listener) => page.scalar("addr", &listener.address),
+                    None => page.scalar("addr", "off"),
+                }
+                if registry.relative_urls {
+                    page.line("relativeurls", "true");
+                }
+            });
+            page.wire(registry);
+        });
+    }
+
+    /// What follows is shown where it is not as everywhere: most of it nobody ever writes.
+    fn maintenance(&mut self, registry: &registry::Config) {
+        let purge = registry.purge;
+        if !registry.read_only && purge == Some(registry::Purge::default()) {
+            return;
+        }
+        self.section("maintenance", |page| {
+            page.section("readonly", |page| page.line("enabled", &registry.read_only.to_string()));
+            page.section("uploadpurging", |page| match purge {
+                None => page.line("enabled", "false"),
+                Some(purge) => {
+                    page.line("enabled", "true");
+                    page.line("age", &nanoseconds(purge.age));
+                    page.line("interval", &nanoseconds(purge.interval));
+                    page.line("dryrun", &purge.dry_run.to_string());
+                }
+            });
+        });
+    }
+
+    fn guard(&mut self, guard: &Guard) {
+        match guard {
+            Guard::Own => {}
+            Guard::Nobody => self.section("auth", |page| page.line("none", "{}")),
+            Guard::Htpasswd { realm, path } => self.section("auth", |page| {
+                page.section("htpasswd", |page| {
+                    page.scalar("realm", realm);
+                    page.scalar("path", path.display());
+                });
+            }),
+            Guard::Token(trust) => self.section("auth", |page| page.section("token", |page| page.trust(trust))),
+        }
+    }
+
+    fn trust(&mut self, trust: &Trust) {
+        match &trust.realm {
+            Realm::Url(url) => self.scalar("realm", url),
+            Realm::Path(path) => {
+                self.line("autoredirect", "true");
+                self.scalar("autoredirectpath", path);
+            }
+        }
+        self.scalar("service", &trust.service);
+        self.scalar("issuer", &trust.issuer);
+        if let Some(bundle) = &trust.bundle {
+            self.scalar("rootcertbundle", bundle.display());
+        }
+        if let Some(key_set) = &trust.key_set {
+            self.scalar("jwks", key_set.display());
+        }
+        self.list("signingalgorithms", trust.algorithms.iter().map(|name| vec![("", scalar(name))]));
+    }
+
+    fn wire(&mut self, registry: &registry::Config) {
+        let usual = registry::Config::new(registry.root.clone());
+        if self.written.keys().any(|key| SHORTENED.iter().any(|start| key.starts_with(start))) {
+            self.remark("what is written of http and health beside addr is not repeated here");
+        }
+        if registry.secret.is_some() {
+            self.remark("http.secret is set; it is not shown");
+        }
+        if registry.catalog_page != usual.catalog_page {
+            self.section("catalog", |page| page.line("maxentries", &registry.catalog_page.to_string()));
+        }
+        if registry.tags_page != usual.tags_page {
+            self.section("tags", |page| page.line("maxtags", &registry.tags_page.to_string()));
+        }
+        if registry.validation != usual.validation {
+            self.section("validation", |page| page.validation(&registry.validation));
+        }
+    }
+
+    fn validation(&mut self, validation: &registry::Validation) {
+        let patterns = |patterns: &[registry::Pattern]| {
+            patterns.iter().map(|pattern| vec![("", scalar(pattern.0.as_str()))]).collect::<Vec<_>>().into_iter()
+        };
+        self.line("disabled", &validation.disabled.to_string());
+        self.section("manifests", |page| {
+            page.section("urls", |page| {
+                // Nothing is allowed: an empty list would mean that everything is.
+                match validation.allow_urls.as_deref() {
+                    Some([]) => page.list("allow", std::iter::once(vec![("", "^$".to_owned())])),
+                    allow => page.list("allow", patterns(allow.unwrap_or_default())),
+                }
+                page.list("deny", patterns(&validation.deny_urls));
+            });
+            page.section("indexes", |page| match &validation.platforms {
+                Platforms::All => page.line("platforms", "all"),
+                Platforms::None => page.line("platforms", "none"),
+                Platforms::Only(pairs) => {
+                    page.line("platforms", "list");
+                    let pair = |(os, architecture): &(String, String)| {
+                        vec![("os", scalar(os)), ("architecture", scalar(architecture))]
+                    };
+                    page.list("platformlist", pairs.iter().map(pair));
+                }
             });
         });
     }
@@ -172,6 +293,11 @@ impl Page<'_> {
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "{line}");
     }
+}
+
+/// A duration in Distribution's words.
+fn nanoseconds(duration: std::time::Duration) -> String {
+    format!("{}ns", duration.as_nanos())
 }
 
 /// A scalar as YAML, quoted where it must be.

@@ -14,10 +14,10 @@ use super::*;
 use crate::auth::Algorithm;
 use crate::telemetry::Format;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A machine whose name and addresses are known, with nothing under `/etc`.
-fn machine(folder: &Path) -> Machine {
+pub(super) fn machine(folder: &Path) -> Machine {
     Machine {
         serves: true,
         host_name: Some("harbour".to_owned()),
@@ -30,24 +30,24 @@ fn machine(folder: &Path) -> Machine {
 }
 
 /// `NAME=VALUE`, one a line.
-fn variables(text: &str) -> Vec<(String, String)> {
+pub(super) fn variables(text: &str) -> Vec<(String, String)> {
     let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     text.lines().filter_map(pair).collect()
 }
 
 /// A folder to which files are written and from which they are loaded.
-struct Desk(TempDir);
+pub(super) struct Desk(TempDir);
 
 impl Desk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn put(&self, name: &str, text: impl AsRef<[u8]>) -> &Self {
+    pub(super) fn put(&self, name: &str, text: impl AsRef<[u8]>) -> &Self {
         let path = self.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         File::create(path).unwrap().write_all(text.as_ref()).unwrap();
@@ -55,23 +55,23 @@ impl Desk {
     }
 
     /// Loads a file of this folder.
-    fn load(&self, name: &str, environment: &str) -> Result<Settings, Problems> {
+    pub(super) fn load(&self, name: &str, environment: &str) -> Result<Settings, Problems> {
         load(Some(Path::new(name)), variables(environment), &machine(self.path()))
     }
 
     /// Loads `text`, which must be good.
-    fn good(&self, text: &str, environment: &str) -> Settings {
+    pub(super) fn good(&self, text: &str, environment: &str) -> Settings {
         self.put("a.yml", text).load("a.yml", environment).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
     }
 
     /// The problems of `text`.
-    fn bad(&self, text: &str, environment: &str) -> String {
+    pub(super) fn bad(&self, text: &str, environment: &str) -> String {
         self.put("a.yml", text).load("a.yml", environment).unwrap_err().to_string()
     }
 }
 
 /// What is meant, whatever it was written in.
-fn meaning(settings: Settings) -> Settings {
+pub(super) fn meaning(settings: Settings) -> Settings {
     Settings { source: None, written: BTreeMap::new(), ..settings }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use super::distribution::{self, Registry};
 use super::problem::Place;
 use super::reader::{Item, Section, Setting};
 use super::scalar;
@@ -55,17 +56,12 @@ pub(super) struct Certificate {
     pub(super) key: Setting<PathBuf>,
 }
 
-#[derive(Debug)]
-pub(super) struct Registry {
-    pub(super) root: Setting<PathBuf>,
-    pub(super) delete: Setting<bool>,
-    pub(super) internal: Setting<Internal>,
-}
-
 /// The internal port.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Internal {
     Off,
+    /// A socket in the file system.
+    Unix(PathBuf),
     At(SocketAddr),
 }
 
@@ -142,7 +138,7 @@ impl Written {
             user: root.word("user"),
             listeners: root.list("listeners", |item| Listener::read(item, any)),
             tls: root.section("tls", Tls::read),
-            registry: root.section("registry", |section| Registry::read(section, any)),
+            registry: root.tree("registry", |reader, node| distribution::embedded(reader, node, any)),
             token: root.section("token", Token::read),
             members_may_create_projects: root
                 .section("accounts", |section| section.flag("members_may_create_projects")),
@@ -174,54 +170,6 @@ impl Certificate {
     fn read(item: Item<'_>) -> Self {
         let place = item.place();
         item.section(|section| Self { place, certificate: section.path("certificate"), key: section.path("key") })
-    }
-}
-
-impl Registry {
-    /// Distribution's `config.yml`, key for key, as far as it is served.
-    fn read(section: &mut Section<'_>, any: IpAddr) -> Self {
-        section.later(&["version", "log", "loglevel", "auth", "middleware", "reporting", "notifications", "redis"]);
-        section.later(&["health", "proxy", "compatibility", "validation", "policy", "catalog"]);
-        let (root, delete) = section.section("storage", |storage| {
-            storage.later(&[
-                "s3",
-                "gcs",
-                "azure",
-                "swift",
-                "oss",
-                "inmemory",
-                "cache",
-                "maintenance",
-                "redirect",
-                "tag",
-            ]);
-            let root = storage.section("filesystem", |filesystem| {
-                filesystem.later(&["maxthreads"]);
-                filesystem.path("rootdirectory")
-            });
-            (root, storage.section("delete", |delete| delete.flag("enabled")))
-        });
-        let internal = section.section("http", |http| {
-            http.later(&[
-                "net",
-                "host",
-                "prefix",
-                "secret",
-                "relativeurls",
-                "draintimeout",
-                "tls",
-                "debug",
-                "headers",
-                "http2",
-            ]);
-            http.scalar("addr", |text| match text {
-                "off" => Ok(Internal::Off),
-                _ => {
-                    scalar::address(text, any).map(Internal::At).map_err(|message| format!("{message}; off means none"))
-                }
-            })
-        });
-        Self { root, delete, internal }
     }
 }
 

@@ -45,13 +45,33 @@ pub(super) enum Value {
 /// Reads the one document of `text`, which stands at the path `base` of the configuration. `None` when it is not YAML;
 /// whatever is wrong is added to `problems`.
 pub(super) fn read(text: &str, source: &Source, base: &str, problems: &mut Vec<Problem>) -> Option<Node> {
+    read_document(text, source, base, problems, None)
+}
+
+/// The same where the last of a key that is written twice counts, with a warning.
+pub(super) fn read_last_wins(
+    text: &str,
+    source: &Source,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> Option<Node> {
+    read_document(text, source, "", problems, Some(warnings))
+}
+
+fn read_document(
+    text: &str,
+    source: &Source,
+    base: &str,
+    problems: &mut Vec<Problem>,
+    warnings: Option<&mut Vec<Problem>>,
+) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let whole = Place { source: source.clone(), line: 0 };
     if text.len() > LARGEST {
         problems.push(Problem::new(&whole, "", format!("larger than {LARGEST} bytes: not a configuration file")));
         return None;
     }
-    let mut tree = Tree { source: source.clone(), base, open: Vec::new(), root: None, nodes: 0, problems };
+    let mut tree = Tree { source: source.clone(), base, open: Vec::new(), root: None, nodes: 0, problems, warnings };
     for event in Parser::new_from_str(text) {
         let taken = match event {
             Ok((event, span)) => tree.take(event, span.start.line()),
@@ -73,6 +93,8 @@ struct Tree<'p> {
     root: Option<Node>,
     nodes: usize,
     problems: &'p mut Vec<Problem>,
+    /// Where the last of a key that is written twice counts.
+    warnings: Option<&'p mut Vec<Problem>>,
 }
 
 /// A collection whose end has not come.
@@ -137,12 +159,16 @@ impl Tree<'_> {
             None => self.root = Some(Node { place: place(line), value }),
             Some(Open::List(_, items)) => items.push(Node { place: place(line), value }),
             Some(Open::Mapping(_, entries, key)) => match key.take() {
-                Some((Some(key), line)) => match entries.iter().find(|(other, _)| *other == key) {
+                Some((Some(key), line)) => match entries.iter().position(|(other, _)| *other == key) {
                     None => entries.push((key, Node { place: place(line), value })),
-                    Some((_, first)) => {
-                        let message = format!("written twice, first on line {}; keep one", first.place.line);
-                        let path = join(&self.path(), &key);
-                        self.problems.push(Problem::new(&place(line), path, message));
+                    Some(at) => {
+                        let node = Node { place: place(line), value };
+                        let (_, first) = &mut entries[at];
+                        let before = first.place.line;
+                        if self.warnings.is_some() {
+                            *first = node;
+                        }
+                        self.repeated(&key, line, before);
                     }
                 },
                 Some((None, _)) => {}
@@ -154,6 +180,21 @@ impl Tree<'_> {
                     }
                 }
             },
+        }
+    }
+
+    fn repeated(&mut self, key: &str, line: usize, first: usize) {
+        let place = Place { source: self.source.clone(), line };
+        let path = join(&self.path(), key);
+        match &mut self.warnings {
+            Some(warnings) => {
+                let message = format!("written twice, first on line {first}; this one counts");
+                warnings.push(Problem::new(&place, path, message));
+            }
+            None => {
+                let message = format!("written twice, first on line {first}; keep one");
+                self.problems.push(Problem::new(&place, path, message));
+            }
         }
     }
 

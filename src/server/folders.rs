@@ -20,19 +20,19 @@ const DATA_MODE: u32 = 0o755;
 
 /// Makes the missing folders, becomes their owner, and checks that they can be written.
 pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
-    let folders = [
-        ("state", &settings.state, STATE_MODE),
-        ("registry.storage.filesystem.rootdirectory", &settings.registry.root, DATA_MODE),
-    ];
+    let tree = ("registry.storage.filesystem.rootdirectory", &settings.registry.root, DATA_MODE);
+    let state = ("state", &settings.state, STATE_MODE);
+    // A registry alone keeps nothing but its tree.
+    let folders = if settings.registry_only { vec![tree] } else { vec![state, tree] };
     let refused = |key, path: &Path| {
         let path = path.to_owned();
         move |source| Error::Folder { path, user: privileges::current_user(), key, source }
     };
     let user = if geteuid().is_root() { Some(user_for(settings)?) } else { stay(settings)? };
-    for (key, path, mode) in folders {
+    for &(key, path, mode) in &folders {
         make(path, mode, user.as_ref()).map_err(refused(key, path))?;
     }
-    if let Some(user) = &user {
+    if let Some(user) = user.as_ref().filter(|_| !settings.registry_only) {
         // Before anything is put into it: a folder with content is in use, and stays its owner's.
         give_fresh_state(settings, user).map_err(refused("state", &settings.state))?;
     }

@@ -183,22 +183,23 @@ impl Prepared {
         let _removed_at_the_end = listen::SocketFiles::of(&sockets);
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
-        let database = Database::open(&Database::path_in(&settings.state)).await?;
-        let tokens = Arc::new(Authority::open(settings.auth.clone(), database.clone())?);
-        let guardian = Guardian::open(&settings.auth, Some(tokens.clone()))?;
+        let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
+        let tokens = accounts.as_ref().map(|accounts| Arc::clone(&accounts.tokens));
+        let guardian = Guardian::open(&settings.auth, tokens.clone())?;
         let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
-        let registry = Registry::new(settings.registry.clone(), driver, Index::in_database(database.clone()));
+        let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
+        let registry = Registry::new(settings.registry.clone(), driver, index);
         registry.check_tree().await?;
         let checks = registry.checks();
-        let embedded = Arc::new(Embedded::new(registry, guardian, Some(tokens)));
+        let embedded = Arc::new(Embedded::new(registry, guardian, tokens));
         let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
         let tls = front::Tls { usual, internal: internal_tls };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
         // answer, so that whoever waits for that can log in.
-        let first_admin = match database.has_admin().await? {
-            true => None,
-            false => auth::first_admin(&database, first_password?, Timestamp::now()).await?,
+        let first_admin = match accounts {
+            Some(accounts) => accounts.first_admin(first_password).await?,
+            None => None,
         };
         // Until the very end: they tell of a drain as well.
         let _debug_pages = match debug {
@@ -207,12 +208,39 @@ impl Prepared {
         };
         let mut loops = JoinSet::new(); // they end with the server
         loops.spawn(async move { checks.keep_checking().await });
+        let tended = Arc::clone(&embedded);
+        loops.spawn(async move { tended.tend().await });
         let running = front::open(settings.front.clone(), embedded, tls, access, sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         signals.first().await;
         drain(running, &mut signals).await;
         Ok(())
+    }
+}
+
+/// Accounts, and the tokens that are made of them: not there for a registry alone.
+struct Accounts {
+    database: Database,
+    tokens: Arc<Authority>,
+}
+
+impl Accounts {
+    async fn open(settings: &Settings) -> Result<Self, Error> {
+        let database = Database::open(&Database::path_in(&settings.state)).await?;
+        let tokens = Arc::new(Authority::open(settings.auth.clone(), database.clone())?);
+        Ok(Self { database, tokens })
+    }
+
+    /// Makes the first administrator unless there is one.
+    async fn first_admin(
+        &self,
+        password: Result<Option<Password>, auth::Error>,
+    ) -> Result<Option<auth::FirstAdmin>, Error> {
+        if self.database.has_admin().await? {
+            return Ok(None);
+        }
+        Ok(auth::first_admin(&self.database, password?, Timestamp::now()).await?)
     }
 }
 

@@ -14,12 +14,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use parking_lot::Mutex;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, PIECE, Reader, Stat};
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, PIECE, Reader, Stat};
 
 /// Objects under their keys. Clones are the same storage.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
     objects: Arc<Mutex<BTreeMap<String, Object>>>,
+    /// When an object was last taken away. When one was added, the object says.
+    removed: Arc<Mutex<Option<SystemTime>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -81,18 +83,34 @@ impl Driver for Memory {
         Ok(wanted.map(|(name, is_folder)| Entry { name: (*name).to_owned(), is_folder: *is_folder }).collect())
     }
 
+    /// Of all objects, which is more often than of this folder's.
+    async fn mark(&self, key: &Key) -> Result<Mark, Error> {
+        let below = format!("{key}/");
+        let objects = self.objects.lock();
+        if !objects.keys().any(|name| name.starts_with(&below)) {
+            return Err(Error::new(ErrorKind::NotFound, key));
+        }
+        let added = objects.values().map(|object| object.modified).max();
+        Ok(Mark { folder: (0, 0), changed: added.max(*self.removed.lock()).unwrap_or(SystemTime::UNIX_EPOCH) })
+    }
+
     async fn delete(&self, key: &Key, _: Durability) -> Result<(), Error> {
         let below = format!("{key}/");
         let mut objects = self.objects.lock();
         let before = objects.len();
         objects.retain(|name, _| name != key.as_str() && !name.starts_with(&below));
-        if objects.len() == before { Err(Error::new(ErrorKind::NotFound, key)) } else { Ok(()) }
+        if objects.len() == before {
+            return Err(Error::new(ErrorKind::NotFound, key));
+        }
+        *self.removed.lock() = Some(SystemTime::now());
+        Ok(())
     }
 
     async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
         let mut objects = self.objects.lock();
         let moved = objects.remove(from.as_str()).ok_or_else(|| Error::new(ErrorKind::NotFound, from))?;
         objects.insert(to.as_str().to_owned(), moved);
+        *self.removed.lock() = Some(SystemTime::now());
         Ok(())
     }
 

@@ -26,6 +26,7 @@ mod indexes;
 mod interop;
 mod load;
 mod logs;
+mod original;
 mod power;
 mod reindex;
 mod shapes;

@@ -108,7 +108,11 @@ impl Fixture {
         let driver = Arc::new(Filesystem::new(&root));
         let mut config = Config { delete: true, manifest_limit: LIMIT, ..Config::new(root) };
         change(&mut config);
-        Self { dir: self.dir.clone(), registry: Arc::new(Registry::new(config, driver, Index::none())), grant: self.grant.clone() }
+        Self {
+            dir: self.dir.clone(),
+            registry: Arc::new(Registry::new(config, driver, Index::none())),
+            grant: self.grant.clone(),
+        }
     }
 
     pub(super) fn restarted(&self) -> Self {

@@ -18,7 +18,7 @@ use super::{free_port, wait_for};
 pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-battery-staple-of-32";
 
 /// The binary under test.
-const PIERHEAD: &str = env!("CARGO_BIN_EXE_pierhead");
+pub(crate) const PIERHEAD: &str = env!("CARGO_BIN_EXE_pierhead");
 
 /// `pierhead`, for a command that ends by itself.
 pub(crate) fn pierhead() -> Command {

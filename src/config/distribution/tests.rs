@@ -1,0 +1,432 @@
+//! Every row of the table, and what the files of other registries come to.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::keys::{KEYS, Key, Treatment};
+use crate::auth::{Guard, Realm};
+use crate::config::tests::{Desk, ROOT, machine, variables};
+use crate::config::{Settings, load_registry};
+use crate::registry::{Platforms, Purge, Secret};
+use crate::telemetry::Format;
+
+/// What a file of its own needs.
+const LEAST: &str =
+    "version: 0.1\nstorage: { filesystem: { rootdirectory: /srv/registry } }\nhttp: { addr: ':5000' }\n";
+
+/// Loads `text` as `pierhead registry serve` does.
+fn alone(text: &str, environment: &str) -> Result<Settings, String> {
+    let desk = Desk::new();
+    desk.put("config.yml", text).put("htpasswd", "").put("token.crt", "").put("jwks.json", "");
+    load_registry(Path::new("config.yml"), variables(environment), &machine(desk.path()))
+        .map_err(|problems| problems.to_string())
+}
+
+fn good(text: &str, environment: &str) -> Settings {
+    alone(text, environment).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    settings.warnings.iter().map(ToString::to_string).collect()
+}
+
+/// Our file with one key of the table.
+fn with_key(key: &Key) -> String {
+    let (mut text, mut indent) = ("registry:\n".to_owned(), 1);
+    for level in key.path.split('.') {
+        let _ = writeln!(text, "{}{level}:", "  ".repeat(indent));
+        indent += 1;
+    }
+    format!("{} {}\n", text.trim_end(), key.sample)
+}
+
+/// What our file says with all honoured keys of a section.
+fn with_all(section: &str) -> String {
+    let rows = KEYS.iter().filter(|key| key.treatment == Treatment::Honoured && key.path.starts_with(section));
+    let mut text = String::from("registry:\n");
+    let mut open: Vec<&str> = Vec::new();
+    for key in rows {
+        let levels: Vec<&str> = key.path.split('.').collect();
+        let shared = open.iter().zip(&levels).take_while(|(a, b)| a == b).count();
+        for (depth, level) in levels.iter().enumerate().skip(shared) {
+            let value = if depth + 1 == levels.len() { key.sample } else { "" };
+            let _ = writeln!(text, "{}{level}: {value}", "  ".repeat(depth + 1));
+        }
+        open = levels;
+    }
+    text
+}
+
+// The table
+
+#[test]
+fn rows_are_written_once_and_name_known_dialects() {
+    let paths: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
+    assert_eq!(paths.len(), KEYS.len());
+    for key in KEYS {
+        assert!(key.dialects.split(' ').all(|dialect| ["2", "3", "G"].contains(&dialect)), "{key:?}");
+        assert!(!key.sample.is_empty() && !key.says.is_empty() && !key.says.ends_with('.'), "{key:?}");
+    }
+}
+
+#[test]
+fn every_row_that_is_not_honoured_is_treated_as_it_says() {
+    for key in KEYS.iter().filter(|key| key.treatment != Treatment::Honoured) {
+        let desk = Desk::new();
+        desk.put("a.yml", with_key(key));
+        let loaded = desk.load("a.yml", "");
+        let said = format!("registry.{}: ", key.path);
+        match key.treatment {
+            Treatment::Honoured => {}
+            Treatment::Accepted => assert_eq!(warnings(&loaded.unwrap()), [""; 0], "{key:?}"),
+            Treatment::Warned => {
+                let found = warnings(&loaded.unwrap());
+                let right = found.len() == 1 && found[0].contains(&said) && found[0].ends_with(key.says);
+                assert!(right, "{key:?}: {found:?}");
+            }
+            Treatment::Refused | Treatment::RefusedWhenOn | Treatment::Forbidden => {
+                let problems = loaded.unwrap_err().to_string();
+                assert!(problems.contains(&said) && problems.contains(key.says), "{key:?}: {problems}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_off_is_no_reason_to_refuse() {
+    for key in KEYS.iter().filter(|key| matches!(key.treatment, Treatment::Refused | Treatment::RefusedWhenOn)) {
+        for off in ["", "[]", "{}", "''", "off", "[{ disabled: true, name: a }]"] {
+            let desk = Desk::new();
+            desk.put("a.yml", with_key(&Key { sample: off, ..*key }));
+            assert_eq!(warnings(&desk.load("a.yml", "").unwrap_or_else(|error| panic!("{error}"))), [""; 0], "{off}");
+        }
+    }
+}
+
+#[test]
+fn every_row_that_is_honoured_is_read() {
+    let desk = Desk::new();
+    let sections: BTreeSet<&str> = KEYS.iter().map(|key| key.path.split('.').next().unwrap()).collect();
+    let mut written = BTreeSet::new();
+    let sections = sections.into_iter().filter(|section| *section != "auth");
+    for section in sections.chain(["auth.none", "auth.htpasswd", "auth.token"]) {
+        let text = with_all(section).replace("/etc/registry/", "");
+        desk.put("htpasswd", "").put("token.crt", "").put("jwks.json", "");
+        desk.put("a.crt", "").put("a.key", "").put("ca.crt", "");
+        let settings = desk.good(if text.lines().count() > 1 { &text } else { "" }, "");
+        assert_eq!(warnings(&settings), [""; 0], "{text}");
+        written.extend(settings.written.into_keys());
+    }
+    for key in KEYS.iter().filter(|key| key.treatment == Treatment::Honoured) {
+        assert!(written.contains(&format!("registry.{}", key.path)), "{key:?} is not read");
+    }
+}
+
+/// The table as a page.
+fn page() -> String {
+    let mut page = String::from(
+        "# Keys of Distribution's config.yml\n\n\
+         What Pierhead does with each key of the file that `pierhead registry serve` reads and that the `registry:` part of\n\
+         `pierhead.yml` holds or names. 2 is Distribution 2.8, 3 is Distribution 3, G is GitLab's registry 4.\n\n\
+         - **honoured**: it does what it says\n\
+         - **accepted**: nothing depends on it here\n\
+         - **warning**: it has no effect, and a warning in the log and of `pierhead check` says so; not when it is off or empty\n\
+         - **refused**: the server does not start, since ignoring it would take protection away, lose a delivery or serve other\n  \
+           data; accepted when it is off or empty (\"when on\": anything but true is accepted; \"always\": however empty)\n\n\
+         | key | dialects | what happens | |\n|---|---|---|---|\n",
+    );
+    for key in KEYS {
+        let treatment = match key.treatment {
+            Treatment::Honoured => "honoured",
+            Treatment::Accepted => "accepted",
+            Treatment::Warned => "warning",
+            Treatment::Refused => "refused",
+            Treatment::RefusedWhenOn => "refused when on",
+            Treatment::Forbidden => "refused always",
+        };
+        let _ = writeln!(page, "| `{}` | {} | {treatment} | {} |", key.path, key.dialects, key.says);
+    }
+    page
+}
+
+#[test]
+fn the_page_of_keys_is_the_table() {
+    let file = Path::new(ROOT).join("conf/distribution-keys.md");
+    if std::env::var_os("PIERHEAD_WRITE_PAGES").is_some() {
+        fs::write(&file, page()).unwrap();
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == page(), "conf/distribution-keys.md is not the table; PIERHEAD_WRITE_PAGES=1 writes it");
+}
+
+// What they come to
+
+#[test]
+fn the_least_file_has_the_defaults_of_distribution() {
+    let settings = good(LEAST, "");
+    assert!(settings.registry_only && !settings.registry.delete && !settings.registry.read_only);
+    assert_eq!(settings.registry.purge, Some(Purge::default()));
+    assert_eq!(settings.auth.guard, Guard::Nobody);
+    assert_eq!(settings.registry.validation.allow_urls, Some(Vec::new()));
+    assert_eq!(settings.front.listeners.len(), 1);
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5000");
+    assert_eq!(settings.front.timeouts.drain, Duration::ZERO);
+    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Text, true));
+    let root = |text: &str| good(&format!("version: 0.1\nhttp: {{ addr: ':5000' }}\n{text}"), "").registry.root;
+    assert_eq!(root("storage: filesystem"), Path::new("/var/lib/registry"));
+    assert_eq!(root("storage: { filesystem: }"), Path::new("/var/lib/registry"));
+}
+
+#[test]
+fn values_are_read_as_distribution_reads_them() {
+    let text = "version: '0.1'\nlog: { level: debug, formatter: json, accesslog: { disabled: on } }\n\
+         storage: { filesystem: { rootdirectory: /srv }, delete: { enabled: yes }, maintenance: { uploadpurging: \
+         { enabled: true, age: 1h30m, interval: 3600000000000, dryrun: on }, readonly: { enabled: off } } }\n\
+         http: { addr: 'localhost:5000', secret: s, relativeurls: Yes, draintimeout: 60s }\n\
+         validation: { manifests: { urls: { allow: ['^https://a/'], deny: ['b$'] }, indexes: { platforms: list, \
+         platformlist: [{ architecture: amd64, os: linux }] }, payloadsizelimit: 100000 } }\n\
+         catalog: { maxentries: 10 }\ntags: { maxtags: 20 }\n\
+         auth: { token: { realm: 'https://a/jwt', service: s, issuer: i, rootcertbundle: token.crt, signingalgorithms: [RS256] } }";
+    let settings = good(text, "");
+    assert_eq!(warnings(&settings), [""; 0]);
+    let registry = &settings.registry;
+    let hour = Duration::from_secs(3600);
+    assert_eq!(registry.purge, Some(Purge { age: hour + hour / 2, interval: hour, dry_run: true }));
+    assert!(registry.delete && registry.relative_urls && !registry.read_only);
+    assert_eq!(registry.secret, Some(Secret(b"s".to_vec())));
+    assert_eq!((registry.catalog_page, registry.tags_page, registry.manifest_limit), (10, 20, 100_000));
+    assert_eq!(registry.validation.allow_urls.as_ref().map(Vec::len), Some(1));
+    assert_eq!(registry.validation.platforms, Platforms::Only(vec![("linux".to_owned(), "amd64".to_owned())]));
+    assert_eq!(settings.front.timeouts.drain, Duration::from_secs(60));
+    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Json, false));
+    assert_eq!(settings.telemetry.level, tracing::Level::DEBUG);
+    let Guard::Token(trust) = settings.auth.guard else { panic!("{:?}", settings.auth.guard) };
+    assert_eq!(trust.realm, Realm::Url("https://a/jwt".to_owned()));
+    assert!(trust.bundle.is_some_and(|bundle| bundle.is_absolute()));
+}
+
+#[test]
+fn the_port_and_health_are_read() {
+    let text = "version: 0.1\nstorage: filesystem\nhttp: { net: unix, addr: r.sock, prefix: /a/, host: 'https://b.example', \
+         headers: { X-A: [b, c] }, debug: { addr: ':5001' }, http2: { disabled: true }, tls: { certificate: token.crt, key: \
+         token.crt, clientcas: [token.crt], minimumtls: tls1.3 } }\nhealth: { storagedriver: { enabled: true, threshold: 3 }, \
+         file: [{ file: down }], http: [{ uri: 'http://a:1/b', headers: { X: [y] } }], tcp: [{ addr: 'a:1' }] }";
+    let settings = good(text, "");
+    let front = &settings.front;
+    assert!(front.listeners[0].address.to_string().ends_with("/r.sock") && front.listeners[0].tls);
+    let port = front.internal.tls.as_ref().unwrap();
+    assert!(!port.http2 && port.minimum == crate::tls::Version::Tls13);
+    assert!(matches!(&port.clients, crate::tls::Clients::MustProve(files) if files.len() == 1));
+    assert_eq!(front.internal.host.as_ref().map(ToString::to_string).as_deref(), Some("https://b.example"));
+    assert_eq!(front.internal.prefix.as_ref().map(crate::front::Prefix::as_str), Some("/a"));
+    assert_eq!((front.headers.len(), front.debug.map(|debug| debug.address.port())), (2, Some(5001)));
+    let health = &settings.registry.health;
+    assert_eq!((health.storage.map(|pace| pace.threshold), health.files.len(), health.tcp.len()), (Some(3), 1, 1));
+    assert_eq!((health.http[0].path.as_str(), health.http[0].headers.len()), ("/b", 1));
+    let problems = alone(&format!("{LEAST}health: {{ tcp: [{{ moon: 1 }}] }}"), "").unwrap_err();
+    assert!(
+        problems.contains("health.tcp[0].moon: unknown key") && problems.contains("tcp[0].addr: missing"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn read_only_is_not_cleaned_up() {
+    let text = LEAST.replace("storage: { ", "storage: { maintenance: { readonly: true }, ");
+    let registry = good(&text, "").registry;
+    assert!(registry.read_only && registry.purge.is_none());
+}
+
+#[test]
+fn clients_may_be_sent_to_the_host_that_they_came_to() {
+    let auth = "auth: { token: { autoredirect: true, service: s, issuer: i, jwks: jwks.json } }";
+    let Guard::Token(trust) = good(&format!("{LEAST}{auth}"), "").auth.guard else { panic!() };
+    assert_eq!(trust.realm, Realm::Path("/auth/token".to_owned()));
+}
+
+#[test]
+fn mistakes_are_said_all_at_once_with_file_line_and_key() {
+    let text = "version: 0.2\nstorage:\n  filesystem: { rootdirectory: /srv }\n  inmemory:\n  cloud: {}\n\
+         http: { addr: here, draintimeout: soon }\nauth: { token: { realm: /a }, none: {} }\nlog: { level: loud }\n\
+         validation: { manifests: { urls: { allow: ['(a'] } } }\nproxy: { remoteurl: 'https://u:hunter2@a.example' }\n";
+    let problems = alone(text, "").unwrap_err();
+    for start in [
+        "config.yml:1: version: must be 0.1",
+        "config.yml:4: storage.inmemory: cannot be honoured: ",
+        "config.yml:5: storage.cloud: unknown storage; there are filesystem",
+        "config.yml:6: http.addr: must be an address",
+        "config.yml:6: http.draintimeout: must be a duration",
+        "config.yml:7: auth: token and none at once; keep one",
+        "config.yml:8: log.level: must be ",
+        "config.yml:9: validation.manifests.urls.allow[0]: must be a regular expression",
+        "config.yml:10: proxy.remoteurl: cannot be honoured: ",
+    ] {
+        assert!(problems.lines().any(|line| line.starts_with(start)), "{start}\n{problems}");
+    }
+    assert!(!problems.contains("hunter2"), "{problems}");
+}
+
+#[test]
+fn what_must_be_there_is_asked_for() {
+    let problems = alone("log: { level: info }", "").unwrap_err();
+    for key in ["version", "storage", "http.addr"] {
+        assert!(problems.contains(&format!("{key}: missing; write ")), "{problems}");
+    }
+    let problems = alone(&format!("{LEAST}auth: {{ token: {{ realm: 'https://a' }} }}"), "").unwrap_err();
+    for key in ["service", "issuer", "rootcertbundle"] {
+        assert!(problems.contains(&format!("config.yml:4: auth.token.{key}: missing")), "{problems}");
+    }
+    let problems = alone(&format!("{LEAST}auth: {{ htpasswd: {{ realm: a, path: none }} }}"), "").unwrap_err();
+    assert!(
+        problems.starts_with("config.yml:4: auth.htpasswd.path: ") && problems.contains("does not exist"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn unknown_keys_and_keys_written_twice_are_warned_about() {
+    let settings = good(&format!("{LEAST}moon: 1\nhttp: {{ addr: ':5001', moon: 2 }}\n"), "");
+    let found = warnings(&settings);
+    assert!(found[0].starts_with("config.yml:5: http: written twice, first on line 3; this one counts"), "{found:?}");
+    assert!(found.contains(&"config.yml:4: moon: unknown key, has no effect".to_owned()), "{found:?}");
+    assert!(found.contains(&"config.yml:5: http.moon: unknown key, has no effect".to_owned()), "{found:?}");
+    assert!(settings.front.listeners[0].address.to_string().ends_with(":5001"));
+}
+
+// The variables
+
+#[test]
+fn variables_walk_the_fields_in_the_order_of_their_names() {
+    let settings = good(
+        "version: 0.1\nstorage: { s3: { bucket: a } }\n",
+        "REGISTRY_STORAGE=filesystem\n\
+         REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/srv/tree\n\
+         REGISTRY_STORAGE_DELETE_ENABLED=true\n\
+         REGISTRY_HTTP_ADDR=127.0.0.1:5001\n\
+         REGISTRY_AUTH=htpasswd\n\
+         REGISTRY_AUTH_HTPASSWD_REALM=basic-realm\n\
+         REGISTRY_AUTH_HTPASSWD_PATH=htpasswd\n\
+         REGISTRY_HEALTH_FILECHECKERS=[]\n\
+         REGISTRY_NOTIFICATIONS_EVENTCONFIG_INCLUDEREFERENCES=true\n\
+         REGISTRY_COMPATIBILITY_SCHEMA1_TRUSTKEY=a\n\
+         REGISTRY_VALIDATION_MANIFESTS_URLS_ALLOW=[a, b]\n\
+         REGISTRY_VALIDATION_MANIFESTS_URLS_ALLOW_2=c\n\
+         REGISTRY_FF_BBM=true\n\
+         REGISTRY_CONFIGURATION_PATH=x\n\
+         REGISTRY_PORT=tcp://10.0.0.1:5000\n",
+    );
+    assert_eq!(warnings(&settings), [""; 0]);
+    assert_eq!(settings.registry.root, Path::new("/srv/tree"));
+    assert!(settings.registry.delete);
+    assert_eq!(settings.front.listeners[0].address.to_string(), "127.0.0.1:5001");
+    assert!(matches!(settings.auth.guard, Guard::Htpasswd { .. }));
+    assert_eq!(settings.registry.validation.allow_urls.map(|allow| allow.len()), Some(3));
+}
+
+#[test]
+fn variables_that_lead_nowhere_are_warned_about_and_never_shown() {
+    let environment = "REGISTRY_HTTP_ADR=hunter2\nREGISTRY_HTTP__ADDR=hunter2\nREGISTRY_MOON=hunter2\nREGISTRY_VALIDATION_MANIFESTS_URLS_ALLOW_7=hunter2";
+    let found =
+        warnings(&good(&format!("{LEAST}validation: {{ manifests: {{ urls: {{ allow: [a] }} }} }}"), environment));
+    assert_eq!(found.len(), 4 + 1, "four variables, and that nobody guards: {found:?}");
+    assert!(found.contains(&"environment: REGISTRY_MOON: ignoring unrecognized environment variable".to_owned()));
+    assert!(!found.join("\n").contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn a_wrong_variable_is_a_problem_by_its_name_and_key() {
+    let problems =
+        alone(LEAST, "REGISTRY_HTTP_ADDR=here\nREGISTRY_STORAGE_S3_BUCKET=b\nREGISTRY_HTTP_SECRET=[hunter2]")
+            .unwrap_err();
+    assert!(problems.contains("environment: REGISTRY_HTTP_ADDR: http.addr: must be an address"), "{problems}");
+    assert!(problems.contains("environment: REGISTRY_STORAGE_S3_BUCKET: storage.s3: cannot be honoured"), "{problems}");
+    assert!(problems.contains("http.secret: must be a single value") && !problems.contains("hunter2"), "{problems}");
+}
+
+// Beside everything else
+
+#[test]
+fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_it() {
+    let desk = Desk::new();
+    desk.put(
+        "etc/config.yml",
+        "version: 0.1\nstorage: { filesystem: { rootdirectory: tree } }\nhttp: { addr: ':5001' }\nmoon: 1\n",
+    );
+    let settings = desk.good(
+        "registry: etc/config.yml\n",
+        "REGISTRY_STORAGE_DELETE_ENABLED=false\nPIERHEAD_REGISTRY_CATALOG_MAXENTRIES=7",
+    );
+    assert_eq!(settings.registry.root, desk.path().join("etc/tree"));
+    assert!(!settings.registry.delete && !settings.registry_only);
+    assert_eq!((settings.registry.catalog_page, &settings.auth.guard), (7, &Guard::Own));
+    assert!(
+        settings
+            .front
+            .listeners
+            .iter()
+            .any(|listener| listener.internal && listener.address.to_string().ends_with(":5001"))
+    );
+    assert_eq!(warnings(&settings), ["etc/config.yml:4: moon: unknown key, has no effect"]);
+    desk.put("etc/config.yml", "version: 0.1\nstorage: { s3: {} }\n");
+    let problems = desk.bad("registry: etc/config.yml", "");
+    assert!(problems.starts_with("etc/config.yml:2: storage.s3: cannot be honoured"), "{problems}");
+    assert_eq!(desk.bad("registry: none.yml", ""), "none.yml: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn our_own_keys_beat_those_of_distribution() {
+    let desk = Desk::new();
+    let registry = "registry: { log: { level: debug }, http: { draintimeout: 5s } }\n";
+    let settings = desk.good(registry, "REGISTRY_HTTP_DRAINTIMEOUT=9s");
+    assert_eq!(
+        (settings.telemetry.level, settings.front.timeouts.drain),
+        (tracing::Level::DEBUG, Duration::from_secs(5))
+    );
+    let settings = desk.good(&format!("{registry}log: {{ level: error }}\ntimeouts: {{ drain: 7s }}\n"), "");
+    assert_eq!(
+        (settings.telemetry.level, settings.front.timeouts.drain),
+        (tracing::Level::ERROR, Duration::from_secs(7))
+    );
+}
+
+#[test]
+fn the_page_of_a_registry_that_says_everything_means_the_same_and_hides_the_secret() {
+    let desk = Desk::new();
+    desk.put("token.crt", "").put("htpasswd", "");
+    for auth in [
+        "none",
+        "{ htpasswd: { realm: 'a b', path: htpasswd } }",
+        "{ token: { realm: 'https://a', service: s, issuer: i, rootcertbundle: token.crt, signingalgorithms: [RS256] } }",
+        "{ token: { autoredirect: true, service: s, issuer: i, jwks: token.crt } }",
+    ] {
+        let text = format!(
+            "registry: {{ auth: {auth}, storage: {{ maintenance: {{ uploadpurging: {{ age: 1500ms, dryrun: true }} }} }}, http: {{ \
+             secret: hunter2, relativeurls: true }}, validation: {{ disabled: yes, manifests: {{ urls: {{ allow: ['a\\b'], deny: \
+             [c] }}, indexes: {{ platforms: list, platformlist: [{{ os: linux, architecture: arm64 }}] }} }} }}, catalog: {{ \
+             maxentries: 3 }}, tags: {{ maxtags: 4 }} }}"
+        );
+        let settings = desk.good(&text, "");
+        let page = crate::config::show(&settings);
+        assert!(!page.contains("hunter2"), "{page}");
+        let mut shown = desk.good(&page, "");
+        shown.registry.secret.clone_from(&settings.registry.secret);
+        assert_eq!(crate::config::tests::meaning(shown), crate::config::tests::meaning(settings));
+    }
+}
+
+// The files that are out there
+
+#[test]
+fn the_files_of_packages_start_as_they_are() {
+    for (name, least) in [("omnibus.yml", 2), ("debian.yml", 2)] {
+        let text = fs::read_to_string(Path::new(ROOT).join("tests/data/registry-configs").join(name)).unwrap();
+        let text = text.replace("{root}", "/srv/registry").replace("{address}", "127.0.0.1:5000");
+        let text = text.replace("{realm}", "https://gitlab.example.com/jwt/auth").replace("{bundle}", "token.crt");
+        let settings = good(&text.replace("{issuer}", "omnibus-gitlab-issuer"), "");
+        assert!(settings.registry.delete, "{name}");
+        assert!(warnings(&settings).len() >= least, "{:?}", warnings(&settings));
+    }
+}
