@@ -31,13 +31,18 @@ struct Inner<T> {
 
 struct State<T> {
     content: Arc<T>,
+    /// Of the files that were read, or tried and found bad.
     stamps: Vec<Option<Stamp>>,
     looked: Instant,
+    /// Whether the log was told that the files cannot be read.
+    told: bool,
 }
 
-/// What changes when a file does: replaced files have another inode, rewritten ones another time or size.
+/// What changes when a file does: replaced files have another inode, rewritten ones another size or time, and those whose
+/// owner or mode changed, so that we may read them now, another time too (`ctime`, which nobody can set back).
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
+    device: u64,
     inode: u64,
     size: u64,
     seconds: i64,
@@ -47,10 +52,11 @@ struct Stamp {
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
+            device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
-            seconds: metadata.mtime(),
-            nanoseconds: metadata.mtime_nsec(),
+            seconds: metadata.ctime(),
+            nanoseconds: metadata.ctime_nsec(),
         }
     }
 }
@@ -64,7 +70,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
         // Stamps first: a change while we read is then seen the next time.
         let stamps = stamps(&files);
         let content = Arc::new(read()?);
-        let state = Mutex::new(State { content, stamps, looked: Instant::now() });
+        let state = Mutex::new(State { content, stamps, looked: Instant::now(), told: false });
         Ok(Self(Arc::new(Inner { files, read: Box::new(read), state })))
     }
 
@@ -89,20 +95,27 @@ impl<T> Inner<T> {
     fn look(&self) -> Arc<T> {
         let stamps = stamps(&self.files);
         {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             if state.stamps == stamps {
                 return state.content.clone();
             }
-            state.stamps = stamps;
         }
         let read = (self.read)();
         let mut state = self.state.lock();
         match read {
             Ok(content) => {
                 tracing::info!(files = ?self.files, "read again, because it changed");
-                state.content = Arc::new(content);
+                (state.content, state.stamps, state.told) = (Arc::new(content), stamps, false);
             }
-            Err(error) => tracing::error!("{error}; what was read before still counts"),
+            Err(error) => {
+                if !std::mem::replace(&mut state.told, true) {
+                    tracing::error!("{error}; what was read before still counts");
+                }
+                // What could not be read is tried again, unchanged as it may be; what makes no sense is not.
+                if !matches!(error, Error::File { .. }) {
+                    (state.stamps, state.told) = (stamps, false);
+                }
+            }
         }
         state.content.clone()
     }

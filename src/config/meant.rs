@@ -102,6 +102,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     let guard = std::mem::replace(&mut written.registry.guard, Setting::Unset).or(auth::Guard::Nobody);
     let drain = std::mem::replace(&mut written.registry.drain, Setting::Unset).or(Duration::ZERO);
     let format = std::mem::replace(&mut written.registry.format, Setting::Unset).or(telemetry::Format::Text);
+    let relative_urls = std::mem::replace(&mut written.registry.relative_urls, Setting::Unset);
     let mut settings = settings(written, machine, Some(file));
     settings.registry_only = true;
     settings.registry.delete = delete;
@@ -118,6 +119,10 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     if let Some(own) = origin(false, "localhost", port) {
         front.external_url = own;
     }
+    front.internal.any_host = true;
+    // Without a name of its own, and with forwarding headers not believed, whether clients speak TLS to a proxy is not
+    // known: a path is right for all of them, where a wrong scheme would send their pushes in circles.
+    settings.registry.relative_urls = relative_urls.or(front.internal.host.is_none());
     settings
 }
 

@@ -74,6 +74,9 @@ pub struct Internal {
     pub tls: Option<tls::Port>,
     /// The origin of every URL sent from there, whatever the client called us (`http.host`).
     pub host: Option<Origin>,
+    /// Whether every well-formed `Host` is the origin of the URLs in its answer: the registry stands alone and nobody wrote
+    /// down its names (`pierhead registry serve`). A forged one leads nobody but its forger elsewhere.
+    pub any_host: bool,
     /// The path that the registry's API lies below (`http.prefix`).
     pub prefix: Option<Prefix>,
 }

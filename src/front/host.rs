@@ -19,6 +19,8 @@ pub(super) struct Origins {
     known: Vec<Origin>,
     /// What the internal port is called, whatever the client calls it.
     internal: Option<Origin>,
+    /// Whether the internal port has whatever name the client calls it by.
+    any: bool,
 }
 
 /// What a request's connection says about where it arrived.
@@ -36,10 +38,10 @@ pub(super) struct Arrival {
 const PROBES: [&str; 2] = ["/-/healthy", "/-/ready"];
 
 impl Origins {
-    pub(super) fn new(external: Origin, aliases: Vec<Origin>, internal: Option<Origin>) -> Self {
+    pub(super) fn new(external: Origin, aliases: Vec<Origin>, internal: Option<Origin>, any: bool) -> Self {
         let mut known = vec![external];
         known.extend(aliases);
-        Self { known, internal }
+        Self { known, internal, any }
     }
 
     pub(super) fn external(&self) -> &Origin {
@@ -52,6 +54,9 @@ impl Origins {
         let named = Origin::new(arrival.tls, host).map_err(|_| Refusal::HostMalformed)?;
         if let (true, Some(written)) = (arrival.internal, &self.internal) {
             return Ok(written.clone());
+        }
+        if arrival.internal && self.any {
+            return Ok(named);
         }
         if let Some(known) = self.find(host, arrival.tls) {
             return Ok(known.clone());
@@ -120,7 +125,7 @@ mod tests {
     fn origins() -> Origins {
         let aliases = ["https://old.example.com", "http://10.0.0.7:8080", "http://registry.example.com:5050"];
         let aliases = aliases.iter().map(|alias| alias.parse().unwrap()).collect();
-        Origins::new("https://registry.example.com:5050".parse().unwrap(), aliases, None)
+        Origins::new("https://registry.example.com:5050".parse().unwrap(), aliases, None, false)
     }
 
     fn ask(host: Option<&str>, arrival: Arrival) -> Result<String, StatusCode> {
@@ -130,6 +135,20 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         origins().of(&head, arrival).map(|origin| origin.to_string()).map_err(|refusal| refusal.status())
+    }
+
+    #[test]
+    fn a_registry_alone_is_called_what_the_client_calls_it() {
+        let origins = Origins::new("http://localhost:5000".parse().unwrap(), Vec::new(), None, true);
+        for (tls, host, origin) in [
+            (false, "registry.lan:5000", "http://registry.lan:5000"),
+            (false, "192.168.1.5:5000", "http://192.168.1.5:5000"),
+            (true, "localhost:5000", "https://localhost:5000"),
+        ] {
+            let (head, ()) = http::Request::get("/v2/").header(HOST, host).body(()).unwrap().into_parts();
+            let named = origins.of(&head, Arrival { tls, internal: true, local: None });
+            assert_eq!(named.ok().map(|named| named.to_string()).as_deref(), Some(origin));
+        }
     }
 
     const PUBLIC: Arrival = Arrival { tls: true, internal: false, local: None };

@@ -103,10 +103,10 @@ pub fn open<S: Service>(
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running, Error> {
     let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
-    let Internal { host, prefix, tls: _ } = internal;
+    let Internal { host, any_host, prefix, tls: _ } = internal;
     let (shutdown, ending) = watch::channel(false);
     let terms = Terms { stall: timeouts.stall, headers, ending: ending.clone() };
-    let origins = Origins::new(external_url, aliases, host);
+    let origins = Origins::new(external_url, aliases, host, any_host);
     let app = App { origins, prefix, terms, service, access: access.clone() };
     let proxy = proxy(app, timeouts)?;
     let connections = Arc::new(Connections::default());

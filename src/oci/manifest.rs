@@ -50,9 +50,10 @@ pub struct Platform {
 }
 
 impl Descriptor {
-    /// Whether a registry may lack the content because clients get it elsewhere.
+    /// Whether a registry may lack the content because clients get it elsewhere. URLs alone do not say so: clients take what
+    /// the registry has before they look there.
     pub fn is_elsewhere(&self) -> bool {
-        !self.urls.is_empty() || self.media_type.as_ref().is_some_and(MediaType::is_non_distributable)
+        self.media_type.as_ref().is_some_and(MediaType::is_non_distributable)
     }
 }
 
@@ -494,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_with_urls_or_a_telling_type_may_be_elsewhere() {
+    fn only_layers_of_a_telling_type_may_be_elsewhere() {
         let mut with_url = descriptor("a/layer");
         with_url["urls"] = json!(["https://example.com/layer"]);
         let foreign = descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
@@ -502,7 +503,7 @@ mod tests {
             "layers": [with_url, foreign, descriptor("a/layer")] });
         let elsewhere: Vec<bool> =
             parse(&document, None).unwrap().layers.iter().map(Descriptor::is_elsewhere).collect();
-        assert_eq!(elsewhere, [true, true, false]);
+        assert_eq!(elsewhere, [false, true, false]);
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use super::{
 use crate::exchange::{Answer, CollectError, Exchange, collect};
 use crate::oci::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCTET_STREAM};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
-use crate::storage::Durability;
+use crate::storage::{Durability, ErrorKind};
 
 /// The largest manifest that is read, whatever the limit was when it came in.
 const READ_LIMIT: usize = 64 << 20;
@@ -182,9 +182,12 @@ async fn type_of(bytes: &Bytes) -> Result<Option<MediaType>, Error> {
 /// The bytes of a repository's manifest, if they are there and what they should be.
 pub(super) async fn read(store: &Store, name: &RepositoryName, digest: &Digest) -> Result<Option<Bytes>, Error> {
     let Some(target) = store.read_link(&layout::revision(name, digest)).await? else { return Ok(None) };
-    let Some(bytes) = present(store.driver().get(&layout::blob(&target), READ_LIMIT).await)? else {
-        tracing::warn!(%digest, repository = %name, "this manifest's content is gone");
-        return Ok(None);
+    let bytes = match store.driver().get(&layout::blob(&target), READ_LIMIT).await {
+        Err(error) if error.is_not_found() || error.kind == ErrorKind::TooLarge => {
+            tracing::warn!(%digest, repository = %name, "this manifest's content is gone, or too large for one");
+            return Ok(None);
+        }
+        got => got?,
     };
     if digest_of(target.algorithm(), &bytes).await != target {
         tracing::warn!(%digest, repository = %name, "this manifest is damaged: pushing it again repairs it");

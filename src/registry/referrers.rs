@@ -49,7 +49,8 @@ impl Registry {
         page: Page,
     ) -> Result<Answer, Error> {
         let _turn = self.scans.acquire().await.map_err(|_| Error::ShuttingDown)?;
-        let limit = page.limit.unwrap_or(MOST).min(MOST);
+        // An empty page would read as "there are none".
+        let limit = page.limit.unwrap_or(MOST).clamp(1, MOST);
         let wanted = |referrer: &Referrer| {
             artifact_types.is_empty()
                 || referrer.artifact_type.as_ref().is_some_and(|kind| artifact_types.contains(kind))

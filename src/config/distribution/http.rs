@@ -34,6 +34,7 @@ impl Dialect<'_> {
         Door {
             headers: self.headers("http.headers"),
             internal: Internal {
+                any_host: false,
                 tls: self.tls(files),
                 host: self.scalar("http.host", scalar::origin).into_value(),
                 prefix: prefix.into_value().flatten(),
