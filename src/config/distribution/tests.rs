@@ -417,6 +417,27 @@ fn the_page_of_a_registry_that_says_everything_means_the_same_and_hides_the_secr
     }
 }
 
+#[test]
+fn the_page_of_a_port_that_says_everything_means_the_same() {
+    let desk = Desk::new();
+    desk.put("port.crt", "").put("port.key", "").put("clients.crt", "");
+    for http in [
+        "net: unix, addr: /run/images/registry.sock",
+        "addr: '127.0.0.1:5000', host: 'https://hub.example.com', prefix: /images/, debug: { addr: '127.0.0.1:5001' }",
+        "headers: { X-Two: ['a, \"b\"', 'c: d #'], Via: [e] }",
+        "tls: { certificate: port.crt, key: port.key, minimumtls: tls1.3, clientcas: [clients.crt] }, http2: { disabled: true }",
+        "tls: { certificate: port.crt, key: port.key, clientcas: [clients.crt], clientauth: verify-client-cert-if-given }",
+    ] {
+        let settings = desk.good(&format!("registry: {{ http: {{ {http} }} }}"), "");
+        let page = crate::config::show(&settings);
+        let mut shown = desk.good(&page, "");
+        shown.front.headers.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        let mut settings = settings;
+        settings.front.headers.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        assert_eq!(crate::config::tests::meaning(shown), crate::config::tests::meaning(settings), "{page}");
+    }
+}
+
 // The files that are out there
 
 #[test]
