@@ -13,7 +13,9 @@ use reqwest::blocking::Response;
 use serde_json::json;
 
 use crate::original::{Original, use_it};
+use crate::support::command::{Output, command};
 use crate::support::content::Content;
+use crate::support::image::{Image, Layout};
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
 use crate::support::process::Process;
 use crate::support::registry::{Registry, Repository};
@@ -205,6 +207,17 @@ fn names_and_passwords_of_a_file_open_the_registry() {
     assert_eq!(alice.pull("latest").expect("pulled"), pushed);
     let deleted = alice.request(Method::DELETE, &format!("manifests/{pushed}")).send().expect("an answer");
     assert_eq!(deleted.status(), 202);
+
+    let image = Layout::of_image(&original.path("image"), &Image::small(3));
+    let skopeo = |password: &str| {
+        let name = format!("docker://127.0.0.1:{}/team/app:copied", original.port);
+        let mut command = command("skopeo");
+        command.args(["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds"]);
+        Output::of(command.args([&format!("alice:{password}"), &image.transport(), &name]))
+    };
+    skopeo(ADMIN_PASSWORD).ok();
+    assert_eq!(alice.get("manifests/copied").status(), 200);
+    assert!(!skopeo("not-the-password").is_ok());
 
     for (name, password) in [("alice", "not-the-password"), ("bob", ADMIN_PASSWORD), ("", "")] {
         let refused = registry.repository_with("team/app", basic(name, password)).get("tags/list");

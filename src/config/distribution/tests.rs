@@ -156,7 +156,7 @@ fn page() -> String {
 fn the_page_of_keys_is_the_table() {
     let file = Path::new(ROOT).join("conf/distribution-keys.md");
     if std::env::var_os("PIERHEAD_WRITE_PAGES").is_some() {
-        fs::write(&file, page()).unwrap();
+        crate::storage::durable::write(&file, page().as_bytes(), 0o644).unwrap();
     }
     let found = fs::read_to_string(&file).unwrap_or_default();
     assert!(found == page(), "conf/distribution-keys.md is not the table; PIERHEAD_WRITE_PAGES=1 writes it");
@@ -243,8 +243,11 @@ fn read_only_is_not_cleaned_up() {
 #[test]
 fn clients_may_be_sent_to_the_host_that_they_came_to() {
     let auth = "auth: { token: { autoredirect: true, service: s, issuer: i, jwks: jwks.json } }";
-    let Guard::Token(trust) = good(&format!("{LEAST}{auth}"), "").auth.guard else { panic!() };
+    let settings = good(&format!("{LEAST}{auth}"), "");
+    let warned = warnings(&settings);
+    let Guard::Token(trust) = settings.auth.guard else { panic!() };
     assert_eq!(trust.realm, Realm::Path("/auth/token".to_owned()));
+    assert!(warned.iter().any(|line| line.contains("auth.token.autoredirect: clients that came")), "{warned:?}");
 }
 
 #[test]
