@@ -72,7 +72,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
             members_may_create_projects: written.members_may_create_projects.or(false),
             guard: written.registry.guard.or(auth::Guard::Own),
-            finish_uploads: FINISH_UPLOADS,
+            finish_uploads: written.token.finish_uploads.or(FINISH_UPLOADS),
         },
         registry: registry::Config {
             root: written.registry.root.or_else(|| state.join("registry")),
@@ -116,7 +116,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
         Some(front::Address::Tcp(address)) => address.port(),
         Some(front::Address::Unix(_)) | None => INTERNAL.port(),
     };
-    if let Some(own) = origin(false, "localhost", port) {
+    if let Some(own) = origin(front.internal.tls.is_some(), "localhost", port) {
         front.external_url = own;
     }
     front.internal.any_host = true;

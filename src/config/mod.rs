@@ -29,9 +29,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use self::environment::Environment;
-use self::reader::Reader;
+use self::reader::{Reader, Setting};
 use self::written::Written;
 use self::yaml::Node;
+use crate::auth::{Guard, Realm, Trust};
 use crate::{auth, front, registry, telemetry, tls};
 
 mod checks;
@@ -145,6 +146,12 @@ pub fn load_registry(
     if written.registry.guard.is_unset() {
         let place = Place { source: Source::File(file.into()), line: 0 };
         warnings.push(Problem::new(&place, "auth", "not written: everybody who can connect may push and delete"));
+    }
+    if let Setting::Is(Guard::Token(Trust { realm: Realm::Path(_), .. }), place) = &written.registry.guard
+        && written.registry.door.internal.host.is_none()
+    {
+        let message = "clients that came by another name than localhost are led astray without http.host";
+        warnings.push(Problem::new(place, "auth.token.autoredirect", message));
     }
     Ok(Settings { written: places, warnings, ..meant::registry_alone(written, machine, &absolute) })
 }

@@ -6,12 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
+use http::{HeaderName, HeaderValue};
+
 use super::Settings;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
 use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
 use crate::auth::{Guard, Realm, Trust};
+use crate::front::{self, Address};
 use crate::registry::{self, Platforms};
+use crate::tls::{Clients, Port, Version};
 
 /// The settings as a configuration file.
 pub fn show(settings: &Settings) -> String {
@@ -35,15 +39,7 @@ pub fn show(settings: &Settings) -> String {
 }
 
 /// Keys that only the file of Distribution has, and that are checked but not shown.
-const SHORTENED: [&str; 7] = [
-    "registry.health",
-    "registry.http.debug",
-    "registry.http.headers",
-    "registry.http.host",
-    "registry.http.net",
-    "registry.http.prefix",
-    "registry.http.tls",
-];
+const SHORTENED: [&str; 1] = ["registry.health"];
 
 struct Page<'s> {
     text: String,
@@ -90,16 +86,74 @@ impl Page<'_> {
             });
             page.guard(&settings.auth.guard);
             page.section("http", |page| {
-                match internal {
-                    Some(listener) => page.scalar("addr", &listener.address),
+                match internal.map(|listener| &listener.address) {
+                    Some(Address::Tcp(address)) => page.scalar("addr", address),
+                    Some(Address::Unix(path)) => {
+                        page.scalar("net", "unix");
+                        page.scalar("addr", path.display());
+                    }
                     None => page.scalar("addr", "off"),
                 }
                 if registry.relative_urls {
                     page.line("relativeurls", "true");
                 }
+                page.port(&settings.front);
             });
             page.wire(registry);
         });
+    }
+
+    /// What holds for the internal port alone, and the headers and debug pages that Distribution's file says beside it.
+    fn port(&mut self, front: &front::Config) {
+        if let Some(host) = &front.internal.host {
+            self.scalar("host", host);
+        }
+        if let Some(prefix) = &front.internal.prefix {
+            self.scalar("prefix", prefix.as_str());
+        }
+        if let Some(debug) = &front.debug {
+            self.section("debug", |page| page.scalar("addr", debug.address));
+        }
+        self.headers(&front.headers);
+        if let Some(port) = &front.internal.tls {
+            self.port_tls(port);
+        }
+    }
+
+    fn headers(&mut self, headers: &[(HeaderName, HeaderValue)]) {
+        if headers.is_empty() {
+            return;
+        }
+        let mut values: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (name, value) in headers {
+            // They were written as text.
+            values.entry(name.as_str()).or_default().push(quoted(&String::from_utf8_lossy(value.as_bytes())));
+        }
+        self.line("headers", "");
+        let indent = "  ".repeat(self.path.len() + 1);
+        for (name, values) in values {
+            self.put(format_args!("{indent}{}: [{}]", scalar(name), values.join(", ")));
+        }
+    }
+
+    fn port_tls(&mut self, port: &Port) {
+        self.section("tls", |page| {
+            page.scalar("certificate", port.files.certificate.display());
+            page.scalar("key", port.files.key.display());
+            if port.minimum == Version::Tls13 {
+                page.scalar("minimumtls", "tls1.3");
+            }
+            let (authorities, asked) = match &port.clients {
+                Clients::Anyone => return,
+                Clients::MayProve(authorities) => (authorities, "verify-client-cert-if-given"),
+                Clients::MustProve(authorities) => (authorities, "require-and-verify-client-cert"),
+            };
+            page.list("clientcas", authorities.iter().map(|file| vec![("", scalar(file.display()))]));
+            page.scalar("clientauth", asked);
+        });
+        if !port.http2 {
+            self.section("http2", |page| page.line("disabled", "true"));
+        }
     }
 
     /// What follows is shown where it is not as everywhere: most of it nobody ever writes.
@@ -158,7 +212,7 @@ impl Page<'_> {
     fn wire(&mut self, registry: &registry::Config) {
         let usual = registry::Config::new(registry.root.clone());
         if self.written.keys().any(|key| SHORTENED.iter().any(|start| key.starts_with(start))) {
-            self.remark("what is written of http and health beside addr is not repeated here");
+            self.remark("what is written of health is not repeated here");
         }
         if registry.secret.is_some() {
             self.remark("http.secret is set; it is not shown");
@@ -209,6 +263,7 @@ impl Page<'_> {
             page.scalar("service", &auth.service);
             page.scalar("issuer", &auth.issuer);
             page.scalar("duration", AsDuration(auth.duration));
+            page.scalar("finish_uploads", AsDuration(auth.finish_uploads));
             page.choice("algorithm", &ALGORITHMS, auth.algorithm);
             page.scalar("key", auth.key.display());
             page.scalar("certificate", auth.certificate.display());
@@ -298,6 +353,11 @@ impl Page<'_> {
 /// A duration in Distribution's words.
 fn nanoseconds(duration: std::time::Duration) -> String {
     format!("{}ns", duration.as_nanos())
+}
+
+/// A text between double quotes, as JSON and YAML have it: within brackets a comma would end a plain one.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// A scalar as YAML, quoted where it must be.

@@ -71,6 +71,7 @@ pub(super) struct Token {
     pub(super) service: Setting<String>,
     pub(super) issuer: Setting<String>,
     pub(super) duration: Setting<Duration>,
+    pub(super) finish_uploads: Setting<Duration>,
     pub(super) algorithm: Setting<Algorithm>,
     pub(super) key: Setting<PathBuf>,
     pub(super) certificate: Setting<PathBuf>,
@@ -100,6 +101,8 @@ pub(super) struct Log {
 
 /// Shorter, and docker logs in again during a push; longer, and a right that was taken away lasts.
 const TOKEN_DURATION: RangeInclusive<Duration> = seconds(60, 86_400);
+/// As short as not at all; what was begun longer ago is not on its way any more.
+const FINISH_UPLOADS: RangeInclusive<Duration> = seconds(0, 7 * 86_400);
 /// Shorter, and a slow link is cut off; longer, and the limit protects nothing.
 const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
 /// A drain may be as short as nothing.
@@ -180,6 +183,7 @@ impl Token {
             service: section.word("service"),
             issuer: section.word("issuer"),
             duration: section.duration("duration", TOKEN_DURATION),
+            finish_uploads: section.duration("finish_uploads", FINISH_UPLOADS),
             algorithm: section.choice("algorithm", &ALGORITHMS),
             key: section.path("key"),
             certificate: section.path("certificate"),

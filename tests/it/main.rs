@@ -27,6 +27,8 @@ mod interop;
 mod load;
 mod logs;
 mod original;
+mod original_doors;
+mod original_guards;
 mod power;
 mod reindex;
 mod shapes;

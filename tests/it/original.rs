@@ -21,41 +21,60 @@ use crate::support::registry::Registry;
 const LAYERS: [Content; 2] = [Content { seed: 31, size: 1 << 20 }, Content { seed: 32, size: 12_345 }];
 
 /// A folder with a `config.yml` of another registry, and this program under the name `registry`.
-struct Original {
+pub(crate) struct Original {
     directory: TempDir,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Original {
     /// The file of `tests/data/registry-configs`, with the paths of this folder.
     fn new(file: &str) -> Self {
+        let original = Self::empty();
+        original.configure(file, &[]);
+        original
+    }
+
+    /// Without a `config.yml` yet.
+    pub(crate) fn empty() -> Self {
         let directory = tempfile::Builder::new().prefix("original-").tempdir_in(scratch()).expect("a directory");
         let original = Self { directory, port: free_port() };
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/registry-configs");
-        let text = fs::read_to_string(data.join(file)).expect("the file is there");
-        let text = text.replace("{root}", &original.path("tree").display().to_string());
-        original.write(&text.replace("{address}", &format!("127.0.0.1:{}", original.port)));
         symlink(PIERHEAD, original.path("registry")).expect("the directory can be written");
         original
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Writes the file of `tests/data/registry-configs`, with the paths of this folder and these `{words}` filled in.
+    pub(crate) fn configure(&self, file: &str, words: &[(&str, &str)]) {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/registry-configs");
+        let text = fs::read_to_string(data.join(file)).expect("the file is there");
+        let text = text.replace("{root}", &self.path("tree").display().to_string());
+        let text = text.replace("{address}", &format!("127.0.0.1:{}", self.port));
+        self.write(&words.iter().fold(text, |text, (word, value)| text.replace(word, value)));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         fs::write(self.path("config.yml"), text).expect("the directory can be written");
     }
 
     /// `registry serve config.yml`, until it answers.
-    fn start(&self, variables: &[(&str, &str)]) -> Process {
-        let mut command = Command::new(self.path("registry"));
-        command.arg("serve").arg(self.path("config.yml")).current_dir(self.directory.path());
-        let mut process = Process::start("registry", self.directory.path(), clean(&mut command, variables));
+    pub(crate) fn start(&self, variables: &[(&str, &str)]) -> Process {
+        let mut process = self.launch(variables);
         process.wait_until("be ready", 30, |_| {
             let answer = reqwest::blocking::get(format!("{}/-/ready", self.origin()));
             answer.is_ok_and(|answer| answer.status() == 200)
         });
+        process
+    }
+
+    /// `registry serve config.yml`, until it says that it serves.
+    pub(crate) fn launch(&self, variables: &[(&str, &str)]) -> Process {
+        let mut command = Command::new(self.path("registry"));
+        command.arg("serve").arg(self.path("config.yml")).current_dir(self.directory.path());
+        let mut process = Process::start("registry", self.directory.path(), clean(&mut command, variables));
+        process.wait_until("say that it serves", 30, |process| process.stderr().contains("serves the registry of"));
         process
     }
 
@@ -66,7 +85,7 @@ impl Original {
         Output::of(clean(&mut command, variables))
     }
 
-    fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
@@ -83,7 +102,7 @@ fn clean<'c>(command: &'c mut Command, variables: &[(&str, &str)]) -> &'c mut Co
 }
 
 /// Pushes, pulls, lists and deletes; `removed` is the status of a deletion.
-fn use_it(registry: &Registry, removed: u16) {
+pub(crate) fn use_it(registry: &Registry, removed: u16) {
     let repository = registry.repository("team/app", "pull,push,delete");
     let digest = repository.push("latest", &LAYERS).expect("pushed");
     assert_eq!(repository.pull("latest").expect("pulled"), digest);

@@ -120,7 +120,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
     key("http.prefix", "2 3 G", Honoured, "/registry/", "the path that the API lies below on this port"),
     key("http.host", "2 3 G", Honoured, "https://registry.example.com", "the origin of every URL sent from this port"),
     key("http.secret", "2 3 G", Honoured, "example-secret-of-nobody", "what nodes share that serve one tree"),
-    key("http.relativeurls", "2 3 G", Honoured, "true", "whether a Location is a path and not a URL"),
+    key("http.relativeurls", "2 3 G", Honoured, "true", "whether a Location is a path and not a URL; `registry serve` without http.host sends paths anyway"),
     key("http.draintimeout", "2 3 G", Honoured, "60s", "for running requests after SIGTERM"),
     key("http.tls.letsencrypt", "2 3 G", Refused, "{ hosts: [a.example.com] }", "no certificate would be fetched; write certificate and key"),
     key("http.tls.certificate", "2 3 G", Honoured, "/etc/registry/a.crt", "certificate and chain (PEM); with key, TLS is spoken"),

@@ -157,7 +157,7 @@ fn page() -> String {
 fn the_page_of_keys_is_the_table() {
     let file = Path::new(ROOT).join("conf/distribution-keys.md");
     if std::env::var_os("PIERHEAD_WRITE_PAGES").is_some() {
-        fs::write(&file, page()).unwrap();
+        crate::storage::durable::write(&file, page().as_bytes(), 0o644).unwrap();
     }
     let found = fs::read_to_string(&file).unwrap_or_default();
     assert!(found == page(), "conf/distribution-keys.md is not the table; PIERHEAD_WRITE_PAGES=1 writes it");
@@ -244,8 +244,11 @@ fn read_only_is_not_cleaned_up() {
 #[test]
 fn clients_may_be_sent_to_the_host_that_they_came_to() {
     let auth = "auth: { token: { autoredirect: true, service: s, issuer: i, jwks: jwks.json } }";
-    let Guard::Token(trust) = good(&format!("{LEAST}{auth}"), "").auth.guard else { panic!() };
+    let settings = good(&format!("{LEAST}{auth}"), "");
+    let warned = warnings(&settings);
+    let Guard::Token(trust) = settings.auth.guard else { panic!() };
     assert_eq!(trust.realm, Realm::Path("/auth/token".to_owned()));
+    assert!(warned.iter().any(|line| line.contains("auth.token.autoredirect: clients that came")), "{warned:?}");
 }
 
 #[test]
@@ -415,6 +418,27 @@ fn the_page_of_a_registry_that_says_everything_means_the_same_and_hides_the_secr
         let mut shown = desk.good(&page, "");
         shown.registry.secret.clone_from(&settings.registry.secret);
         assert_eq!(crate::config::tests::meaning(shown), crate::config::tests::meaning(settings));
+    }
+}
+
+#[test]
+fn the_page_of_a_port_that_says_everything_means_the_same() {
+    let desk = Desk::new();
+    desk.put("port.crt", "").put("port.key", "").put("clients.crt", "");
+    for http in [
+        "net: unix, addr: /run/images/registry.sock",
+        "addr: '127.0.0.1:5000', host: 'https://hub.example.com', prefix: /images/, debug: { addr: '127.0.0.1:5001' }",
+        "headers: { X-Two: ['a, \"b\"', 'c: d #'], Via: [e] }",
+        "tls: { certificate: port.crt, key: port.key, minimumtls: tls1.3, clientcas: [clients.crt] }, http2: { disabled: true }",
+        "tls: { certificate: port.crt, key: port.key, clientcas: [clients.crt], clientauth: verify-client-cert-if-given }",
+    ] {
+        let settings = desk.good(&format!("registry: {{ http: {{ {http} }} }}"), "");
+        let page = crate::config::show(&settings);
+        let mut shown = desk.good(&page, "");
+        shown.front.headers.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        let mut settings = settings;
+        settings.front.headers.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        assert_eq!(crate::config::tests::meaning(shown), crate::config::tests::meaning(settings), "{page}");
     }
 }
 

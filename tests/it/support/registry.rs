@@ -31,6 +31,11 @@ impl Registry {
         Self { http: client(None), origin: origin.to_owned(), tokens: None }
     }
 
+    /// The same through another client: one with certificates of its own.
+    pub(crate) fn through(http: Client, origin: &str) -> Self {
+        Self { http, origin: origin.to_owned(), tokens: None }
+    }
+
     /// A registry whose tokens come from `realm`. `authority` is the certificate to trust, in PEM.
     pub(crate) fn guarded(origin: &str, realm: &str, authority: &str, login: Option<(&str, &str)>) -> Self {
         let login = login.map(|(name, password)| (name.to_owned(), password.to_owned()));
@@ -73,6 +78,11 @@ impl Registry {
     pub(crate) fn repository(&self, repository: &str, actions: &str) -> Repository {
         let authorization = self.authorization(&format!("repository:{repository}:{actions}"));
         Repository { registry: self.clone(), name: repository.to_owned(), authorization }
+    }
+
+    /// Shows this `Authorization` for whatever it does with `repository`.
+    pub(crate) fn repository_with(&self, repository: &str, authorization: String) -> Repository {
+        Repository { registry: self.clone(), name: repository.to_owned(), authorization: Some(authorization) }
     }
 
     /// The names of the repositories on the first page of the catalog.
