@@ -77,8 +77,13 @@ async fn layers_that_live_elsewhere_need_not_be_there() {
     let config = fixture.push_blob("a", "config").await;
     let mut document = image(&config, &[&sha256(b"one"), &sha256(b"two")]);
     document["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    document["layers"][1]["mediaType"] = json!("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
     document["layers"][1]["urls"] = json!(["https://example.com/two"]);
     fixture.push_manifest("a", "v1", &document).await.expect(201);
+
+    // Clients ask the registry first for a layer of any other type, wherever else it can be had.
+    document["layers"][1]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip");
+    fixture.push_manifest("a", "v2", &document).await.expect_error(400, "MANIFEST_BLOB_UNKNOWN");
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ async fn a_layer_comes_only_from_where_the_operator_wants() {
         let config = fixture.push_blob("a", "config").await;
         let layer = fixture.push_blob("a", "layer").await;
         let mut document = image(&config, &[&layer, &sha256(b"elsewhere")]);
+        document["layers"][1]["mediaType"] = json!("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
         document["layers"][1]["urls"] = json!([url]);
         let pushed = fixture.push_manifest("a", "v1", &document).await;
         if taken {
