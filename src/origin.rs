@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
-use crate::registry::{self, Registry};
+use crate::registry::Registry;
 
 mod debug;
 
@@ -85,7 +85,7 @@ impl Embedded {
         let head = exchange.head();
         let endpoint = match Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) {
             Ok(endpoint) => endpoint,
-            Err(rejection) => return registry::reject(rejection),
+            Err(rejection) => return self.registry.reject(rejection),
         };
         let granted = match self.guardian.authorize(head, exchange.caller(), &endpoint.access()).await {
             Ok(grant) => Ok(grant),

@@ -52,7 +52,7 @@ pub enum Endpoint {
         name: RepositoryName,
         /// Tag or digest.
         reference: Reference,
-        /// Further tags (`?tag=`, with a digest only).
+        /// Further tags (`?tag=`, with a digest only), each once.
         tags: Vec<Tag>,
     },
     /// `DELETE /v2/<name>/manifests/<reference>` (end-9), or GitLab's older `/v2/<name>/tags/reference/<tag>`
@@ -417,11 +417,14 @@ fn mount(query: Query<'_>) -> Option<Mount> {
 
 fn tags(query: Query<'_>) -> Result<Vec<Tag>, Rejection> {
     let mut tags = Vec::new();
-    for text in query.all("tag") {
-        if tags.len() >= MAX_TAGS {
+    for (number, text) in query.all("tag").enumerate() {
+        if number >= MAX_TAGS {
             return Err(Rejection::TooManyTags);
         }
-        tags.push(text.parse()?);
+        let tag = text.parse()?;
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
     }
     Ok(tags)
 }
@@ -631,6 +634,8 @@ mod tests {
         ] {
             assert_eq!(parse(request), Err(rejection), "{request}");
         }
+        let once = parse(&format!("PUT /v2/a/manifests/{}?tag=a&tag=b&tag=a", digest()));
+        assert!(matches!(once, Ok(Endpoint::ManifestWrite { tags, .. }) if tags.len() == 2));
         let tags = "tag=a&".repeat(MAX_TAGS + 1);
         assert_eq!(parse(&format!("PUT /v2/a/manifests/{}?{tags}", digest())), Err(Rejection::TooManyTags));
     }

@@ -185,10 +185,10 @@ impl Error {
 }
 
 /// The answer to a request that is for no endpoint.
-pub fn reject(rejection: Rejection) -> Answer {
+pub(super) fn reject(rejection: Rejection) -> Answer {
     let bad = |code| Answer::error(StatusCode::BAD_REQUEST, WireError::new(code, rejection.to_string()));
     // Text where Distribution's router answers, and not its registry: clients do not read it, people do.
-    let answer = match rejection {
+    match rejection {
         Rejection::NotFound => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         Rejection::Moved => Answer::new(StatusCode::MOVED_PERMANENTLY).header(LOCATION, "/v2/"),
         Rejection::MethodNotAllowed { allow } => {
@@ -199,6 +199,5 @@ pub fn reject(rejection: Rejection) -> Answer {
         Rejection::Tag(_) | Rejection::TooManyTags => bad("TAG_INVALID"),
         Rejection::PageNumber => bad("PAGINATION_NUMBER_INVALID"),
         Rejection::Upload => Error::UploadUnknown.answer(),
-    };
-    super::stamped(answer)
+    }
 }

@@ -23,7 +23,7 @@ use super::{DOCKER_CONTENT_DIGEST, Error, Registry, Secret, begun};
 use crate::exchange::{Answer, Caller};
 use crate::oci::{Digest, RepositoryName, UploadId};
 
-const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 impl Registry {
     /// Where `path` is for this client.

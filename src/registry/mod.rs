@@ -55,7 +55,7 @@ mod tests;
 
 pub use begun::Begun;
 pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
-pub use error::{Error, reject};
+pub use error::Error;
 pub use index::{Counts, Index};
 pub use location::Progress;
 pub use purge::Purged;
@@ -144,7 +144,7 @@ impl Registry {
         notes.repository = endpoint.repository().map(ToString::to_string);
         notes.reference = endpoint.reference();
         if self.config.read_only && endpoint.changes() {
-            return reject(Rejection::MethodNotAllowed { allow: READ_METHODS });
+            return self.reject(Rejection::MethodNotAllowed { allow: READ_METHODS });
         }
         let answer = match self.dispatch(endpoint, grant, exchange).await {
             Ok(answer) => answer,
@@ -156,6 +156,16 @@ impl Registry {
         let digest = answer.headers.get(DOCKER_CONTENT_DIGEST).and_then(|digest| digest.to_str().ok());
         exchange.notes().digest = digest.map(str::to_owned);
         stamped(answer)
+    }
+
+    /// The answer to a request that is for no endpoint.
+    pub fn reject(&self, rejection: Rejection) -> Answer {
+        stamped(match rejection {
+            Rejection::MethodNotAllowed { .. } if self.config.read_only => {
+                error::reject(Rejection::MethodNotAllowed { allow: READ_METHODS })
+            }
+            rejection => error::reject(rejection),
+        })
     }
 
     /// The health checks. Somebody must [keep them going](health::Checks::keep_checking).

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument as _;
 
 use super::intake::{Arrived, Received, Upload, receive, saved_state};
+use super::location::DOCKER_UPLOAD_UUID;
 use super::store::{Store, present};
 use super::turns::{Turn, Turns};
 use super::{Error, Registry, layout, to_the_end};
@@ -205,7 +206,7 @@ impl Registry {
             Ok(store.driver().delete(&layout::upload(&name, id), Durability::Light).await?)
         })
         .await?;
-        Ok(Answer::new(StatusCode::NO_CONTENT))
+        Ok(Answer::new(StatusCode::NO_CONTENT).header(DOCKER_UPLOAD_UUID, id.to_string()))
     }
 
     /// The upload as it is on the storage, if the chunk continues it.

@@ -8,10 +8,10 @@ use std::path::Path;
 use reqwest::Method;
 
 use crate::support::content::Content;
-use crate::support::distribution::Distribution;
+use crate::support::distribution::{Distribution, Peer, SECRET};
 use crate::support::machine::on_a_fresh_machine;
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
-use crate::support::registry::Registry;
+use crate::support::registry::{Registry, Repository};
 use crate::support::tree;
 
 const LAYERS: [Content; 2] = [Content { seed: 21, size: 3 << 20 }, Content { seed: 22, size: 12_345 }];
@@ -71,25 +71,80 @@ fn both_serve_one_tree_at_once_and_each_sees_what_the_other_changed() {
     assert_eq!(tree::damage(&site.tree()), Vec::<String>::new());
 }
 
-/// The other way round, Distribution 2.8 wants its own signed `_state` in the address, which we do not hand out yet.
 #[test]
-fn an_upload_that_was_begun_on_distribution_is_finished_on_us() {
-    let site = Site::new();
-    let _server = site.start();
-    let peer = Distribution::open(site.directory(), &site.tree());
-    let theirs = Registry::open(&peer.origin()).repository("team/app", "pull,push");
-    let ours = site.admin().repository("team/app", "pull,push");
+fn an_upload_that_was_begun_on_any_distribution_is_finished_on_us() {
+    for peer in Peer::installed() {
+        let site = Site::new();
+        let _server = site.start();
+        let theirs = Distribution::of(peer, site.directory(), &site.tree());
+        let there = Registry::open(&theirs.origin()).repository("team/app", "pull,push");
+        let here = site.admin().repository("team/app", "pull,push");
+        go_over(&there, &here);
+        assert_eq!(tree::damage(&site.tree()), Vec::<String>::new(), "{peer:?}");
+    }
+}
 
-    let blob = Content::new(24, 3_000_000);
-    let sent = 1_000_001; // in the middle of a block of the hash
-    let upload = theirs.begin().expect("begun on Distribution");
-    theirs.send(&upload, blob.reader().take(sent)).expect("sent to Distribution");
-    let id = upload.split('?').next().and_then(|path| path.rsplit('/').next()).expect("an upload has a name");
-    let upload = ours.send(&format!("blobs/uploads/{id}"), blob.reader_from(sent)).expect("gone on with on us");
-    ours.finish(&upload, &blob.digest()).expect("finished on us");
-    assert_eq!(ours.pull_blob(&blob.digest()).expect("it is there"), blob.digest());
-    assert_eq!(theirs.pull_blob(&blob.digest()).expect("there as well"), blob.digest());
-    assert_eq!(tree::damage(&site.tree()), Vec::<String>::new());
+/// With the secret that both know: Distribution wants to be told again what it signed (`_state`).
+#[test]
+fn with_the_same_secret_an_upload_moves_between_us_and_any_distribution() {
+    for peer in Peer::installed() {
+        let site = Site::new();
+        site.configure(&[&format!(
+            "registry: {{ storage: {{ filesystem: {{ rootdirectory: tree }} }}, http: {{ addr: off, secret: {SECRET} }} }}"
+        )]);
+        let _server = site.start();
+        let theirs = Distribution::of(peer, site.directory(), &site.tree());
+        let there = Registry::open(&theirs.origin()).repository("team/app", "pull,push");
+        let here = site.admin().repository("team/app", "pull,push");
+        go_over(&here, &there);
+        come_back(&here, &there);
+        come_back(&there, &here);
+        assert_eq!(tree::damage(&site.tree()), Vec::<String>::new(), "{peer:?}");
+    }
+}
+
+/// In the middle of a block of the hash.
+const PART: u64 = 1_000_001;
+
+/// Begins uploads at `first` and ends them at `second`: one of which nothing has come yet, and one that has come in part.
+fn go_over(first: &Repository, second: &Repository) {
+    let (empty, begun) = (Content::new(24, 300_000), Content::new(25, 3_000_000));
+    let upload = first.begin().expect("begun");
+    let upload = second.send(path(&upload), empty.reader()).expect("sent to the other");
+    second.finish(&upload, &empty.digest()).expect("finished on the other");
+
+    let upload = first.begin().expect("begun");
+    let upload = first.send(&upload, begun.reader().take(PART)).expect("sent");
+    let upload = second.send(path(&upload), begun.reader_from(PART)).expect("gone on with on the other");
+    second.finish(&upload, &begun.digest()).expect("finished on the other");
+    are_there(&[empty, begun], [first, second]);
+}
+
+/// Begins an upload at `first`, goes on with it at `second`, and ends it at `first`.
+fn come_back(first: &Repository, second: &Repository) {
+    let blob = Content::new(26, 2_000_000);
+    let upload = first.begin().expect("begun");
+    let upload = first.send(&upload, blob.reader().take(PART)).expect("sent");
+    let upload = second.send(path(&upload), blob.reader_from(PART).take(PART / 2)).expect("gone on with on the other");
+    let sent = PART + PART / 2;
+    let status = first.request(Method::GET, path(&upload)).send().expect("an answer");
+    assert_eq!(status.status(), 204, "the first one finds it as the other left it");
+    assert_eq!(status.headers()["range"], format!("0-{}", sent - 1));
+    let upload = status.headers()["location"].to_str().expect("locations are text");
+    let upload = first.send(upload, blob.reader_from(sent)).expect("gone on with once more");
+    first.finish(&upload, &blob.digest()).expect("finished where it began");
+    are_there(&[blob], [first, second]);
+}
+
+fn are_there(blobs: &[Content], places: [&Repository; 2]) {
+    for (blob, place) in blobs.iter().flat_map(|blob| places.map(|place| (blob, place))) {
+        assert_eq!(place.pull_blob(&blob.digest()).expect("it is there"), blob.digest());
+    }
+}
+
+/// A `Location` without its origin: a load balancer sends the next request to another node.
+fn path(location: &str) -> &str {
+    location.find("/v2/").map_or(location, |start| &location[start..])
 }
 
 #[test]

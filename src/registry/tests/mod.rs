@@ -164,7 +164,7 @@ impl Fixture {
         let task = tokio::spawn(async move {
             let answer = match parsed {
                 Ok(endpoint) => registry.answer(endpoint, &grant, &mut exchange).await,
-                Err(rejection) => reject(rejection),
+                Err(rejection) => registry.reject(rejection),
             };
             send(&mut exchange, answer).await.unwrap();
             exchange

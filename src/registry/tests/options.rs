@@ -23,6 +23,8 @@ async fn nothing_changes_in_a_registry_that_is_read_only_and_everything_can_be_p
         format!("PATCH {upload}"),
         format!("PUT {upload}?digest={blob}"),
         format!("DELETE {upload}"),
+        "POST /v2/a/manifests/v1".into(),
+        "BREW /v2/".into(),
     ] {
         let refused = frozen.ask(&request).await.expect(405);
         assert_eq!(

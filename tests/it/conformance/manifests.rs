@@ -21,7 +21,8 @@ fn prepared(group: &Group, name: &str, algorithm: Algorithm) -> (Repository, Mad
     (repository, made)
 }
 
-fn push_blobs(repository: &Repository, made: &Made) -> Check {
+/// Pushes all the blobs, so that the documents over them can follow.
+pub(super) fn push_blobs(repository: &Repository, made: &Made) -> Check {
     made.blobs.iter().try_for_each(|blob| steps::push(repository, Way::PostPut, blob, made.algorithm))
 }
 
@@ -130,6 +131,12 @@ pub(super) fn one_push_gives_many_tags(group: &Group) {
             group.case(id(&format!("get-{number}")), || steps::read_manifest(&repository, "GET", tag, image));
         }
         group.case(id("all-listed"), || same("tags", &steps::tags(&repository, "")?, &(tags.clone(), None)));
+        group.case(id("same-tag-twice"), || {
+            let answer = put(&[tags[0].clone(), tags[0].clone()])?.is(201)?;
+            let named: Vec<&str> =
+                answer.headers.get_all("OCI-Tag").iter().filter_map(|tag| tag.to_str().ok()).collect();
+            same("OCI-Tag", &named, &vec![tags[0].as_str()])
+        });
         group.case(id("no-tag"), || put(&["-no/tag".to_owned()])?.fails(400, "TAG_INVALID"));
         group.case(id("too-many"), || {
             let many: Vec<String> = (0..2000).map(|number| format!("t{number}")).collect();

@@ -2,7 +2,8 @@
 //! specification wants, with every switch on and for both digest algorithms.
 //!
 //! The cases follow the program's; they are not its run. They differ in two places. Sparse content (`DATA_SPARSE`) is
-//! asked for as refused, which is what we do while references are checked. And the mounts carry a token that may read the
+//! asked for as refused, which is what we do while references are checked, and as taken where the operator says that
+//! they are not. And the mounts carry a token that may read the
 //! source, where the program shows one for the target alone: with that one we begin an ordinary upload, which the
 //! specification allows and the program counts as unsupported (`mount-without-right`).
 //!
@@ -102,6 +103,8 @@ groups![
     manifests::headers_say_what_clients_rely_on,
     manifests::whoever_has_no_right_is_told_how_to_get_it,
     settings::a_registry_without_deletion_says_so_and_keeps_everything,
+    settings::a_registry_that_is_read_only_serves_everything_and_changes_nothing,
+    settings::where_nobody_looks_sparse_content_is_taken,
     uploads::uploads_are_asked_about_resumed_and_given_up,
 ];
 

@@ -99,6 +99,9 @@ pub(super) fn uploads_are_asked_about_resumed_and_given_up(group: &Group) {
             let done = finish(&repository, &upload, &digest, b"", None)?.is(201)?;
             done.has("Docker-Content-Digest", &digest)?.ok()
         });
+        group.case(id("digest-algorithm-unknown"), || {
+            ask(&repository, "POST", "blobs/uploads/?digest-algorithm=md5")?.fails(400, "DIGEST_INVALID")
+        });
         group.case(id("finished-twice"), || {
             let upload = begin(&repository)?;
             finish(&repository, &upload, &digest, &blob, None)?.is(201)?;

@@ -10,6 +10,9 @@ use super::command::{Output, command};
 use super::process::Process;
 use super::{free_port, pierhead::Site};
 
+/// What the peers sign the state of uploads with.
+pub(crate) const SECRET: &str = "not-a-secret";
+
 /// Which Distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -98,7 +101,7 @@ fn configure(directory: &Path, root: &Path, port: u16, auth: &str) -> PathBuf {
         "version: 0.1\n\
          log: {{ level: info }}\n\
          storage: {{ filesystem: {{ rootdirectory: {} }}, delete: {{ enabled: true }} }}\n\
-         http: {{ addr: \"127.0.0.1:{port}\", secret: not-a-secret }}\n\
+         http: {{ addr: \"127.0.0.1:{port}\", secret: {SECRET} }}\n\
          {auth}",
         root.display()
     );
