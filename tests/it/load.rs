@@ -1,5 +1,5 @@
-//! Promise: memory has a bound. Large images move both ways at once while someone guesses passwords, and the server
-//! stays below what the README says.
+//! Promise: memory has a bound. Large images move both ways at once while someone guesses passwords, or one layer is
+//! larger than all of it, and the server stays below what the README says.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::content::Content;
 use crate::support::pierhead::Site;
 use crate::support::registry::Repository;
-use crate::support::{machine::alone_on_a_fresh_machine, wait_for};
+use crate::support::{machine::alone_on_a_fresh_machine, soak, wait_for};
 
 /// The bound of the README.
 const BOUND_MEBIBYTES: u64 = 150;
@@ -58,6 +58,22 @@ fn memory_stays_below_the_bound_under_pushes_pulls_and_wrong_logins() {
         assert_eq!(answered, refused, "no guess is let in, and each is answered");
         assert!(answered as f64 > seconds * f64::from(GUESSES_PER_SECOND) / 2.0, "{answered} guesses are too few");
         assert!(peak < BOUND_MEBIBYTES, "{peak} MiB is more than {BOUND_MEBIBYTES} MiB");
+    });
+}
+
+#[test]
+fn a_layer_larger_than_the_memory_passes_both_ways_below_the_bound() {
+    alone_on_a_fresh_machine(|_| {
+        let size = if soak() { 5 << 30 } else { 300 << 20 };
+        let site = Site::new();
+        let server = site.start();
+        let repository = site.admin().repository("load/layer", "pull,push");
+        let digest = repository.push_blob(Content::new(300, size)).expect("the layer is taken");
+        let pushed = server.process.peak_memory() >> 20;
+        assert_eq!(repository.pull_blob(&digest).expect("the layer comes back"), digest);
+        let pulled = server.process.peak_memory() >> 20;
+        eprintln!("{} MiB: the server never had more than {pushed} MiB (push), {pulled} MiB (pull)", size >> 20);
+        assert!(pulled < BOUND_MEBIBYTES, "{pulled} MiB is more than {BOUND_MEBIBYTES} MiB");
     });
 }
 

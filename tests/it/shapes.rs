@@ -1,15 +1,16 @@
 //! Promise: whatever shape clients give to images and to their errands arrives: lists of tags, copies of whole
-//! repositories, deletes, layers in zstd, very many layers, signatures beside images.
+//! repositories, deletes, layers in zstd, very many layers, lists that engines build, signatures and artifacts beside
+//! images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::clients::{Client, Containers, Skopeo};
+use crate::support::clients::{Client, Containers, Docker, Skopeo};
 use crate::support::command::{Output, command};
-use crate::support::content::Content;
+use crate::support::content::{Content, digest};
 use crate::support::image::{Image, Layout};
 use crate::support::machine::{self, on_a_fresh_machine};
 use crate::support::pierhead::{ADMIN_PASSWORD, Pierhead, Site};
@@ -26,6 +27,15 @@ fn trusted_site(machine: &Path) -> (Site, Pierhead) {
 
 fn skopeo(arguments: &[&str]) -> Output {
     Output::of(command("skopeo").args(arguments))
+}
+
+fn crane_program() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/crane")
+}
+
+fn crane(site: &Site, arguments: &[&str]) -> Output {
+    let mut command: Command = command(crane_program());
+    Output::of(command.args(arguments).env("SSL_CERT_FILE", site.directory().join("certs/ca.crt")))
 }
 
 fn push(machine: &Path, image: &Image, name: &str) -> Layout {
@@ -65,19 +75,14 @@ fn skopeo_lists_syncs_and_deletes() {
 
 #[test]
 fn crane_copies_all_tags_ten_times_and_lists_and_deletes() {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/crane");
-    if !program.exists() {
+    if !crane_program().exists() {
         eprintln!("NOT TESTED: crane, which is not here (tests/install-clients builds it where Go is at hand)");
         return;
     }
     on_a_fresh_machine(|machine| {
         let (site, _server) = trusted_site(machine);
         let registry = site.authority();
-        let crane = |arguments: &[&str]| {
-            let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/crane");
-            let mut command: Command = command(program);
-            Output::of(command.args(arguments).env("SSL_CERT_FILE", site.directory().join("certs/ca.crt"))).ok()
-        };
+        let crane = |arguments: &[&str]| crane(&site, arguments).ok();
         crane(&["auth", "login", &registry, "-u", "admin", "-p", ADMIN_PASSWORD]);
         for (seed, tag) in [(43, "a"), (44, "b"), (45, "c")] {
             push(machine, &Image::small(seed), &format!("{registry}/team/app:{tag}"));
@@ -158,6 +163,76 @@ fn a_signature_lies_beside_its_image_and_goes_with_a_sync() {
         let found =
             site.admin().repository("copies/app", "pull").request(Method::HEAD, &format!("manifests/{signature}"));
         assert_eq!(found.send().expect("an answer").status(), 200);
+    });
+}
+
+#[test]
+fn a_list_that_podman_builds_comes_back() {
+    on_a_fresh_machine(|machine| a_built_list_comes_back(machine, "podman"));
+}
+
+#[test]
+fn a_list_that_buildah_builds_comes_back() {
+    on_a_fresh_machine(|machine| a_built_list_comes_back(machine, "buildah"));
+}
+
+/// A list of two architectures, made and pushed by an engine; skopeo pulls all of it and docker its own image of it.
+fn a_built_list_comes_back(machine: &Path, engine: &str) {
+    let (site, _server) = trusted_site(machine);
+    let engine = |arguments: &[&str]| Output::of(command(engine).args(arguments)).ok();
+    let base = Image::small(51);
+    let images = [base.variant("amd64", Content::new(52, 70_000)), base.variant("arm64", Content::new(53, 80_000))];
+    let name = format!("{}/team/list:latest", site.authority());
+    engine(&["manifest", "create", "localhost/list"]);
+    for (image, architecture) in images.iter().zip(["amd64", "arm64"]) {
+        let layout = Layout::of_image(&machine.join(architecture), image);
+        let stored = format!("containers-storage:localhost/{architecture}:latest");
+        skopeo(&["copy", &layout.transport(), &stored]).ok();
+        engine(&["manifest", "add", "localhost/list", &stored]);
+    }
+    engine(&["manifest", "push", "--all", "localhost/list", &format!("docker://{name}")]);
+
+    let raw = skopeo(&["inspect", "--raw", &format!("docker://{name}")]).ok();
+    let list: Value = serde_json::from_str(&raw.stdout).expect("lists are JSON");
+    let listed = list["manifests"].as_array().expect("a list").iter();
+    let listed: Vec<&str> = listed.filter_map(|one| one["platform"]["architecture"].as_str()).collect();
+    assert_eq!(listed, ["amd64", "arm64"]);
+
+    let pulled = machine.join("pulled");
+    Skopeo::new(machine).copy(&format!("docker://{name}"), &format!("oci:{}:latest", pulled.display())).ok();
+    for image in &images {
+        assert!(pulled.join("blobs").join(image.id().replace(':', "/")).exists(), "every image came: {image:?}");
+    }
+    let native = if cfg!(target_arch = "aarch64") { &images[1] } else { &images[0] };
+    let mut docker = Docker::start(machine);
+    docker.login(&site.authority(), "admin", ADMIN_PASSWORD).ok();
+    let pulled = docker.pull(&name).unwrap_or_else(|refusal| panic!("{refusal}"));
+    assert_eq!(pulled.id, native.id(), "docker takes the image of its own architecture");
+    assert_eq!(pulled.manifest, digest(raw.stdout.as_bytes()), "and names the list");
+}
+
+/// None of the clients here pushes a manifest with a `subject`, so the test's own client does; theirs read it.
+#[test]
+fn an_artifact_of_an_image_is_listed_and_read_by_other_clients() {
+    on_a_fresh_machine(|machine| {
+        let (site, _server) = trusted_site(machine);
+        let registry = site.authority();
+        let layout = push(machine, &Image::small(54), &format!("{registry}/team/app:1"));
+        let repository = site.admin().repository("team/app", "pull,push");
+        let artifact = repository.push_referrer(&layout.digest, 55).expect("an artifact is taken");
+        assert_eq!(repository.referrers(&layout.digest), [artifact.as_str()]);
+
+        let name = format!("{registry}/team/app@{artifact}");
+        let mut read = vec![skopeo(&["inspect", "--raw", &format!("docker://{name}")]).ok().stdout];
+        if crane_program().exists() {
+            crane(&site, &["auth", "login", &registry, "-u", "admin", "-p", ADMIN_PASSWORD]).ok();
+            read.push(crane(&site, &["manifest", &name]).ok().stdout);
+        }
+        for manifest in read {
+            assert_eq!(digest(manifest.as_bytes()), artifact, "to the byte");
+            let manifest: Value = serde_json::from_str(&manifest).expect("manifests are JSON");
+            assert_eq!(manifest["subject"]["digest"], layout.digest.as_str());
+        }
     });
 }
 

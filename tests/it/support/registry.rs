@@ -190,6 +190,29 @@ impl Repository {
         self.push_manifest(tag, &manifest(config, layers))
     }
 
+    /// Pushes an artifact of one small blob about another manifest. Returns the digest of the artifact's manifest.
+    pub(crate) fn push_referrer(&self, subject: &str, seed: u64) -> Result<String, Failed> {
+        let (config, blob) = (Content::new(seed ^ 1 << 63, 2), Content::new(seed, 300));
+        for part in [config, blob] {
+            self.push_blob(part)?;
+        }
+        let mut manifest: Value = serde_json::from_slice(&manifest(config, &[blob])).expect("manifests are JSON");
+        // The size is nobody's business but the reader's: a registry takes a subject that it does not hold.
+        manifest["subject"] = json!({ "mediaType": OCI_MANIFEST, "digest": subject, "size": 1 });
+        manifest["artifactType"] = json!("application/vnd.example.note");
+        let manifest = manifest.to_string().into_bytes();
+        let digest = digest(&manifest);
+        self.push_manifest(&digest, &manifest)
+    }
+
+    /// The digests of the manifests about another one, in the order of the answer.
+    pub(crate) fn referrers(&self, subject: &str) -> Vec<String> {
+        let answer = expect(self.get(&format!("referrers/{subject}")), 200).expect("there is always a list");
+        let index: Value = answer.json().expect("lists are JSON");
+        let listed = index["manifests"].as_array().expect("a list").iter();
+        listed.map(|one| one["digest"].as_str().expect("a digest").to_owned()).collect()
+    }
+
     /// Pulls an image with all its layers, and returns the manifest's digest. Every digest is checked.
     pub(crate) fn pull(&self, tag: &str) -> Result<String, Failed> {
         let answer = expect(self.get(&format!("manifests/{tag}")), 200)?;
