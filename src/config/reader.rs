@@ -428,7 +428,7 @@ impl Item<'_> {
     }
 }
 
-fn within<T: PartialOrd + Copy>(
+pub(super) fn within<T: PartialOrd + Copy>(
     value: T,
     range: &RangeInclusive<T>,
     text: &str,

@@ -108,7 +108,7 @@ const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
 /// A drain may be as short as nothing.
 const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
 /// A manifest is held in memory as a whole, several at a time.
-const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+pub(super) const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
 
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];

@@ -11,7 +11,7 @@ use crate::config::problem::{Place, quoted};
 use crate::config::scalar;
 use crate::config::yaml::{Node, Value, join};
 use crate::exchange::Origin;
-use crate::front::{Debug, Internal, Prefix};
+use crate::front::{self, Debug, Internal, Prefix};
 use crate::registry::health::{self, File, Http, INTERVAL, Pace, TIMEOUT, Tcp};
 use crate::tls::{Clients, Files, Port, Version};
 
@@ -48,6 +48,13 @@ impl Dialect<'_> {
     fn headers(&mut self, path: &str) -> Vec<(HeaderName, HeaderValue)> {
         let Some(node) = self.node(path) else { return Vec::new() };
         self.reader.written.insert(join(HOME, path), node.place.clone());
+        if let Value::Mapping(entries) = &node.value {
+            for (name, node) in entries {
+                if HeaderName::try_from(name.as_str()).is_ok_and(|name| front::is_our_own(&name)) {
+                    self.report(&node.place, &join(path, name), "cannot be set: every answer has its own; remove it");
+                }
+            }
+        }
         self.header_values(&node, path)
     }
 
@@ -84,37 +91,58 @@ impl Dialect<'_> {
     fn tls(&mut self, files: &mut NamedFiles) -> Option<Port> {
         let certificate = self.file("http.tls.certificate", files);
         let key = self.file("http.tls.key", files);
-        let authorities = self.list("http.tls.clientcas", scalar::file_path);
-        let clients = self.scalar("http.tls.clientauth", client_auth).or(true);
-        let minimum = self.scalar("http.tls.minimumtls", minimum).or(Version::Tls12);
+        let authorities = self.authorities(files);
+        let clients = self.scalar("http.tls.clientauth", client_auth);
+        let minimum = self.scalar("http.tls.minimumtls", minimum);
         let http2 = !self.flag("http.http2.disabled").or(false);
-        let place = match (certificate.written(), key.written()) {
-            (Some((_, place)), None) | (None, Some((_, place))) => {
-                let place = place.clone();
-                self.report(&place, "http.tls", "needs certificate and key");
-                return None;
-            }
-            (None, None) => {
-                if let Some((_, place)) = authorities.written() {
-                    let place = place.clone();
-                    self.report(&place, "http.tls.clientcas", "needs certificate and key: nobody would be asked");
-                }
-                return None;
-            }
-            (Some((_, place)), Some(_)) => place.clone(),
-        };
-        let authorities: Vec<PathBuf> =
-            authorities.or(Vec::new()).into_iter().map(|file| self.folder.join(file).components().collect()).collect();
-        for file in &authorities {
-            files.push((self.shown("http.tls.clientcas"), file.clone(), place.clone()));
+        if let Some((_, place)) = clients.written()
+            && authorities.is_unset()
+        {
+            let message = "needs clientcas: without authorities nobody is asked for a certificate";
+            self.report(place, "http.tls.clientauth", message);
         }
-        let clients = match (authorities.is_empty(), clients) {
-            (true, _) => Clients::Anyone,
-            (false, true) => Clients::MustProve(authorities),
-            (false, false) => Clients::MayProve(authorities),
+        if certificate.is_unset() && key.is_unset() {
+            let written = [
+                ("clientcas", authorities.written().map(|(_, place)| place)),
+                ("clientauth", clients.written().map(|(_, place)| place)),
+                ("minimumtls", minimum.written().map(|(_, place)| place)),
+            ];
+            for (name, place) in written {
+                if let Some(place) = place {
+                    self.report(place, &join("http.tls", name), "needs certificate and key: no TLS is spoken without");
+                }
+            }
+            return None;
+        }
+        if let (Setting::Is(_, place), Setting::Unset) | (Setting::Unset, Setting::Is(_, place)) = (&certificate, &key)
+        {
+            self.report(place, "http.tls", "needs certificate and key");
+        }
+        let clients = match (authorities, clients.or(true)) {
+            (Setting::Is(authorities, _), true) => Clients::MustProve(authorities),
+            (Setting::Is(authorities, _), false) => Clients::MayProve(authorities),
+            (Setting::Unset | Setting::Wrong, _) => Clients::Anyone,
         };
         let pair = Files { certificate: certificate.into_value()?, key: key.into_value()? };
-        Some(Port { clients, minimum, http2, ..Port::new(pair) })
+        Some(Port { clients, minimum: minimum.or(Version::Tls12), http2, ..Port::new(pair) })
+    }
+
+    /// Who signs the certificates of clients. Whoever writes the key wants clients to be asked: none is a mistake.
+    fn authorities(&mut self, files: &mut NamedFiles) -> Setting<Vec<PathBuf>> {
+        const KEY: &str = "http.tls.clientcas";
+        let Some(place) = self.place(KEY) else { return Setting::Unset };
+        let found = self.list(KEY, scalar::file_path);
+        if found.is_wrong() {
+            return Setting::Wrong;
+        }
+        let paths: Vec<PathBuf> =
+            found.or(Vec::new()).into_iter().map(|file| self.folder.join(file).components().collect()).collect();
+        if paths.is_empty() {
+            self.report(&place, KEY, "names no file: nobody would be asked for a certificate; name one, or remove it");
+            return Setting::Wrong;
+        }
+        files.extend(paths.iter().map(|file| (self.shown(KEY), file.clone(), place.clone())));
+        Setting::Is(paths, place)
     }
 
     fn health(&mut self) -> health::Config {

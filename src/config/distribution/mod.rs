@@ -226,10 +226,21 @@ impl Dialect<'_> {
         } else if matches!(section, "storage" | "auth") {
             let taken = listed(&keys::taken(section), "and");
             self.report(&node.place, path, format!("unknown {section}; there are {taken}"));
+        } else if let Some(lower) = meant(section, name) {
+            self.report(&node.place, path, format!("unknown key; write {lower}, in lower case"));
         } else {
             self.warn(&node.place, path, "unknown key, has no effect");
         }
     }
+}
+
+/// The section that a name at the top is up to its case: passed over, `Auth` would leave the registry unguarded.
+fn meant(section: &str, name: &str) -> Option<&'static str> {
+    if !section.is_empty() {
+        return None;
+    }
+    let mut sections = keys::KEYS.iter().filter_map(|key| key.path.split(['.', '[']).next());
+    sections.find(|section| section.eq_ignore_ascii_case(name))
 }
 
 /// Whether a value switches something off, or says nothing. What is in a list is off when each of it is `disabled`.

@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::http::NamedFiles;
 use super::{Dialect, HOME, Platforms, Purge, Registry, Secret, Setting, Validation, is_off, values};
 use crate::auth::{Guard, Realm, Trust};
 use crate::config::problem::{Place, Source, listed};
+use crate::config::reader::within;
 use crate::config::scalar;
-use crate::config::written::Internal;
+use crate::config::written::{Internal, MANIFEST};
 use crate::config::yaml::{Node, Value, join};
 use crate::registry::Pattern;
 
@@ -18,6 +20,10 @@ const ROOT: &str = "/var/lib/registry";
 /// Where its clients get tokens with `autoredirect`.
 const TOKEN_PATH: &str = "/auth/token";
 const PURGE: &str = "storage.maintenance.uploadpurging";
+/// An upload that is younger may be on its way.
+const YOUNGEST: Duration = Duration::from_secs(60);
+/// As often as not at all would be all the time.
+const OFTENEST: Duration = Duration::from_secs(1);
 
 /// What is written at a path.
 enum Found {
@@ -134,6 +140,17 @@ impl Dialect<'_> {
         }
     }
 
+    /// Where a key is written, whatever its value.
+    pub(super) fn place(&self, path: &str) -> Option<Place> {
+        let mut levels = path.split('.');
+        let node = levels.try_fold(&self.root, |node, level| match &node.value {
+            Value::Mapping(entries) => entries.iter().find(|(key, _)| key == level).map(|(_, below)| below),
+            Value::Nothing | Value::Text(_) | Value::List(_) | Value::Refused => None,
+        });
+        node.map(|node| node.place.clone())
+    }
+
+    /// An empty item is reported: without it the list could mean everything, or nobody.
     pub(super) fn list<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Setting<Vec<T>> {
         let items = match self.items(path) {
             Setting::Is(items, place) => (items, place),
@@ -141,7 +158,14 @@ impl Dialect<'_> {
             Setting::Wrong => return Setting::Wrong,
         };
         let numbered = items.0.iter().enumerate();
-        let read = |(number, node): (usize, &Node)| self.text(node, &format!("{path}[{number}]"), &parse).into_value();
+        let read = |(number, node): (usize, &Node)| {
+            let path = format!("{path}[{number}]");
+            if matches!(&node.value, Value::Nothing) || matches!(&node.value, Value::Text(text) if text.is_empty()) {
+                self.report(&node.place, &path, "is empty");
+                return None;
+            }
+            self.text(node, &path, &parse).into_value()
+        };
         Setting::Is(numbered.filter_map(read).collect(), items.1)
     }
 
@@ -189,8 +213,9 @@ impl Dialect<'_> {
     fn purge(&mut self) -> Option<Purge> {
         let usual = Purge::default();
         let enabled = self.flag(&format!("{PURGE}.enabled")).or(true);
-        let age = self.scalar(&format!("{PURGE}.age"), values::duration).or(usual.age);
-        let interval = self.scalar(&format!("{PURGE}.interval"), interval).or(usual.interval);
+        let age = self.scalar(&format!("{PURGE}.age"), |text| values::with_unit(text, YOUNGEST)).or(usual.age);
+        let interval =
+            self.scalar(&format!("{PURGE}.interval"), |text| values::with_unit(text, OFTENEST)).or(usual.interval);
         let dry_run = self.flag(&format!("{PURGE}.dryrun")).or(usual.dry_run);
         enabled.then_some(Purge { age, interval, dry_run })
     }
@@ -244,8 +269,11 @@ impl Dialect<'_> {
     }
 
     fn manifest_limit(&mut self) -> Setting<u64> {
-        let limit = self.scalar("validation.manifests.payloadsizelimit", values::bytes);
-        match limit {
+        let bounded = |text: &str| match values::bytes(text)? {
+            0 => Ok(0),
+            value => within(value, &MANIFEST, text, |value| scalar::AsSize(value).to_string()),
+        };
+        match self.scalar("validation.manifests.payloadsizelimit", bounded) {
             Setting::Is(0, _) => Setting::Unset,
             limit => limit,
         }
@@ -360,13 +388,6 @@ fn text_of(node: &Node) -> Option<String> {
         Value::Text(text) if !is_off(&node.value) => Some(text.clone()),
         _ => None,
     }
-}
-
-/// As often as not at all would be all the time.
-fn interval(text: &str) -> Result<std::time::Duration, String> {
-    let least = std::time::Duration::from_secs(1);
-    values::duration(text)
-        .and_then(|value| if value < least { Err("must be at least 1s".to_owned()) } else { Ok(value) })
 }
 
 /// A text for the value of a header.

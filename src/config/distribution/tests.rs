@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::keys::{KEYS, Key, Treatment};
 use crate::auth::{Guard, Realm};
+use crate::config::problem::Place;
 use crate::config::tests::{Desk, ROOT, machine, variables};
+use crate::config::yaml::{Node, Value};
 use crate::config::{Settings, load_registry};
 use crate::registry::{Platforms, Purge, Secret};
 use crate::telemetry::Format;
@@ -185,7 +187,7 @@ fn the_least_file_has_the_defaults_of_distribution() {
 fn values_are_read_as_distribution_reads_them() {
     let text = "version: '0.1'\nlog: { level: debug, formatter: json, accesslog: { disabled: on } }\n\
          storage: { filesystem: { rootdirectory: /srv }, delete: { enabled: yes }, maintenance: { uploadpurging: \
-         { enabled: true, age: 1h30m, interval: 3600000000000, dryrun: on }, readonly: { enabled: off } } }\n\
+         { enabled: true, age: 1h30m, interval: 60m, dryrun: on }, readonly: { enabled: off } } }\n\
          http: { addr: 'localhost:5000', secret: s, relativeurls: Yes, draintimeout: 60s }\n\
          validation: { manifests: { urls: { allow: ['^https://a/'], deny: ['b$'] }, indexes: { platforms: list, \
          platformlist: [{ architecture: amd64, os: linux }] }, payloadsizelimit: 100000 } }\n\
@@ -300,6 +302,118 @@ fn unknown_keys_and_keys_written_twice_are_warned_about() {
     assert!(settings.front.listeners[0].address.to_string().ends_with(":5001"));
 }
 
+/// Every text is refused with the message, and nothing else is said.
+fn refused(cases: &[(&str, &str)]) {
+    for (text, message) in cases {
+        let problems = alone(&format!("{LEAST}{text}"), "").expect_err(text);
+        assert!(problems.contains(message), "{text}: {problems}");
+    }
+}
+
+#[test]
+fn uploads_on_their_way_are_not_purged_by_a_number_without_a_unit() {
+    for (key, value, message) in [
+        ("age", "168", "must be a duration with its unit"),
+        ("age", "604800000000000", "must be a duration with its unit"),
+        ("age", "59s", "must be at least 1m"),
+        ("interval", "24", "must be a duration with its unit"),
+        ("interval", "10ms", "must be at least 1s"),
+    ] {
+        let purging = format!("storage: {{ maintenance: {{ uploadpurging: {{ {key}: {value} }} }}, ");
+        let problems = alone(&LEAST.replace("storage: { ", &purging), "").unwrap_err();
+        let start = format!("config.yml:2: storage.maintenance.uploadpurging.{key}: {message}");
+        assert!(problems.starts_with(&start), "{problems}");
+    }
+}
+
+#[test]
+fn empty_items_do_not_open_what_a_list_closes() {
+    let http =
+        |tls: &str| format!("{}http: {{ addr: ':5000', tls: {{ {tls} }} }}", LEAST.split("http").next().unwrap());
+    let pair = "certificate: token.crt, key: token.crt";
+    for (items, message) in [
+        ("['']", "[0]: is empty"),
+        ("[token.crt, ]", ""),
+        ("[token.crt, ~]", "[1]: is empty"),
+        ("[]", ": names no file"),
+        ("", ": names no file"),
+    ] {
+        let found = alone(&http(&format!("{pair}, clientcas: {items}")), "");
+        match message {
+            "" => assert!(found.is_ok(), "{found:?}"),
+            _ => assert!(found.unwrap_err().contains(&format!("http.tls.clientcas{message}")), "{items}"),
+        }
+    }
+    let token = "auth: { token: { realm: 'https://a', service: s, issuer: i, jwks: jwks.json, signingalgorithms: ['']";
+    refused(&[(&format!("{token} }} }}"), "config.yml:4: auth.token.signingalgorithms[0]: is empty")]);
+    let desk = Desk::new();
+    desk.put("jwks.json", "");
+    let problems = desk.bad(&format!("registry: {{ {token} }} }} }}"), "");
+    assert!(problems.contains("registry.auth.token.signingalgorithms[0]: is empty"), "{problems}");
+}
+
+#[test]
+fn what_tls_protects_is_not_dropped_with_what_is_missing() {
+    let least = LEAST.split("http").next().unwrap();
+    for (tls, message) in [
+        (
+            "certificate: token.crt, key: token.crt, clientauth: verify-client-cert-if-given",
+            "clientauth: needs clientcas",
+        ),
+        ("clientauth: require-and-verify-client-cert, clientcas: [token.crt]", "clientauth: needs certificate and key"),
+        ("clientcas: [token.crt]", "clientcas: needs certificate and key"),
+        ("minimumtls: tls1.3", "minimumtls: needs certificate and key"),
+        ("key: token.crt", "tls: needs certificate and key"),
+    ] {
+        let problems = alone(&format!("{least}http: {{ addr: ':5000', tls: {{ {tls} }} }}"), "").unwrap_err();
+        assert!(problems.contains(message), "{tls}: {problems}");
+    }
+}
+
+#[test]
+fn headers_that_frame_an_answer_are_not_the_operators_to_set() {
+    let least = LEAST.split("http").next().unwrap();
+    for name in ["Content-Length", "transfer-encoding", "X-Request-Id"] {
+        let text = format!("{least}http: {{ addr: ':5000', headers: {{ {name}: ['7'] }} }}");
+        let problems = alone(&text, "").unwrap_err();
+        assert!(problems.starts_with(&format!("config.yml:3: http.headers.{name}: cannot be set")), "{problems}");
+    }
+    good(&format!("{LEAST}health: {{ http: [{{ uri: 'http://a:1/', headers: {{ X-Request-Id: [a] }} }}] }}"), "");
+}
+
+#[test]
+fn the_largest_manifest_has_the_bounds_of_our_own_limit() {
+    let text = |limit: &str| format!("{LEAST}validation: {{ manifests: {{ payloadsizelimit: {limit} }} }}");
+    for bad in ["1", "65535", "67108865", "18446744073709551615"] {
+        let problems = alone(&text(bad), "").unwrap_err();
+        let start = "config.yml:4: validation.manifests.payloadsizelimit: must be between 64KiB and 64MiB";
+        assert!(problems.starts_with(start), "{problems}");
+    }
+    assert_eq!(good(&text("65536"), "").registry.manifest_limit, 65_536);
+    assert_eq!(good(&text("0"), "").registry.manifest_limit, 4 << 20);
+}
+
+#[test]
+fn a_section_in_another_case_neither_counts_nor_swallows_variables() {
+    refused(&[
+        ("Auth: {}", "config.yml:4: Auth: unknown key; write auth, in lower case"),
+        ("HTTP: { tls: {} }", "config.yml:4: HTTP: unknown key; write http, in lower case"),
+    ]);
+    let environment = "REGISTRY_STORAGE_DELETE_ENABLED=true\nREGISTRY_HTTP_HEADERS_XA=[b]";
+    let least = LEAST.replace("storage: { ", "storage: { delete: { Enabled: false }, ");
+    let settings = good(&least.replace("http: { ", "http: { headers: { XA: [a] }, "), environment);
+    assert!(settings.registry.delete, "the variable counts");
+    assert_eq!(settings.front.headers.len(), 1, "names of headers are the same in any case");
+    let place = Place::variable("A");
+    let section = |value| Node { place: place.clone(), value };
+    let mut root = section(Value::Mapping(vec![("Auth".to_owned(), section(Value::Nothing))]));
+    let variables = [("REGISTRY_AUTH_HTPASSWD_PATH".to_owned(), "a".to_owned())];
+    super::variables::overlay(&mut root, &variables, &mut Vec::new(), &mut Vec::new());
+    let Value::Mapping(entries) = &root.value else { panic!("{root:?}") };
+    let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["Auth", "auth"]);
+}
+
 // The variables
 
 #[test]
@@ -407,7 +521,7 @@ fn the_page_of_a_registry_that_says_everything_means_the_same_and_hides_the_secr
         "{ token: { autoredirect: true, service: s, issuer: i, jwks: token.crt } }",
     ] {
         let text = format!(
-            "registry: {{ auth: {auth}, storage: {{ maintenance: {{ uploadpurging: {{ age: 1500ms, dryrun: true }} }} }}, http: {{ \
+            "registry: {{ auth: {auth}, storage: {{ maintenance: {{ uploadpurging: {{ age: 90500ms, dryrun: true }} }} }}, http: {{ \
              secret: hunter2, relativeurls: true }}, validation: {{ disabled: yes, manifests: {{ urls: {{ allow: ['a\\b'], deny: \
              [c] }}, indexes: {{ platforms: list, platformlist: [{{ os: linux, architecture: arm64 }}] }} }} }}, catalog: {{ \
              maxentries: 3 }}, tags: {{ maxtags: 4 }} }}"

@@ -68,6 +68,18 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(refused()) } else { Ok(Duration::from_nanos(sum)) }
 }
 
+/// As `duration`, of at least `least`, and never without a unit: Distribution takes none here either (Go's
+/// `time.ParseDuration`), and `72` meant as hours would be nanoseconds.
+pub(super) fn with_unit(text: &str, least: Duration) -> Result<Duration, String> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("must be a duration with its unit, such as 72h or 30m, not {}", quoted(text)));
+    }
+    match duration(text)? {
+        value if value < least => Err(format!("must be at least {}, not {}", scalar::AsDuration(least), quoted(text))),
+        value => Ok(value),
+    }
+}
+
 /// A decimal number of units of `scale`; digits beyond the nanosecond are left out.
 fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -138,6 +150,16 @@ mod tests {
         assert_eq!(milliseconds("5000000"), Ok(5));
         for bad in ["", "s", "10", "-5s", "5 s", "1d", "1h30", ".s", "1..5s", "99999999999h"] {
             assert_eq!(duration(bad).is_err(), bad != "10", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_no_time_to_wait_for() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(with_unit("72h", minute), Ok(Duration::from_secs(72 * 3600)));
+        assert_eq!(with_unit("1m", minute), Ok(minute));
+        for bad in ["", "0", "72", "604800", "259200000000000", "59s", "0s", "60000ns"] {
+            assert!(with_unit(bad, minute).is_err(), "{bad}");
         }
     }
 

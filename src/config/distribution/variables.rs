@@ -78,6 +78,12 @@ fn is_known(levels: &[String]) -> bool {
     driver || !matches!(keys::find(&without_indexes(&path)), Found::Nothing)
 }
 
+/// Whether a key of the file is the one of the variable: in lower case, as the reader asks for it. Names of headers are
+/// the same in any case.
+fn is_named(key: &str, level: &str, section: &str) -> bool {
+    key == level || (section == "http.headers" && key.eq_ignore_ascii_case(level))
+}
+
 /// Puts a value where the levels lead; `false` when they lead into nothing.
 fn put(node: &mut Node, levels: &[String], path: &str, value: Node) -> bool {
     let Some((level, rest)) = levels.split_first() else {
@@ -103,7 +109,7 @@ fn put(node: &mut Node, levels: &[String], path: &str, value: Node) -> bool {
             items.get_mut(index).is_some_and(|item| put(item, rest, path, value))
         }
         Value::Mapping(entries) => {
-            let at = entries.iter().position(|(key, _)| key.eq_ignore_ascii_case(level)).unwrap_or_else(|| {
+            let at = entries.iter().position(|(key, _)| is_named(key, level, path)).unwrap_or_else(|| {
                 entries.push((level.clone(), empty()));
                 entries.len() - 1
             });
