@@ -1,7 +1,8 @@
 //! What would the file be that says everything?
 //!
 //! `pierhead check` prints it: every key with its value, and beside each that was written where. The text is a
-//! configuration itself, and loading it gives the same settings.
+//! configuration itself, and loading it gives the same settings, but for what may be a secret: `http.secret` and the values
+//! of headers, which it says are missing.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -11,7 +12,13 @@ use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
 use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
 use crate::auth::{Guard, Realm, Trust};
+use crate::front;
+use crate::registry::health::{self, Pace};
 use crate::registry::{self, Platforms};
+use crate::tls::{Clients, Port, Version};
+
+/// An item of a list: its keys and values.
+type Item = Vec<(&'static str, String)>;
 
 /// The settings as a configuration file.
 pub fn show(settings: &Settings) -> String {
@@ -33,17 +40,6 @@ pub fn show(settings: &Settings) -> String {
     page.log(settings);
     page.text
 }
-
-/// Keys that only the file of Distribution has, and that are checked but not shown.
-const SHORTENED: [&str; 7] = [
-    "registry.health",
-    "registry.http.debug",
-    "registry.http.headers",
-    "registry.http.host",
-    "registry.http.net",
-    "registry.http.prefix",
-    "registry.http.tls",
-];
 
 struct Page<'s> {
     text: String,
@@ -89,16 +85,92 @@ impl Page<'_> {
                 page.maintenance(registry);
             });
             page.guard(&settings.auth.guard);
-            page.section("http", |page| {
-                match internal {
-                    Some(listener) => page.scalar("addr", &listener.address),
-                    None => page.scalar("addr", "off"),
-                }
-                if registry.relative_urls {
-                    page.line("relativeurls", "true");
-                }
-            });
+            page.section("http", |page| page.http(&settings.front, internal, registry.relative_urls));
+            page.health(&registry.health);
             page.wire(registry);
+        });
+    }
+
+    fn http(&mut self, front: &front::Config, port: Option<&front::Listener>, relative_urls: bool) {
+        match port.map(|port| &port.address) {
+            Some(front::Address::Unix(path)) => {
+                self.line("net", "unix");
+                self.scalar("addr", path.display());
+            }
+            Some(front::Address::Tcp(address)) => self.scalar("addr", address),
+            None => self.scalar("addr", "off"),
+        }
+        if let Some(prefix) = &front.internal.prefix {
+            self.scalar("prefix", prefix.as_str());
+        }
+        if let Some(host) = &front.internal.host {
+            self.scalar("host", host);
+        }
+        if relative_urls {
+            self.line("relativeurls", "true");
+        }
+        if let Some(tls) = &front.internal.tls {
+            self.section("tls", |page| page.port(tls));
+            if !tls.http2 {
+                self.section("http2", |page| page.line("disabled", "true"));
+            }
+        }
+        if let Some(debug) = front.debug {
+            self.section("debug", |page| page.scalar("addr", debug.address));
+        }
+        if !front.headers.is_empty() {
+            self.remark("http.headers is set; it is not shown, and this page is not complete without it");
+        }
+    }
+
+    fn port(&mut self, tls: &Port) {
+        self.scalar("certificate", tls.files.certificate.display());
+        self.scalar("key", tls.files.key.display());
+        let (authorities, word) = match &tls.clients {
+            Clients::Anyone => (&[][..], ""),
+            Clients::MayProve(files) => (&files[..], "verify-client-cert-if-given"),
+            Clients::MustProve(files) => (&files[..], "require-and-verify-client-cert"),
+        };
+        if !authorities.is_empty() {
+            self.list("clientcas", authorities.iter().map(|file| vec![("", scalar(file.display()))]));
+            self.line("clientauth", word);
+        }
+        self.line("minimumtls", if tls.minimum == Version::Tls13 { "tls1.3" } else { "tls1.2" });
+    }
+
+    fn health(&mut self, health: &health::Config) {
+        if *health == health::Config::default() {
+            return;
+        }
+        self.section("health", |page| {
+            if let Some(Pace { interval, threshold }) = health.storage {
+                page.section("storagedriver", |page| {
+                    page.line("enabled", "true");
+                    page.line("interval", &nanoseconds(interval));
+                    page.line("threshold", &threshold.to_string());
+                });
+            }
+            let paced = |mut item: Item, pace: Pace| {
+                item.extend([("interval", nanoseconds(pace.interval)), ("threshold", pace.threshold.to_string())]);
+                item
+            };
+            let file = |file: &health::File| paced(vec![("file", scalar(file.path.display()))], file.pace);
+            page.list("file", health.files.iter().map(file));
+            let http = |http: &health::Http| {
+                let uri = scalar(format_args!("{}{}", http.origin, http.path));
+                let (status, timeout) = (http.status.as_u16().to_string(), nanoseconds(http.timeout));
+                paced(vec![("uri", uri), ("statuscode", status), ("timeout", timeout)], http.pace)
+            };
+            page.list("http", health.http.iter().map(http));
+            if health.http.iter().any(|check| !check.headers.is_empty()) {
+                page.remark(
+                    "headers of health.http are set; they are not shown, and this page is not complete without",
+                );
+            }
+            let tcp = |tcp: &health::Tcp| {
+                paced(vec![("addr", scalar(&tcp.address)), ("timeout", nanoseconds(tcp.timeout))], tcp.pace)
+            };
+            page.list("tcp", health.tcp.iter().map(tcp));
         });
     }
 
@@ -157,11 +229,8 @@ impl Page<'_> {
 
     fn wire(&mut self, registry: &registry::Config) {
         let usual = registry::Config::new(registry.root.clone());
-        if self.written.keys().any(|key| SHORTENED.iter().any(|start| key.starts_with(start))) {
-            self.remark("what is written of http and health beside addr is not repeated here");
-        }
         if registry.secret.is_some() {
-            self.remark("http.secret is set; it is not shown");
+            self.remark("http.secret is set; it is not shown, and this page is not complete without it");
         }
         if registry.catalog_page != usual.catalog_page {
             self.section("catalog", |page| page.line("maxentries", &registry.catalog_page.to_string()));
@@ -262,7 +331,7 @@ impl Page<'_> {
     }
 
     /// A list of scalars (one entry without key) or of mappings.
-    fn list(&mut self, key: &'static str, items: impl Iterator<Item = Vec<(&'static str, String)>>) {
+    fn list(&mut self, key: &'static str, items: impl Iterator<Item = Item>) {
         let mut items = items.peekable();
         self.line(key, if items.peek().is_none() { "[]" } else { "" });
         let indent = "  ".repeat(self.path.len());

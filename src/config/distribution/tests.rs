@@ -532,6 +532,30 @@ fn the_page_of_a_registry_that_says_everything_means_the_same_and_hides_the_secr
     }
 }
 
+#[test]
+fn the_page_of_a_port_of_its_own_and_of_health_means_the_same_and_hides_headers() {
+    let desk = Desk::new();
+    desk.put("a.crt", "").put("a.key", "");
+    let tls = "tls: { certificate: a.crt, key: a.key, clientcas: [a.crt], clientauth: verify-client-cert-if-given, minimumtls: \
+         tls1.3 }, http2: { disabled: true }";
+    let health = "health: { storagedriver: { enabled: true, threshold: 3 }, file: [{ file: down, interval: 3s }], http: [{ uri: \
+         'https://a:1/b?c', statuscode: 204, headers: { X: [hunter2] } }], tcp: [{ addr: 'a:1', timeout: 2s }] }";
+    for http in [
+        format!("net: unix, addr: r.sock, {tls}"),
+        format!("addr: '127.0.0.1:5009', {tls}, prefix: /a/, host: 'https://b.example'"),
+        "debug: { addr: '127.0.0.1:5008' }, headers: { X-A: [hunter2] }".to_owned(),
+    ] {
+        let settings = desk.good(&format!("registry: {{ http: {{ {http} }}, {health} }}"), "");
+        let page = crate::config::show(&settings);
+        assert!(!page.contains("hunter2") && page.contains("headers of health.http are set"), "{page}");
+        assert_eq!(page.contains("http.headers is set"), !settings.front.headers.is_empty(), "{page}");
+        let mut shown = desk.good(&page, "");
+        shown.front.headers.clone_from(&settings.front.headers);
+        shown.registry.health.http[0].headers.clone_from(&settings.registry.health.http[0].headers);
+        assert_eq!(crate::config::tests::meaning(shown), crate::config::tests::meaning(settings));
+    }
+}
+
 // The files that are out there
 
 #[test]
