@@ -1,7 +1,8 @@
 //! What would the file be that says everything?
 //!
 //! `pierhead check` prints it: every key with its value, and beside each that was written where. The text is a
-//! configuration itself, and loading it gives the same settings.
+//! configuration itself, and loading it gives the same settings, but for what may be a secret: `http.secret` and the
+//! headers of `health.http`, which it says are missing.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -13,9 +14,13 @@ use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
 use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
 use crate::auth::{Guard, Realm, Trust};
-use crate::front::{self, Address};
+use crate::front;
+use crate::registry::health::{self, Pace};
 use crate::registry::{self, Platforms};
 use crate::tls::{Clients, Port, Version};
+
+/// An item of a list: its keys and values.
+type Item = Vec<(&'static str, String)>;
 
 /// The settings as a configuration file.
 pub fn show(settings: &Settings) -> String {
@@ -37,9 +42,6 @@ pub fn show(settings: &Settings) -> String {
     page.log(settings);
     page.text
 }
-
-/// Keys that only the file of Distribution has, and that are checked but not shown.
-const SHORTENED: [&str; 1] = ["registry.health"];
 
 struct Page<'s> {
     text: String,
@@ -85,39 +87,40 @@ impl Page<'_> {
                 page.maintenance(registry);
             });
             page.guard(&settings.auth.guard);
-            page.section("http", |page| {
-                match internal.map(|listener| &listener.address) {
-                    Some(Address::Tcp(address)) => page.scalar("addr", address),
-                    Some(Address::Unix(path)) => {
-                        page.scalar("net", "unix");
-                        page.scalar("addr", path.display());
-                    }
-                    None => page.scalar("addr", "off"),
-                }
-                if registry.relative_urls {
-                    page.line("relativeurls", "true");
-                }
-                page.port(&settings.front);
-            });
+            page.section("http", |page| page.http(&settings.front, internal, registry.relative_urls));
+            page.health(&registry.health);
             page.wire(registry);
         });
     }
 
-    /// What holds for the internal port alone, and the headers and debug pages that Distribution's file says beside it.
-    fn port(&mut self, front: &front::Config) {
-        if let Some(host) = &front.internal.host {
-            self.scalar("host", host);
+    fn http(&mut self, front: &front::Config, port: Option<&front::Listener>, relative_urls: bool) {
+        match port.map(|port| &port.address) {
+            Some(front::Address::Unix(path)) => {
+                self.line("net", "unix");
+                self.scalar("addr", path.display());
+            }
+            Some(front::Address::Tcp(address)) => self.scalar("addr", address),
+            None => self.scalar("addr", "off"),
         }
         if let Some(prefix) = &front.internal.prefix {
             self.scalar("prefix", prefix.as_str());
         }
-        if let Some(debug) = &front.debug {
+        if let Some(host) = &front.internal.host {
+            self.scalar("host", host);
+        }
+        if relative_urls {
+            self.line("relativeurls", "true");
+        }
+        if let Some(tls) = &front.internal.tls {
+            self.section("tls", |page| page.port(tls));
+            if !tls.http2 {
+                self.section("http2", |page| page.line("disabled", "true"));
+            }
+        }
+        if let Some(debug) = front.debug {
             self.section("debug", |page| page.scalar("addr", debug.address));
         }
         self.headers(&front.headers);
-        if let Some(port) = &front.internal.tls {
-            self.port_tls(port);
-        }
     }
 
     fn headers(&mut self, headers: &[(HeaderName, HeaderValue)]) {
@@ -136,24 +139,55 @@ impl Page<'_> {
         }
     }
 
-    fn port_tls(&mut self, port: &Port) {
-        self.section("tls", |page| {
-            page.scalar("certificate", port.files.certificate.display());
-            page.scalar("key", port.files.key.display());
-            if port.minimum == Version::Tls13 {
-                page.scalar("minimumtls", "tls1.3");
-            }
-            let (authorities, asked) = match &port.clients {
-                Clients::Anyone => return,
-                Clients::MayProve(authorities) => (authorities, "verify-client-cert-if-given"),
-                Clients::MustProve(authorities) => (authorities, "require-and-verify-client-cert"),
-            };
-            page.list("clientcas", authorities.iter().map(|file| vec![("", scalar(file.display()))]));
-            page.scalar("clientauth", asked);
-        });
-        if !port.http2 {
-            self.section("http2", |page| page.line("disabled", "true"));
+    fn port(&mut self, tls: &Port) {
+        self.scalar("certificate", tls.files.certificate.display());
+        self.scalar("key", tls.files.key.display());
+        let (authorities, word) = match &tls.clients {
+            Clients::Anyone => (&[][..], ""),
+            Clients::MayProve(files) => (&files[..], "verify-client-cert-if-given"),
+            Clients::MustProve(files) => (&files[..], "require-and-verify-client-cert"),
+        };
+        if !authorities.is_empty() {
+            self.list("clientcas", authorities.iter().map(|file| vec![("", scalar(file.display()))]));
+            self.line("clientauth", word);
         }
+        self.line("minimumtls", if tls.minimum == Version::Tls13 { "tls1.3" } else { "tls1.2" });
+    }
+
+    fn health(&mut self, health: &health::Config) {
+        if *health == health::Config::default() {
+            return;
+        }
+        self.section("health", |page| {
+            if let Some(Pace { interval, threshold }) = health.storage {
+                page.section("storagedriver", |page| {
+                    page.line("enabled", "true");
+                    page.line("interval", &nanoseconds(interval));
+                    page.line("threshold", &threshold.to_string());
+                });
+            }
+            let paced = |mut item: Item, pace: Pace| {
+                item.extend([("interval", nanoseconds(pace.interval)), ("threshold", pace.threshold.to_string())]);
+                item
+            };
+            let file = |file: &health::File| paced(vec![("file", scalar(file.path.display()))], file.pace);
+            page.list("file", health.files.iter().map(file));
+            let http = |http: &health::Http| {
+                let uri = scalar(format_args!("{}{}", http.origin, http.path));
+                let (status, timeout) = (http.status.as_u16().to_string(), nanoseconds(http.timeout));
+                paced(vec![("uri", uri), ("statuscode", status), ("timeout", timeout)], http.pace)
+            };
+            page.list("http", health.http.iter().map(http));
+            if health.http.iter().any(|check| !check.headers.is_empty()) {
+                page.remark(
+                    "headers of health.http are set; they are not shown, and this page is not complete without",
+                );
+            }
+            let tcp = |tcp: &health::Tcp| {
+                paced(vec![("addr", scalar(&tcp.address)), ("timeout", nanoseconds(tcp.timeout))], tcp.pace)
+            };
+            page.list("tcp", health.tcp.iter().map(tcp));
+        });
     }
 
     /// What follows is shown where it is not as everywhere: most of it nobody ever writes.
@@ -211,11 +245,8 @@ impl Page<'_> {
 
     fn wire(&mut self, registry: &registry::Config) {
         let usual = registry::Config::new(registry.root.clone());
-        if self.written.keys().any(|key| SHORTENED.iter().any(|start| key.starts_with(start))) {
-            self.remark("what is written of health is not repeated here");
-        }
         if registry.secret.is_some() {
-            self.remark("http.secret is set; it is not shown");
+            self.remark("http.secret is set; it is not shown, and this page is not complete without it");
         }
         if registry.catalog_page != usual.catalog_page {
             self.section("catalog", |page| page.line("maxentries", &registry.catalog_page.to_string()));
@@ -263,7 +294,6 @@ impl Page<'_> {
             page.scalar("service", &auth.service);
             page.scalar("issuer", &auth.issuer);
             page.scalar("duration", AsDuration(auth.duration));
-            page.scalar("finish_uploads", AsDuration(auth.finish_uploads));
             page.choice("algorithm", &ALGORITHMS, auth.algorithm);
             page.scalar("key", auth.key.display());
             page.scalar("certificate", auth.certificate.display());
@@ -317,7 +347,7 @@ impl Page<'_> {
     }
 
     /// A list of scalars (one entry without key) or of mappings.
-    fn list(&mut self, key: &'static str, items: impl Iterator<Item = Vec<(&'static str, String)>>) {
+    fn list(&mut self, key: &'static str, items: impl Iterator<Item = Item>) {
         let mut items = items.peekable();
         self.line(key, if items.peek().is_none() { "[]" } else { "" });
         let indent = "  ".repeat(self.path.len());
@@ -355,7 +385,7 @@ fn nanoseconds(duration: std::time::Duration) -> String {
     format!("{}ns", duration.as_nanos())
 }
 
-/// A text between double quotes, as JSON and YAML have it: within brackets a comma would end a plain one.
+/// A scalar as YAML in quotes, for a list on one line.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
