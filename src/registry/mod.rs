@@ -46,6 +46,7 @@ mod purge;
 mod references;
 mod referrers;
 mod store;
+mod sweep;
 mod tags;
 mod turns;
 mod uploads;
