@@ -485,6 +485,22 @@ mod tests {
         assert!(driver.open(&folder, 0, None).await.err().unwrap().is_not_found());
     }
 
+    /// A tebibyte that nobody can have read, nor held, by the time of the answer.
+    #[tokio::test]
+    async fn a_huge_object_is_refused_unread_and_streamed_only_as_far_as_it_is_taken() {
+        let (dir, driver) = driver();
+        let (key, size) = (Key::new("huge"), 1 << 40);
+        driver.put(&key, "x".into(), Durability::Light).await.unwrap();
+        OpenOptions::new().write(true).open(dir.path().join("made/on/demand/huge")).unwrap().set_len(size).unwrap();
+        assert_eq!(driver.get(&key, 4 << 20).await.unwrap_err().kind, ErrorKind::TooLarge);
+        let reader = driver.open(&key, 0, None).await.unwrap();
+        assert_eq!(reader.size, size);
+        let pieces: Vec<io::Result<Bytes>> = reader.pieces.take(3).collect().await;
+        assert!(pieces.iter().all(|piece| piece.as_ref().unwrap().len() == READ));
+        let end = driver.open(&key, size - 1, None).await.unwrap().pieces;
+        assert_eq!(end.collect::<Vec<_>>().await.len(), 1);
+    }
+
     #[tokio::test]
     async fn a_file_that_shrinks_while_it_is_read_fails_visibly() {
         let (dir, driver) = driver();
