@@ -41,7 +41,7 @@ impl Embedded {
 
     /// What the registry does without being asked, for ever.
     pub async fn tend(&self) {
-        self.registry.keep_purging().await;
+        tokio::join!(self.registry.keep_purging(), self.registry.keep_sweeping());
     }
 
     /// Answers one request. A failure to do so is in the exchange's notes.

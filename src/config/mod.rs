@@ -147,10 +147,13 @@ pub fn load_registry(
         let place = Place { source: Source::File(file.into()), line: 0 };
         warnings.push(Problem::new(&place, "auth", "not written: everybody who can connect may push and delete"));
     }
+    let door = &written.registry.door.internal;
     if let Setting::Is(Guard::Token(Trust { realm: Realm::Path(_), .. }), place) = &written.registry.guard
-        && written.registry.door.internal.host.is_none()
+        && door.host.is_none()
+        && door.tls.is_none()
     {
-        let message = "clients that came by another name than localhost are led astray without http.host";
+        let message = "clients are sent for their tokens to http:// of the name that they came to: write http.host where a \
+                       proxy speaks TLS with them";
         warnings.push(Problem::new(place, "auth.token.autoredirect", message));
     }
     Ok(Settings { written: places, warnings, ..meant::registry_alone(written, machine, &absolute) })

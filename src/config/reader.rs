@@ -100,6 +100,10 @@ pub(super) struct Reader {
     pub(super) unknown: Vec<(Place, String, String, Vec<&'static str>)>,
 }
 
+/// What a file with a `version` is: nobody writes one in ours.
+const ORIGINALS: &str = "unknown key; a config.yml of Distribution's registry is served by `pierhead registry serve FILE`, or \
+                         named by a file of ours: `registry: FILE`";
+
 impl Reader {
     /// Relative paths of the file will start at `folder`.
     pub(super) fn new(environment: Environment, folder: &Path) -> Self {
@@ -211,7 +215,13 @@ impl Reader {
     }
 
     fn report_unknown_keys(&mut self) {
-        for (place, section, key, siblings) in std::mem::take(&mut self.unknown) {
+        let unknown = std::mem::take(&mut self.unknown);
+        if let Some((place, ..)) = unknown.iter().find(|(_, section, key, _)| section.is_empty() && key == "version") {
+            // The rest of the file is as foreign, and not what is wrong.
+            self.report(place, "version", ORIGINALS);
+            return;
+        }
+        for (place, section, key, siblings) in unknown {
             let path = join(&section, &key);
             let elsewhere = || {
                 let ends = |known: &&String| !known.contains('[') && known.rsplit('.').next() == Some(key.as_str());

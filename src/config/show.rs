@@ -162,19 +162,19 @@ impl Page<'_> {
             if let Some(Pace { interval, threshold }) = health.storage {
                 page.section("storagedriver", |page| {
                     page.line("enabled", "true");
-                    page.line("interval", &nanoseconds(interval));
+                    page.line("interval", &as_go_writes(interval));
                     page.line("threshold", &threshold.to_string());
                 });
             }
             let paced = |mut item: Item, pace: Pace| {
-                item.extend([("interval", nanoseconds(pace.interval)), ("threshold", pace.threshold.to_string())]);
+                item.extend([("interval", as_go_writes(pace.interval)), ("threshold", pace.threshold.to_string())]);
                 item
             };
             let file = |file: &health::File| paced(vec![("file", scalar(file.path.display()))], file.pace);
             page.list("file", health.files.iter().map(file));
             let http = |http: &health::Http| {
                 let uri = scalar(format_args!("{}{}", http.origin, http.path));
-                let (status, timeout) = (http.status.as_u16().to_string(), nanoseconds(http.timeout));
+                let (status, timeout) = (http.status.as_u16().to_string(), as_go_writes(http.timeout));
                 paced(vec![("uri", uri), ("statuscode", status), ("timeout", timeout)], http.pace)
             };
             page.list("http", health.http.iter().map(http));
@@ -184,7 +184,7 @@ impl Page<'_> {
                 );
             }
             let tcp = |tcp: &health::Tcp| {
-                paced(vec![("addr", scalar(&tcp.address)), ("timeout", nanoseconds(tcp.timeout))], tcp.pace)
+                paced(vec![("addr", scalar(&tcp.address)), ("timeout", as_go_writes(tcp.timeout))], tcp.pace)
             };
             page.list("tcp", health.tcp.iter().map(tcp));
         });
@@ -202,8 +202,8 @@ impl Page<'_> {
                 None => page.line("enabled", "false"),
                 Some(purge) => {
                     page.line("enabled", "true");
-                    page.line("age", &nanoseconds(purge.age));
-                    page.line("interval", &nanoseconds(purge.interval));
+                    page.line("age", &as_go_writes(purge.age));
+                    page.line("interval", &as_go_writes(purge.interval));
                     page.line("dryrun", &purge.dry_run.to_string());
                 }
             });
@@ -380,9 +380,15 @@ impl Page<'_> {
     }
 }
 
-/// A duration in Distribution's words.
-fn nanoseconds(duration: std::time::Duration) -> String {
-    format!("{}ns", duration.as_nanos())
+/// A duration in Distribution's words, which know no days.
+fn as_go_writes(duration: std::time::Duration) -> String {
+    let nanoseconds = duration.as_nanos();
+    let units = [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
+    let (unit, scale) = units.into_iter().find(|(_, scale)| nanoseconds.is_multiple_of(*scale)).unwrap_or(("ns", 1));
+    match nanoseconds {
+        0 => "0s".to_owned(),
+        _ => format!("{}{unit}", nanoseconds / scale),
+    }
 }
 
 /// A scalar as YAML in quotes, for a list on one line.

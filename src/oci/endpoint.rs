@@ -70,8 +70,11 @@ pub enum Endpoint {
         digest: Digest,
         /// Only these (`?artifactType=`); all when empty.
         artifact_types: Vec<String>,
-        /// Which part of the list.
-        page: Page,
+        /// At most so many (`?n=`).
+        limit: Option<usize>,
+        /// Only what comes after this one (`?last=`), which need not exist. It is a digest, as what is listed: anything
+        /// else would begin the list anew, and a client that follows it would never come to an end.
+        after: Option<Digest>,
     },
     /// `GET` or `HEAD /v2/<name>/blobs/<digest>` (end-2)
     BlobRead {
@@ -205,16 +208,12 @@ impl Endpoint {
             (Kind::TagDelete, &Method::DELETE) => {
                 Self::ManifestDelete { name: name()?, reference: Reference::Tag(route.last.parse()?) }
             }
-            (Kind::Referrers, _) if read => Self::Referrers {
-                name: name()?,
-                digest: route.last.parse()?,
-                artifact_types: query
-                    .all("artifactType")
-                    .map(Cow::into_owned)
-                    .filter(|text| !text.is_empty())
-                    .collect(),
-                page: page(query)?,
-            },
+            (Kind::Referrers, _) if read => {
+                let (name, digest, Page { limit, after }) = (name()?, route.last.parse()?, page(query)?);
+                let after = after.map(|last| last.parse()).transpose()?;
+                let wanted = query.all("artifactType").map(Cow::into_owned).filter(|text| !text.is_empty());
+                Self::Referrers { name, digest, artifact_types: wanted.collect(), limit, after }
+            }
             (Kind::Blob, _) if read => Self::BlobRead { name: name()?, digest: route.last.parse()? },
             (Kind::Blob, &Method::DELETE) => Self::BlobDelete { name: name()?, digest: route.last.parse()? },
             (Kind::Uploads, &Method::POST) => {
@@ -503,7 +502,8 @@ mod tests {
                     name: name.clone(),
                     digest: digest(),
                     artifact_types: vec!["a/b".into()],
-                    page: Page::default(),
+                    limit: None,
+                    after: None,
                 },
                 "pull",
             ),
@@ -586,6 +586,18 @@ mod tests {
         }
         let odd = "a&b+c%d e=f#<\u{e9}>";
         assert_eq!(page(&Page::query(7, odd)), (Some(7), Some(odd.into())), "what we send comes back as it was");
+
+        let referrers = format!("GET /v2/a/referrers/{}?", digest());
+        let after = |last: &str| match parse(&format!("{referrers}{}", Page::query(7, last))) {
+            Ok(Endpoint::Referrers { limit: Some(7), after, .. }) => Ok(after),
+            Ok(other) => panic!("{other:?}"),
+            Err(rejection) => Err(rejection),
+        };
+        assert_eq!(after(&digest().to_string()), Ok(Some(digest())));
+        assert_eq!(after(""), Ok(None));
+        for no_digest in ["v1.0", "sha256:8", "1", "sha256"] {
+            assert!(matches!(after(no_digest), Err(Rejection::Digest(_))), "{no_digest}");
+        }
     }
 
     #[test]

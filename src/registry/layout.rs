@@ -40,6 +40,11 @@ pub(super) fn kept_in_a_database() -> Key {
     Key::new("docker/registry/lockfiles/database-in-use")
 }
 
+/// Everything.
+pub(super) fn root() -> Key {
+    Key::new(ROOT)
+}
+
 /// The content of a blob.
 pub(super) fn blob(digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm(), digest.hex());

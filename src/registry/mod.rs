@@ -46,6 +46,7 @@ mod purge;
 mod references;
 mod referrers;
 mod store;
+mod sweep;
 mod tags;
 mod turns;
 mod uploads;
@@ -217,8 +218,8 @@ impl Registry {
                 self.write_manifest(name, reference, tags, exchange).await
             }
             Endpoint::ManifestDelete { name, reference } => self.delete_manifest(name, reference).await,
-            Endpoint::Referrers { name, digest, artifact_types, page } => {
-                self.list_referrers(name, digest, artifact_types, page).await
+            Endpoint::Referrers { name, digest, artifact_types, limit, after } => {
+                self.list_referrers(name, digest, artifact_types, limit, after).await
             }
             Endpoint::BlobRead { name, digest } => self.read_blob(name, digest, exchange).await,
             Endpoint::BlobDelete { name, digest } => self.delete_blob(name, digest).await,

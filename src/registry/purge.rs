@@ -7,6 +7,8 @@
 //! counted from when the youngest thing that should be there was written. A folder in which none of them is left is what
 //! remains of an upload that was removed.
 //!
+//! Absent on purpose: files that were never finished, which are no upload's (`sweep.rs`).
+//!
 //! **Invariant:** what a request is writing to is left alone, however old it is ([`Turns`](super::turns::Turns)).
 //!
 //! **Invariant:** memory is bounded: of any folder at most one batch of entries is held.
@@ -25,7 +27,7 @@ use crate::storage::{self, Durability};
 const BATCH: usize = 1000;
 
 /// The first look is taken within this time after the start, so that nodes that start together do not look together.
-const FIRST_WITHIN: Duration = Duration::from_secs(3600);
+pub(super) const FIRST_WITHIN: Duration = Duration::from_secs(3600);
 
 /// However short the operator says the time between two looks is.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(60);
@@ -162,7 +164,7 @@ impl Registry {
 }
 
 /// A part of a time that nobody can foretell.
-fn some_of(most: Duration) -> Duration {
+pub(super) fn some_of(most: Duration) -> Duration {
     let mut random = [0; 4];
     // Without randomness nodes look at once, which is only less polite.
     let _ = aws_lc_rs::rand::fill(&mut random);

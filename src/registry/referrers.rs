@@ -46,16 +46,16 @@ impl Registry {
         name: RepositoryName,
         subject: Digest,
         artifact_types: Vec<String>,
-        page: Page,
+        limit: Option<usize>,
+        after: Option<Digest>,
     ) -> Result<Answer, Error> {
         let _turn = self.scans.acquire().await.map_err(|_| Error::ShuttingDown)?;
         // An empty page would read as "there are none".
-        let limit = page.limit.unwrap_or(MOST).clamp(1, MOST);
+        let limit = limit.unwrap_or(MOST).clamp(1, MOST);
         let wanted = |referrer: &Referrer| {
             artifact_types.is_empty()
                 || referrer.artifact_type.as_ref().is_some_and(|kind| artifact_types.contains(kind))
         };
-        let after = page.after.and_then(|last| last.parse::<Digest>().ok());
         let Scanned { found, more } = scan((&self.store, &self.index), &name, &subject, after, wanted, limit).await?;
         let referrers: Vec<&Referrer> = found.iter().map(|(_, referrer)| referrer).collect();
         let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referrers });

@@ -143,7 +143,8 @@ impl Registry {
     ) -> Result<Answer, Error> {
         let chunk = chunk(&exchange.head().headers)?;
         let (turn, attendance) = self.turns.take(id).await?;
-        let upload = self.resume(&name, id, turn, chunk, exchange).await?;
+        let size = self.resume(&name, id, chunk, exchange).await?;
+        let upload = Upload { name: name.clone(), id, size, turn };
         let Received { arrived, outcome } =
             receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
@@ -161,13 +162,14 @@ impl Registry {
     ) -> Result<Answer, Error> {
         let chunk = chunk(&exchange.head().headers)?;
         let (turn, attendance) = self.turns.take(id).await?;
-        let upload = match self.resume(&name, id, turn, chunk, exchange).await {
+        let size = match self.resume(&name, id, chunk, exchange).await {
             Err(Error::UploadUnknown) => {
-                self.commit_again(&name, id, &digest).await?;
+                self.commit_again(&name, id, &digest, turn).await?;
                 return Ok(self.created(exchange.caller(), &name, &digest));
             }
             outcome => outcome?,
         };
+        let upload = Upload { name: name.clone(), id, size, turn };
         let Received { arrived, outcome } =
             receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
@@ -177,47 +179,56 @@ impl Registry {
     }
 
     /// A commit that is asked for once more, because its answer was lost or its last step failed. When the link is there,
-    /// nothing is to do. When only the blob is there, the upload's hash state proves that this upload brought it.
-    async fn commit_again(&self, name: &RepositoryName, id: UploadId, digest: &Digest) -> Result<(), Error> {
-        if self.store.find_blob(name, digest).await?.is_some() {
-            return Ok(());
-        }
-        let blob = present(self.store.driver().stat(&layout::blob(digest)).await)?.ok_or(Error::UploadUnknown)?;
-        let state = saved_state(&self.store, name, id, blob.size).await.ok_or(Error::UploadUnknown)?;
-        if state.finish() != *digest {
-            return Err(Error::UploadUnknown);
+    /// what is left of the upload is all there is to do. When only the blob is there, the upload's hash state proves that
+    /// this upload brought it.
+    async fn commit_again(
+        &self,
+        name: &RepositoryName,
+        id: UploadId,
+        digest: &Digest,
+        turn: Turn,
+    ) -> Result<(), Error> {
+        let linked = self.store.find_blob(name, digest).await?.is_some();
+        if !linked {
+            let blob = present(self.store.driver().stat(&layout::blob(digest)).await)?.ok_or(Error::UploadUnknown)?;
+            let state = saved_state(&self.store, name, id, blob.size).await.ok_or(Error::UploadUnknown)?;
+            if state.finish() != *digest {
+                return Err(Error::UploadUnknown);
+            }
         }
         let (store, name, digest) = (self.store.clone(), name.clone(), digest.clone());
         to_the_end(async move {
-            store.write_link(&layout::layer(&name, &digest), &digest).await?;
+            let _turn = turn;
+            if !linked {
+                store.write_link(&layout::layer(&name, &digest), &digest).await?;
+            }
             discard(&store, &name, id).await;
             Ok(())
         })
         .await
     }
 
-    /// end-14: the client gives up.
+    /// end-14: the client gives up. What a crash left of an upload, with or without data, goes as well.
     pub(super) async fn cancel_upload(&self, name: RepositoryName, id: UploadId) -> Result<Answer, Error> {
         let (turn, _attendance) = self.turns.take(id).await?;
-        size(&self.store, &name, id).await?;
         let store = self.store.clone();
         to_the_end(async move {
             let _turn = turn;
-            Ok(store.driver().delete(&layout::upload(&name, id), Durability::Light).await?)
+            let removed = store.driver().delete(&layout::upload(&name, id), Durability::Light).await;
+            present(removed)?.ok_or(Error::UploadUnknown)
         })
         .await?;
         Ok(Answer::new(StatusCode::NO_CONTENT).header(DOCKER_UPLOAD_UUID, id.to_string()))
     }
 
-    /// The upload as it is on the storage, if the chunk continues it.
+    /// How many bytes of an upload have arrived, if the chunk continues it.
     async fn resume<E: Exchange>(
         &self,
         name: &RepositoryName,
         id: UploadId,
-        turn: Turn,
         chunk: Option<Span>,
         exchange: &mut E,
-    ) -> Result<Upload, Error> {
+    ) -> Result<u64, Error> {
         let size = size(&self.store, name, id).await?;
         if chunk.is_some_and(|chunk| chunk.first != size) {
             return Err(Error::ChunkOutOfOrder(self.progress(exchange.caller(), name, id, size).await?));
@@ -226,7 +237,7 @@ impl Registry {
         if chunk.zip(announced).is_some_and(|(chunk, announced)| chunk.length() != announced) {
             return Err(Error::ChunkLength);
         }
-        Ok(Upload { name: name.clone(), id, size, turn })
+        Ok(size)
     }
 }
 

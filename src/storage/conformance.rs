@@ -1,11 +1,12 @@
 //! The driver's contract as tests. A driver's own tests call [`suite`] on an empty instance.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 
-use super::{Driver, Durability, ErrorKind, Key, PIECE};
+use super::{Driver, Durability, ErrorKind, Key, PIECE, Swept};
 
 /// Everything that the text in `storage/mod.rs` promises and that can be seen without cutting the power.
 pub(crate) async fn suite(driver: &dyn Driver) {
@@ -15,6 +16,8 @@ pub(crate) async fn suite(driver: &dyn Driver) {
     readers_never_see_a_part(driver).await;
     any_part_of_an_object_can_be_streamed(driver).await;
     listings_are_sorted_and_come_in_pages(driver).await;
+    listings_show_whole_objects_only(driver).await;
+    sweeping_takes_nothing_that_is_an_object(driver).await;
     a_folders_mark_is_another_once_a_child_was_added_or_taken_away(driver).await;
     deleting_takes_an_object_or_everything_below(driver).await;
     renaming_replaces_the_target(driver).await;
@@ -143,6 +146,39 @@ async fn listings_are_sorted_and_come_in_pages(driver: &dyn Driver) {
     assert_eq!(page(Some("z"), 100).await, names[8..]);
 }
 
+/// What is being written has a name of its own, which is nobody else's business.
+async fn listings_show_whole_objects_only(driver: &dyn Driver) {
+    let content: Bytes = vec![7; 100_000].into();
+    put(driver, "written/name", content.clone()).await;
+    let written = key("written/name");
+    let write = async {
+        for round in 0..40 {
+            let durability = if round % 2 == 0 { Durability::Light } else { Durability::Durable };
+            driver.put(&written, content.clone(), durability).await.unwrap();
+        }
+    };
+    let look = async {
+        for _ in 0..200 {
+            let listed = driver.list(&key("written"), None, 10).await.unwrap();
+            assert!(listed.len() == 1 && listed[0].name == "name", "{listed:?}");
+        }
+    };
+    futures_util::join!(write, look);
+}
+
+async fn sweeping_takes_nothing_that_is_an_object(driver: &dyn Driver) {
+    let names = ["swept/link", "swept/below/data", "swept/v1.tmp"];
+    for name in names {
+        put(driver, name, "x").await;
+    }
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    assert_eq!(driver.sweep(&key("swept"), later).await.unwrap(), Swept::default());
+    assert_eq!(driver.sweep(&key("nothing/here"), later).await.unwrap(), Swept::default());
+    for name in names {
+        assert_eq!(driver.get(&key(name), 10).await.unwrap(), "x", "{name}");
+    }
+}
+
 async fn a_folders_mark_is_another_once_a_child_was_added_or_taken_away(driver: &dyn Driver) {
     let folder = key("marked");
     assert!(driver.mark(&folder).await.unwrap_err().is_not_found());
@@ -162,7 +198,7 @@ async fn a_folders_mark_is_another_once_a_child_was_added_or_taken_away(driver: 
                 assert!(now.changed > before.changed && now.folder == before.folder);
                 return;
             }
-            assert!(started.elapsed() < std::time::Duration::from_secs(2), "a change is seen after two seconds");
+            assert!(started.elapsed() < Duration::from_secs(2), "a change is seen after two seconds");
         }
     };
     changes_until_seen("b").await;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat};
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, Swept};
 
 /// What the chosen call does before it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,10 @@ impl Driver for FaultDriver {
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
         self.calls.around(key, self.inner.delete(key, durability)).await
+    }
+
+    async fn sweep(&self, below: &Key, before: SystemTime) -> Result<Swept, Error> {
+        self.calls.around(below, self.inner.sweep(below, before)).await
     }
 
     async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {

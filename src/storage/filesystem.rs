@@ -28,7 +28,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, durable};
+use super::sweep::Sweep;
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, Swept, durable};
 
 /// How much of a large file is read at once.
 const READ: usize = 256 << 10;
@@ -127,6 +128,26 @@ impl Driver for Filesystem {
             }
         })
         .await
+    }
+
+    /// Each step is a trip to the blocking pool of its own, so that the end of the process need not wait for the last.
+    async fn sweep(&self, below: &Key, before: SystemTime) -> Result<Swept, Error> {
+        let mut sweep = match self.blocking(below, move |_, path| Sweep::of(&path, before)).await {
+            Err(missing) if missing.is_not_found() => return Ok(Swept::default()),
+            begun => begun?,
+        };
+        loop {
+            let (walked, swept) = self
+                .blocking(below, move |_, _| {
+                    let swept = sweep.step();
+                    Ok((sweep, swept))
+                })
+                .await?;
+            match swept {
+                Some(swept) => return Ok(swept),
+                None => sweep = walked,
+            }
+        }
     }
 
     async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
@@ -414,6 +435,34 @@ mod tests {
         let names: Vec<String> =
             driver.list(&Key::new("a"), None, 10).await.unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["kept", "tag.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp"], "a folder is somebody's tag");
+        let later = SystemTime::now() + Duration::from_secs(60);
+        assert_eq!(driver.sweep(&Key::new("b"), later).await.unwrap(), Swept::default(), "they are elsewhere");
+        assert_eq!(driver.sweep(&Key::new("a"), later).await.unwrap(), Swept { removed: 1, failed: 0 });
+        assert_eq!(folder.read_dir().unwrap().count(), 2);
+    }
+
+    /// As no registry sweeps, which waits until a writer must be dead.
+    #[tokio::test]
+    async fn a_sweep_that_comes_too_early_costs_a_write_and_no_content() {
+        let (_dir, driver) = driver();
+        let (key, sweeper, later) = (Key::new("a/link"), driver.clone(), SystemTime::now() + Duration::from_secs(3600));
+        driver.put(&key, "old".into(), Durability::Durable).await.unwrap();
+        let sweeping = tokio::spawn(async move {
+            let mut removed = 0;
+            while removed < 10 {
+                removed += sweeper.sweep(&Key::new("a"), later).await.unwrap().removed;
+            }
+        });
+        while !sweeping.is_finished() {
+            for (content, durability) in [("new", Durability::Durable), ("old", Durability::Light)] {
+                if let Err(error) = driver.put(&key, content.into(), durability).await {
+                    assert!(error.is_not_found(), "swept away twice: {error}");
+                }
+                let seen = driver.get(&key, 10).await.unwrap();
+                assert!(seen == "old" || seen == "new");
+            }
+        }
+        sweeping.await.unwrap();
     }
 
     #[tokio::test]
@@ -434,6 +483,22 @@ mod tests {
         assert!(driver.get(&folder, 10).await.unwrap_err().is_not_found());
         assert!(driver.stat(&folder).await.unwrap_err().is_not_found());
         assert!(driver.open(&folder, 0, None).await.err().unwrap().is_not_found());
+    }
+
+    /// A tebibyte that nobody can have read, nor held, by the time of the answer.
+    #[tokio::test]
+    async fn a_huge_object_is_refused_unread_and_streamed_only_as_far_as_it_is_taken() {
+        let (dir, driver) = driver();
+        let (key, size) = (Key::new("huge"), 1 << 40);
+        driver.put(&key, "x".into(), Durability::Light).await.unwrap();
+        OpenOptions::new().write(true).open(dir.path().join("made/on/demand/huge")).unwrap().set_len(size).unwrap();
+        assert_eq!(driver.get(&key, 4 << 20).await.unwrap_err().kind, ErrorKind::TooLarge);
+        let reader = driver.open(&key, 0, None).await.unwrap();
+        assert_eq!(reader.size, size);
+        let pieces: Vec<io::Result<Bytes>> = reader.pieces.take(3).collect().await;
+        assert!(pieces.iter().all(|piece| piece.as_ref().unwrap().len() == READ));
+        let end = driver.open(&key, size - 1, None).await.unwrap().pieces;
+        assert_eq!(end.collect::<Vec<_>>().await.len(), 1);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use parking_lot::Mutex;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, PIECE, Reader, Stat};
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, PIECE, Reader, Stat, Swept};
 
 /// Objects under their keys. Clones are the same storage.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +104,11 @@ impl Driver for Memory {
         }
         *self.removed.lock() = Some(SystemTime::now());
         Ok(())
+    }
+
+    /// Nothing here is ever half done.
+    async fn sweep(&self, _: &Key, _: SystemTime) -> Result<Swept, Error> {
+        Ok(Swept::default())
     }
 
     async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {

@@ -16,7 +16,8 @@
 //!   take effect for a moment: who needs an order must keep the future until it ends.
 //! - **Missing is an answer**, [`ErrorKind::NotFound`], never an empty object. Deleting what is missing is `NotFound`.
 //! - **A full disk is [`ErrorKind::Full`]** and leaves what was there before.
-//! - Keys that a crash may leave behind (temporary files) are never listed.
+//! - What a write that never ended leaves behind (`NAME.UUID.tmp`, a name that no object may have) is never listed, and
+//!   [`Driver::sweep`] removes it.
 //!
 //! **Invariant:** memory per open reader or appender is bounded by [`PIECE`] times a small constant, whatever the size of
 //! the object; a listing is bounded by the limit that was asked for.
@@ -38,6 +39,7 @@ pub(crate) mod conformance;
 pub(crate) mod fault;
 #[cfg(test)]
 pub(crate) mod memory;
+mod sweep;
 
 pub use filesystem::Filesystem;
 
@@ -128,6 +130,15 @@ pub enum Durability {
     Light,
 }
 
+/// What a look for leftovers came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// What was removed.
+    pub removed: u64,
+    /// What could not be looked at or removed.
+    pub failed: u64,
+}
+
 /// Bytes under keys. See the module's text for what every driver promises.
 #[async_trait]
 pub trait Driver: fmt::Debug + Send + Sync {
@@ -152,6 +163,10 @@ pub trait Driver: fmt::Debug + Send + Sync {
 
     /// Removes an object, or everything below a key (that is not atomic).
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error>;
+
+    /// Removes what writes below a key left behind that never ended, if it was last written `before` this time. May take
+    /// long; when it is abandoned, it stops soon. A key with nothing below it has no leftovers.
+    async fn sweep(&self, below: &Key, before: SystemTime) -> Result<Swept, Error>;
 
     /// Moves an object over whatever is at `to`. Atomic and durable; the bytes of `from` are made durable first.
     async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error>;

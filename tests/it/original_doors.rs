@@ -4,7 +4,10 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -190,6 +193,67 @@ fn a_server_that_does_not_answer_fails_a_check() {
     assert_eq!(status(), 200);
     drop(neighbour);
     wait_for("the check to fail", 20, || (status() == 503).then_some(()));
+}
+
+/// Until what answers with `status` changes the mind of the registry, and back.
+fn out_of_service_and_back(original: &Original, fails: impl FnOnce(), passes: impl FnOnce()) {
+    let status = || reqwest::blocking::get(format!("{}/v2/", original.origin())).expect("an answer").status().as_u16();
+    assert_eq!(status(), 200);
+    fails();
+    wait_for("the check to fail", 20, || (status() == 503).then_some(()));
+    passes();
+    wait_for("the check to pass", 20, || (status() == 200).then_some(()));
+}
+
+#[test]
+fn a_server_that_answers_otherwise_than_it_should_fails_a_check() {
+    let original = Original::empty();
+    let neighbour = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let uri = format!("http://{}/alive", neighbour.local_addr().expect("bound"));
+    let answer = Arc::new(AtomicU16::new(204));
+    let answered = Arc::clone(&answer);
+    std::thread::spawn(move || {
+        for mut stream in neighbour.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let right = request[..length].starts_with(b"HEAD /alive HTTP/1.1\r\n");
+            let status = if right { answered.load(Ordering::SeqCst) } else { 400 };
+            let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let check = format!("{{ uri: \"{uri}\", statuscode: 204, interval: 100ms, timeout: 2s }}");
+    configure(&original, &address(&original), &format!("health: {{ http: [{check}] }}"));
+    let process = original.start(&[]);
+    let (fails, passes) = (|| answer.store(500, Ordering::SeqCst), || answer.store(204, Ordering::SeqCst));
+    out_of_service_and_back(&original, fails, passes);
+    assert!(
+        process.stderr().contains("a health check fails") && process.stderr().contains(&uri),
+        "{}",
+        process.stderr()
+    );
+}
+
+/// As when a file server is gone: here the tree is a link that leads nowhere but to itself.
+#[test]
+fn a_storage_that_does_not_answer_fails_a_check() {
+    let original = Original::empty();
+    let storage = "health: { storagedriver: { enabled: true, interval: 100ms, threshold: 2 } }";
+    configure(&original, &address(&original), storage);
+    let process = original.start(&[]);
+    let repository = Registry::open(&original.origin()).repository("team/app", "pull,push");
+    let digest = repository.push("latest", &[Content::new(52, 4_321)]).expect("pushed");
+    let (tree, away) = (original.path("tree"), original.path("away"));
+    let fails = || {
+        fs::rename(&tree, &away).expect("the directory can be written");
+        symlink("tree", &tree).expect("the directory can be written");
+    };
+    let passes = || {
+        fs::remove_file(&tree).expect("it is a link");
+        fs::rename(&away, &tree).expect("the directory can be written");
+    };
+    out_of_service_and_back(&original, fails, passes);
+    assert!(process.stderr().contains("storagedriver_filesystem"), "{}", process.stderr());
+    assert_eq!(repository.pull("latest").expect("it is still there"), digest);
 }
 
 #[test]

@@ -13,9 +13,11 @@ use reqwest::blocking::Response;
 use serde_json::json;
 
 use crate::original::{Original, use_it};
+use crate::support::clients::{Client as _, Docker};
 use crate::support::command::{Output, command};
 use crate::support::content::Content;
 use crate::support::image::{Image, Layout};
+use crate::support::machine::on_a_fresh_machine;
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
 use crate::support::process::Process;
 use crate::support::registry::{Registry, Repository};
@@ -99,12 +101,17 @@ impl Signer {
 
     /// A token for `repository` that ceases to count `seconds` from now.
     fn token(&self, subject: &str, repository: &str, seconds: i64) -> String {
+        self.token_of("tester", "images", (subject, repository), seconds)
+    }
+
+    /// As if `issuer` had made it for `service`.
+    fn token_of(&self, issuer: &str, service: &str, (subject, repository): (&str, &str), seconds: i64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64;
         let mut header = Header::new(Algorithm::ES256);
         header.x5c = Some(vec![STANDARD.encode(self.certificate.der())]);
         let access = json!([{ "type": "repository", "name": repository, "actions": ["pull", "push"] }]);
         let (issued, expires) = (now - 7200, now + seconds - LEEWAY);
-        let claims = json!({ "iss": "tester", "aud": "images", "sub": subject, "access": access,
+        let claims = json!({ "iss": issuer, "aud": service, "sub": subject, "access": access,
             "iat": issued, "nbf": issued, "exp": expires });
         format!("Bearer {}", jsonwebtoken::encode(&header, &claims, &self.key).expect("a token"))
     }
@@ -133,15 +140,47 @@ fn patched(repository: &Repository, upload: &str) -> u16 {
     request.body("more").send().expect("an answer").status().as_u16()
 }
 
-#[test]
-fn an_upload_is_finished_with_a_token_that_expired_on_the_way() {
-    let (original, signer) = (Original::empty(), Signer::new());
+/// A server that believes the tokens of `signer`, of the issuer `tester` and for the service `images`.
+fn believing_signer(signer: &Signer) -> (Original, Process) {
+    let original = Original::empty();
     let (address, root) = (format!("127.0.0.1:{}", original.port), original.path("tree").display().to_string());
     let auth = signer.believed(original.path("").as_path());
     original.write(&format!(
         "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: \"{root}\" }} }}\nhttp: {{ addr: \"{address}\" }}\n{auth}\n"
     ));
-    let _process = original.start(&[]);
+    let process = original.start(&[]);
+    (original, process)
+}
+
+#[test]
+fn a_token_of_another_issuer_or_for_another_service_is_refused_and_the_log_says_what_was_expected() {
+    let (signer, stranger) = (Signer::new(), Signer::new());
+    let (original, process) = believing_signer(&signer);
+    let registry = Registry::open(&original.origin());
+    let status = |token: String| registry.repository_with("team/app", token).get("tags/list").status().as_u16();
+    let alice = ("alice", "team/app");
+    assert_eq!(status(signer.token_of("tester", "images", alice, 3600)), 404, "who may look finds nothing");
+    for (token, parts) in [
+        (signer.token_of("somebody", "images", alice, 3600), ["of another issuer", "somebody", "tester"]),
+        (signer.token_of("tester", "pictures", alice, 3600), ["for another service", "pictures", "images"]),
+        (stranger.token_of("tester", "images", alice, 3600), ["untrusted key", "key_id", "trusted"]),
+    ] {
+        for _ in 0..3 {
+            assert_eq!(status(token.clone()), 401, "{parts:?}");
+        }
+        let complaints = || -> Vec<String> {
+            let log = process.stderr();
+            log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
+        };
+        wait_for("the line of the log", 20, || Some(complaints()).filter(|lines| !lines.is_empty()));
+        assert_eq!(complaints().len(), 1, "not one for each request: {}", process.stderr());
+    }
+}
+
+#[test]
+fn an_upload_is_finished_with_a_token_that_expired_on_the_way() {
+    let signer = Signer::new();
+    let (original, _process) = believing_signer(&signer);
     let registry = Registry::open(&original.origin());
     let good = registry.repository_with("team/app", signer.token("alice", "team/app", 3600));
     let upload = good.begin().expect("begun");
@@ -188,8 +227,8 @@ fn finishing_with_an_expired_token_can_be_switched_off() {
     }
 }
 
-#[test]
-fn names_and_passwords_of_a_file_open_the_registry() {
+/// A server that lets `alice` in, with the password that all tests have.
+fn guarded_by_a_file() -> (Original, Process) {
     let original = Original::empty();
     let hash = bcrypt::hash(ADMIN_PASSWORD, 4).expect("a hash");
     fs::write(original.path("htpasswd"), format!("# people\nalice:{hash}\n")).expect("the directory can be written");
@@ -198,7 +237,32 @@ fn names_and_passwords_of_a_file_open_the_registry() {
         "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: \"{root}\" }}, delete: {{ enabled: true }} }}\n\
          http: {{ addr: \"{address}\" }}\nauth: {{ htpasswd: {{ realm: our images, path: htpasswd }} }}\n"
     ));
-    let _process = original.start(&[]);
+    let process = original.start(&[]);
+    (original, process)
+}
+
+#[test]
+fn docker_logs_in_with_a_name_of_the_file_and_moves_an_image() {
+    on_a_fresh_machine(|machine| {
+        let (original, _process) = guarded_by_a_file();
+        let mut docker = Docker::start(machine);
+        let registry = format!("127.0.0.1:{}", original.port);
+        let (image, name) = (Image::small(4), format!("{registry}/team/app:docked"));
+        let layout = Layout::of_image(&machine.join("image"), &image);
+        docker.push(&image, &layout, &name).refused(&["no basic auth credentials", "unauthorized", "denied"]);
+        docker.login(&registry, "alice", "not-the-password").refused(&["unauthorized"]);
+        docker.login(&registry, "alice", ADMIN_PASSWORD).ok();
+        docker.push(&image, &layout, &name).ok();
+        let pulled = docker.pull(&name).unwrap_or_else(|output| panic!("{output}"));
+        assert_eq!(pulled.id, image.id());
+        docker.logout(&registry).ok();
+        assert!(docker.pull(&name).is_err(), "who has logged out is a stranger");
+    });
+}
+
+#[test]
+fn names_and_passwords_of_a_file_open_the_registry() {
+    let (original, _process) = guarded_by_a_file();
     let registry = Registry::open(&original.origin());
     let basic = |name: &str, password: &str| format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
 

@@ -62,6 +62,15 @@ enum Audience {
     Several(Vec<String>),
 }
 
+impl Audience {
+    fn list(&self) -> &[String] {
+        match self {
+            Self::One(audience) => std::slice::from_ref(audience),
+            Self::Several(list) => list,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Addressed {
     aud: Audience,
@@ -115,18 +124,23 @@ impl Trusted {
         if !candidates.iter().any(signs) {
             return Err(Invalid::Untrue);
         }
-        self.claims(&parts.claims)?.at(now)
+        self.claims(&parts.claims, steady)?.at(now)
     }
 
     /// The claims, if they are by the issuer and for us.
-    fn claims(&self, text: &[u8]) -> Result<Claims, Invalid> {
+    fn claims(&self, text: &[u8], steady: Instant) -> Result<Claims, Invalid> {
         let claims: Claims = serde_json::from_slice(text).map_err(|_| Invalid::Untrue)?;
         let Addressed { aud } = serde_json::from_slice(text).map_err(|_| Invalid::Untrue)?;
-        let for_us = match &aud {
-            Audience::One(audience) => *audience == self.trust.service,
-            Audience::Several(list) => list.len() <= MAX_AUDIENCES && list.contains(&self.trust.service),
-        };
-        if for_us && claims.iss == self.trust.issuer { Ok(claims) } else { Err(Invalid::Untrue) }
+        if claims.iss != self.trust.issuer {
+            self.complaints.issuer(&claims.iss, &self.trust.issuer, steady);
+            return Err(Invalid::Untrue);
+        }
+        let audiences = aud.list();
+        if audiences.len() > MAX_AUDIENCES || !audiences.contains(&self.trust.service) {
+            self.complaints.audience(audiences.iter().map(String::as_str), &self.trust.service, steady);
+            return Err(Invalid::Untrue);
+        }
+        Ok(claims)
     }
 }
 

@@ -251,6 +251,21 @@ fn clients_may_be_sent_to_the_host_that_they_came_to() {
 }
 
 #[test]
+fn that_a_proxy_may_speak_tls_with_them_is_warned_about() {
+    let with = |http: &str| {
+        let http = LEAST.replace("http: { ", &format!("http: {{ {http}"));
+        let auth = "auth: { token: { autoredirect: true, service: s, issuer: i, jwks: jwks.json } }";
+        warnings(&good(&format!("{http}{auth}"), ""))
+    };
+    let found = with("");
+    assert!(found.len() == 1 && found[0].starts_with("config.yml:4: auth.token.autoredirect: "), "{found:?}");
+    assert!(found[0].contains("http:// of the name that they came to: write http.host"), "{found:?}");
+    for settled in ["host: 'https://a.example', ", "tls: { certificate: token.crt, key: token.crt }, "] {
+        assert_eq!(with(settled), Vec::<String>::new(), "{settled}");
+    }
+}
+
+#[test]
 fn mistakes_are_said_all_at_once_with_file_line_and_key() {
     let text = "version: 0.2\nstorage:\n  filesystem: { rootdirectory: /srv }\n  inmemory:\n  cloud: {}\n\
          http: { addr: here, draintimeout: soon }\nauth: { token: { realm: /a }, none: {} }\nlog: { level: loud }\n\
@@ -313,6 +328,8 @@ fn uploads_on_their_way_are_not_purged_by_a_number_without_a_unit() {
         ("age", "168", "must be a duration with its unit"),
         ("age", "604800000000000", "must be a duration with its unit"),
         ("age", "59s", "must be at least 1m"),
+        ("age", "+168", "must be a duration with its unit"),
+        ("age", "'168'", "must be a duration with its unit"),
         ("interval", "24", "must be a duration with its unit"),
         ("interval", "10ms", "must be at least 1s"),
     ] {
@@ -525,7 +542,7 @@ fn the_page_of_a_registry_that_says_everything_means_the_same_and_hides_the_secr
         );
         let settings = desk.good(&text, "");
         let page = crate::config::show(&settings);
-        assert!(!page.contains("hunter2"), "{page}");
+        assert!(!page.contains("hunter2") && page.contains("age: 90500ms") && page.contains("interval: 24h"), "{page}");
         let mut shown = desk.good(&page, "");
         shown.registry.secret.clone_from(&settings.registry.secret);
         assert_eq!(crate::config::tests::meaning(shown), crate::config::tests::meaning(settings));

@@ -71,7 +71,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// As `duration`, of at least `least`, and never without a unit: Distribution takes none here either (Go's
 /// `time.ParseDuration`), and `72` meant as hours would be nanoseconds.
 pub(super) fn with_unit(text: &str, least: Duration) -> Result<Duration, String> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let number = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return Err(format!("must be a duration with its unit, such as 72h or 30m, not {}", quoted(text)));
     }
     match duration(text)? {
@@ -158,8 +159,12 @@ mod tests {
         let minute = Duration::from_secs(60);
         assert_eq!(with_unit("72h", minute), Ok(Duration::from_secs(72 * 3600)));
         assert_eq!(with_unit("1m", minute), Ok(minute));
-        for bad in ["", "0", "72", "604800", "259200000000000", "59s", "0s", "60000ns"] {
+        assert_eq!(with_unit("+72h", minute), Ok(Duration::from_secs(72 * 3600)), "Go takes the sign");
+        for bad in ["59s", "0s", "60000ns", "-72h"] {
             assert!(with_unit(bad, minute).is_err(), "{bad}");
+        }
+        for bad in ["", "0", "+0", "72", "+72", "-72", "1.5", "604800", "259200000000000", "+259200000000000"] {
+            assert!(with_unit(bad, minute).unwrap_err().contains("with its unit"), "{bad}");
         }
     }
 

@@ -7,8 +7,8 @@ use jiff::{Timestamp, ToSpan as _};
 
 use super::*;
 use crate::oci::UploadId;
-use crate::storage::ErrorKind;
 use crate::storage::fault::{Failure, FaultDriver};
+use crate::storage::{ErrorKind, Swept};
 
 /// Begins an upload and says which it is.
 async fn start(fixture: &Fixture, name: &str) -> UploadId {
@@ -125,6 +125,56 @@ async fn trying_it_out_removes_nothing_and_neither_does_a_registry_that_should_n
     let frozen = fixture.reconfigured(|config| config.read_only = true);
     assert_eq!(frozen.registry.purge(later).await.unwrap(), purged(0, 0));
     assert_eq!(fixture.count_uploads("a").await, 1);
+}
+
+/// Lays down what a kill leaves while a link, a blob and an upload are written.
+fn leave_unfinished(fixture: &Fixture) -> [PathBuf; 3] {
+    let hex = "a".repeat(64);
+    [format!("repositories/a/_layers/sha256/{hex}/link"), format!("blobs/sha256/aa/{hex}/data"), {
+        format!("repositories/a/_uploads/{}/startedat", UploadId::random())
+    }]
+    .map(|name| {
+        let file = fixture.path(&format!("{name}.{}.tmp", UploadId::random()));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        lay(&file, "half");
+        file
+    })
+}
+
+#[tokio::test]
+async fn what_was_never_finished_goes_by_age_and_no_image_does() {
+    let week = Purge::default();
+    let minute = Purge { age: Duration::from_secs(60), ..week };
+    for (purge, hours) in [(Some(week), 168), (None, 168), (Some(minute), 1)] {
+        let fixture = Fixture::configured(|config| config.purge = purge);
+        let digest = fixture.push_image("a", "v1", "x").await;
+        let left = leave_unfinished(&fixture);
+        let now = Timestamp::now();
+        let (young, old) = (now + hours.hours() - 1.minute(), now + hours.hours() + 1.minute());
+        assert_eq!(fixture.registry.sweep(young).await.unwrap(), Swept::default());
+        assert!(left.iter().all(|file| file.exists()));
+        assert_eq!(fixture.registry.sweep(old).await.unwrap(), Swept { removed: 3, failed: 0 });
+        assert!(!left.iter().any(|file| file.exists()));
+        let answer = fixture.ask("GET /v2/a/manifests/v1").await.expect(200);
+        assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+        for layer in ["config of x", "layer of x"] {
+            fixture.ask(&format!("GET /v2/a/blobs/{}", sha256(layer.as_bytes()))).await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_finished_stays_where_nothing_may_be_removed() {
+    let changes: [fn(&mut Config); 2] =
+        [|config| config.read_only = true, |config| config.purge = Some(Purge { dry_run: true, ..Purge::default() })];
+    for change in changes {
+        let fixture = Fixture::configured(change);
+        let left = leave_unfinished(&fixture);
+        let swept = fixture.registry.sweep(Timestamp::now() + 1000.hours()).await.unwrap();
+        assert!(swept == Swept::default() && left.iter().all(|file| file.exists()));
+    }
+    let empty = Fixture::new();
+    assert_eq!(empty.registry.sweep(Timestamp::now()).await.unwrap(), Swept::default());
 }
 
 #[tokio::test]

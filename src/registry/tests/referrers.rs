@@ -202,7 +202,8 @@ async fn filters_and_pages_are_the_same_with_an_index() {
     for number in 0..5 {
         push_referrer(&both.ours, &subject, &number.to_string()).await;
     }
-    for query in ["?n=2", "?artifactType=a%2Fsignature&n=3", "?artifactType=other", "?n=0", "?last=sha256:8&n=2"] {
+    let middle = format!("?last=sha256:8{}&n=2", "0".repeat(63));
+    for query in ["?n=2", "?artifactType=a%2Fsignature&n=3", "?artifactType=other", "?n=0", &middle] {
         let mut next = format!("/v2/a/referrers/{subject}{query}");
         loop {
             let (ours, theirs) =
@@ -212,6 +213,11 @@ async fn filters_and_pages_are_the_same_with_an_index() {
             let Some(link) = ours.header("link").strip_suffix(">; rel=\"next\"") else { break };
             next = link[1..].to_owned();
         }
+    }
+    // Which would begin the list anew, again and again.
+    for no_digest in ["v1", "sha256:8", "7"] {
+        let request = format!("GET /v2/a/referrers/{subject}?last={no_digest}");
+        both.ours.ask(&request).await.expect_error(400, "DIGEST_INVALID");
     }
 }
 

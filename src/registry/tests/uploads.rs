@@ -383,6 +383,34 @@ async fn a_commit_whose_answer_was_lost_can_be_repeated() {
     fixture.send(&elsewhere, &[], "content").await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
+/// What a process leaves that dies when its upload has become a blob: the folder without the data.
+async fn committed_but_for_the_end(fixture: &Fixture, content: &'static str) -> (String, PathBuf) {
+    let location = fixture.start("a").await;
+    let folder = fixture.path(&format!("repositories/a/_uploads/{}", location.rsplit('/').next().unwrap()));
+    fixture.send(&format!("PATCH {location}"), &[], content).await.expect(202);
+    let other = fixture.push_blob("a", content).await;
+    assert_eq!(other, sha256(content.as_bytes()));
+    std::fs::remove_file(folder.join("data")).unwrap();
+    (location, folder)
+}
+
+#[tokio::test]
+async fn what_a_crash_left_of_a_committed_upload_goes_with_the_repeated_commit_or_a_delete() {
+    let fixture = Fixture::new();
+    let (location, folder) = committed_but_for_the_end(&fixture, "content").await;
+    assert!(folder.join("startedat").exists() && folder.join("hashstates").exists());
+    fixture.ask(&format!("GET {location}")).await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    fixture.ask(&format!("PUT {location}?digest={}", sha256(b"content"))).await.expect(201);
+    assert!(!folder.exists());
+    assert_blob(&fixture, "a", b"content").await;
+
+    let (location, folder) = committed_but_for_the_end(&fixture, "another").await;
+    fixture.ask(&format!("DELETE {location}")).await.expect(204);
+    assert!(!folder.exists());
+    fixture.ask(&format!("DELETE {location}")).await.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    assert_blob(&fixture, "a", b"another").await;
+}
+
 #[tokio::test]
 async fn a_whole_blob_whose_client_vanishes_leaves_no_upload() {
     let fixture = Fixture::new();
