@@ -129,6 +129,10 @@ impl<S: Service> Front<S> {
             if !begun {
                 return io.close().await;
             }
+            if io.head().await.is_err() {
+                io.part().await;
+                break;
+            }
             let mut session = ServerSession::new_http1(Box::new(io));
             session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
             let Some(reused) = self.proxy.process_new_http(session, shutdown).await else { break };

@@ -3,7 +3,8 @@
 //! In the order of a connection's life:
 //! - [`running`]: opens the door on bound sockets, drains it at the end;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
-//! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
+//!   stream as Pingora sees it;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
@@ -31,6 +32,7 @@ mod proxy;
 mod refusal;
 mod running;
 mod session;
+mod strict;
 mod watch;
 
 #[cfg(test)]

@@ -271,14 +271,15 @@ impl Exchange for Call<'_> {
 fn misfortune(error: &Error) -> BodyError {
     match error.etype() {
         ErrorType::ReadTimedout => BodyError::Stalled,
-        ErrorType::ReadError if timed_out(error) => BodyError::Stalled,
+        ErrorType::ReadError if is(error, io::ErrorKind::TimedOut) => BodyError::Stalled,
+        ErrorType::ReadError if is(error, io::ErrorKind::InvalidData) => BodyError::Malformed,
         // Of HTTP/2's stream errors only the text tells whose they are, and after none can the stream be answered.
         ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => BodyError::Gone,
         _ => BodyError::Malformed,
     }
 }
 
-fn timed_out(error: &Error) -> bool {
+fn is(error: &Error, kind: io::ErrorKind) -> bool {
     let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+    cause.is_some_and(|cause| cause.kind() == kind)
 }
