@@ -109,7 +109,7 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         if session.is_http2() {
             connection.phase.set(Phase::Streams);
-            session.set_write_timeout(Some(self.plan.load().terms.stall));
+            session.set_write_timeout(Some(self.plan.load().terms.steadiness.stall));
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
