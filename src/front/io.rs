@@ -34,6 +34,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::Frames;
+use super::http2::GivenUp;
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
@@ -68,6 +70,7 @@ pub(super) struct Connection {
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
     refused: Mutex<Option<(Refusal, String)>>,
+    pub(super) given_up: GivenUp,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
 }
@@ -82,7 +85,17 @@ impl Connection {
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
         let refused = Mutex::new(None);
-        Self { listener, timeouts, peer, local, phase, closing, refused, http2: AtomicBool::new(false) }
+        Self {
+            listener,
+            timeouts,
+            peer,
+            local,
+            phase,
+            closing,
+            refused,
+            given_up: GivenUp::default(),
+            http2: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
@@ -107,6 +120,8 @@ pub(super) struct FrontIo {
     header: usize,
     /// Where the request's body ends, if it comes in chunks.
     chunks: Option<Chunks>,
+    /// On HTTP/2.
+    frames: Option<Frames>,
     parting: Option<Parting>,
 }
 
@@ -139,6 +154,7 @@ impl FrontIo {
 
     fn new(stream: Inner, connection: Arc<Connection>) -> io::Result<Self> {
         connection.phase.set(Phase::Header);
+        let frames = connection.is_http2().then(Frames::new);
         // The digest wants the answer of a CONNECT proxy, which nobody here is; only `user_data` is ours.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection.clone()))));
@@ -150,6 +166,7 @@ impl FrontIo {
             ahead: BytesMut::new(),
             header: 0,
             chunks: None,
+            frames,
             parting: None,
         })
     }
@@ -322,6 +339,12 @@ impl FrontIo {
         }
     }
 
+    fn count_sent(&mut self, bytes: usize) {
+        if let Some(frames) = &mut self.frames {
+            frames.sent(bytes);
+        }
+    }
+
     /// Bytes of the body, from where they are.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -346,9 +369,24 @@ impl FrontIo {
     }
 }
 
+fn poll_frames(
+    frames: &mut Frames,
+    stream: &mut Inner,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let before = buf.filled().len();
+    ready!(stream.poll_read(cx, buf))?;
+    let read = frames.read(&buf.filled()[before..]);
+    Poll::Ready(read.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a flood of frames that carry nothing")))
+}
+
 impl AsyncRead for FrontIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
+        if let Some(frames) = &mut me.frames {
+            return poll_frames(frames, &mut me.stream, cx, buf);
+        }
         if me.header > 0 {
             let length = me.header.min(buf.remaining());
             me.header -= length;
@@ -371,10 +409,13 @@ impl AsyncWrite for FrontIo {
         }
         if me.gathered.len() + bytes.len() <= GATHER {
             me.gathered.extend_from_slice(bytes);
+            me.count_sent(bytes.len());
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(me.poll_drain(cx))?;
-        me.stream.poll_write(cx, bytes)
+        let written = ready!(me.stream.poll_write(cx, bytes))?;
+        me.count_sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -163,6 +163,9 @@ impl<S: Service> ProxyHttp for App<S> {
                 tracing::debug!(request_id = record.request_id, failure, "a request was refused");
             }
         }
+        if let Ok(connection) = connection(session) {
+            connection.given_up.count(record.client_left);
+        }
         write_access_line(&self.access, session, record);
     }
 }
