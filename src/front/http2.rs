@@ -28,14 +28,15 @@ use super::io::{Connection, FrontIo};
 use super::running::Live;
 use crate::exchange;
 
-/// How much one stream may send before we have taken any: twice what is on its way at 800 Mbit/s over 80 ms.
-const STREAM_WINDOW: u32 = 16 << 20;
+/// How much one stream may send before we have taken any: three times what is on its way at 400 Mbit/s over 80 ms. The
+/// client learns that it may go on when we have taken half.
+const STREAM_WINDOW: u32 = 12 << 20;
 /// The same for a connection with an upload.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// What every connection has by the protocol (RFC 9113 6.9.2), enough where nothing is uploaded.
 const LEAST_WINDOW: u32 = 65_535;
 /// What is lent to all connections together.
-const WINDOWS: u32 = 512 << 20;
+const WINDOWS: u32 = 256 << 20;
 /// One connection gets at most this part of what is left, so that there is always something left for the next.
 const SHARE: u32 = 8;
 /// The largest frame that we take: fewer, larger pieces.

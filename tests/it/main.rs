@@ -22,6 +22,7 @@ mod conformance;
 mod crash;
 mod differential;
 mod disk;
+mod hostile;
 mod indexes;
 mod interop;
 mod load;
