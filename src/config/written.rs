@@ -89,6 +89,7 @@ pub(super) struct Timeouts {
     pub(super) header: Setting<Duration>,
     pub(super) idle: Setting<Duration>,
     pub(super) stall: Setting<Duration>,
+    pub(super) minimum_rate: Setting<u64>,
     pub(super) drain: Setting<Duration>,
 }
 
@@ -105,6 +106,8 @@ const TOKEN_DURATION: RangeInclusive<Duration> = seconds(60, 86_400);
 const FINISH_UPLOADS: RangeInclusive<Duration> = seconds(0, 7 * 86_400);
 /// Shorter, and a slow link is cut off; longer, and the limit protects nothing.
 const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
+/// Bytes a second: none at all, or at most what every link in use carries.
+const MINIMUM_RATE: RangeInclusive<u64> = 0..=(64 << 10);
 /// A drain may be as short as nothing.
 const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
 /// A manifest is held in memory as a whole, several at a time.
@@ -208,6 +211,7 @@ impl Timeouts {
             header: section.duration("header", TIMEOUT),
             idle: section.duration("idle", TIMEOUT),
             stall: section.duration("stall", TIMEOUT),
+            minimum_rate: section.size("minimum_rate", MINIMUM_RATE),
             drain: section.duration("drain", DRAIN),
         }
     }

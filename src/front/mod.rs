@@ -4,7 +4,9 @@
 //! - [`running`]: opens the door on bound sockets, changes its plan while it is open, drains it at the end;
 //! - [`plan`]: what such a change replaces;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
-//! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
+//!   stream as Pingora sees it;
+//! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
@@ -24,7 +26,9 @@ use crate::exchange::Exchange;
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod frames;
 mod host;
+mod http2;
 mod io;
 mod listener;
 mod mount;
@@ -33,6 +37,7 @@ mod proxy;
 mod refusal;
 mod running;
 mod session;
+mod strict;
 mod watch;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 
 use super::host::Origins;
 use super::session::Terms;
+use super::watch::Steadiness;
 use super::{Config, Internal, Listener, Prefix, Timeouts};
 
 /// What holds for the next request, whatever connection it comes on.
@@ -33,7 +34,7 @@ impl<S> Plan<S> {
         Self {
             origins: Origins::new(external_url, aliases, host, any_host),
             prefix,
-            terms: Terms { stall: timeouts.stall, headers },
+            terms: Terms { steadiness: Steadiness::of(&timeouts), headers },
             timeouts,
             service,
         }
