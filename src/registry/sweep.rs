@@ -39,7 +39,7 @@ impl Registry {
     /// A storage that does not answer. What cannot be removed is counted.
     pub async fn sweep(&self, now: Timestamp) -> Result<Swept, Error> {
         let tries_out = self.config.purge.is_some_and(|purge| purge.dry_run);
-        if self.config.read_only || tries_out {
+        if self.maintenance.is_on() || tries_out {
             return Ok(Swept::default());
         }
         let age = self.config.purge.unwrap_or_default().age.max(YOUNGEST);
