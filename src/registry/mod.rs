@@ -41,6 +41,7 @@ mod intake;
 mod layout;
 mod location;
 mod manifests;
+mod mounts;
 mod negotiation;
 mod purge;
 mod references;

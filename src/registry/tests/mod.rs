@@ -21,6 +21,7 @@ mod faults;
 mod health;
 mod lists;
 mod manifests;
+mod mounts;
 mod options;
 mod purge;
 mod referrers;
