@@ -59,9 +59,8 @@ impl Registry {
             }
         }
         let id = UploadId::random();
-        // Held so that nobody takes an upload that is only half there for what is left of one.
-        let _turn = self.turns.take(id).await?;
-        self.begin(&name, id, grant).await?;
+        let (turn, _attendance) = self.turns.take(id).await?;
+        let _turn = self.begin(&name, id, turn, grant).await?;
         Ok(self.progress(exchange.caller(), &name, id, 0).await?.headers(Answer::new(StatusCode::ACCEPTED)))
     }
 
@@ -77,7 +76,7 @@ impl Registry {
         let id = UploadId::random();
         let orphanage = Orphanage::new(self, &name, id);
         let (turn, attendance) = self.turns.take(id).await?;
-        self.begin(&name, id, grant).await?;
+        let turn = self.begin(&name, id, turn, grant).await?;
         let upload = Upload { name: name.clone(), id, size: 0, turn };
         let received = match first {
             Some(_) => receive(exchange, &self.store, upload, &attendance, first, None).await,
