@@ -1,7 +1,9 @@
 //! Is a blob held by another repository already, so that nobody need send it again?
 //!
 //! A client may name the repository, or leave it to us to find one (end-11). Then those are searched that the caller may
-//! read: what a token names, or, where everybody may do everything, the tree, the neighbours of the target first.
+//! read: what a token names, or, where everybody may do everything, the tree, the neighbours of the target first. What a
+//! token does not name is not searched, though its account may read it: who hands on a token for one repository hands on no
+//! more than that.
 //!
 //! **Invariant:** only a link that is there now is taken over. That the content lies among the blobs is not enough: it may
 //! be what is left of a repository that was deleted, or of a push that never ended.
