@@ -12,7 +12,7 @@ use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 
-use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
+use crate::auth::{Authority, Beginning, Demand, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Maintenance, Registry};
@@ -112,7 +112,7 @@ impl Embedded {
             Ok(endpoint) => endpoint,
             Err(rejection) => return self.registry.reject(rejection),
         };
-        let granted = match self.guardian.authorize(head, exchange.caller(), &endpoint.access()).await {
+        let granted = match self.guardian.authorize(head, exchange.caller(), &Demand::of(&endpoint)).await {
             Ok(grant) => Ok(grant),
             Err(Refusal { answer, expired }) => self.finishing(&endpoint, expired).await.ok_or(answer),
         };

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{HeaderName, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
+use super::Demand;
 use crate::exchange::{Answer, WireError};
 use crate::oci::Access;
 
@@ -23,6 +24,8 @@ pub(super) enum Reason {
     Invalid,
     /// A token that allows less than is needed.
     Insufficient,
+    /// A token that is enough, of somebody who did not ask for all that would be of use.
+    AskedTooLittle,
 }
 
 /// Where tokens are given out, and for whom: what a challenge tells the client to ask.
@@ -30,13 +33,15 @@ pub(super) enum Reason {
 pub(super) struct Desk<'a> {
     pub(super) realm: &'a str,
     pub(super) service: &'a str,
+    /// Whether its tokens name what was asked for and refused: then who asked can be told from who did not.
+    pub(super) names_what_it_refuses: bool,
 }
 
 /// The challenge (RFC 6750 3, with Distribution's `service`).
-pub(super) fn bearer(desk: Desk<'_>, needed: &[Access], reason: Reason) -> Answer {
+pub(super) fn bearer(desk: Desk<'_>, demand: &Demand, reason: Reason) -> Answer {
     let mut value = format!("Bearer realm={},service={}", quoted(desk.realm), quoted(desk.service));
-    if !needed.is_empty() {
-        let scopes: Vec<String> = needed.iter().map(Access::to_string).collect();
+    let scopes: Vec<String> = demand.all().map(Access::to_string).collect();
+    if !scopes.is_empty() {
         value.push_str(&format!(",scope={}", quoted(&scopes.join(" "))));
     }
     let message = match reason {
@@ -49,26 +54,30 @@ pub(super) fn bearer(desk: Desk<'_>, needed: &[Access], reason: Reason) -> Answe
             value.push_str(",error=\"insufficient_scope\"");
             "authentication required: this login does not allow it, or there is no such repository"
         }
+        Reason::AskedTooLittle => {
+            value.push_str(",error=\"insufficient_scope\"");
+            "authentication required: the token was not asked for the repository that the blob is to be mounted from"
+        }
     };
-    unauthorized(value, message, needed)
+    unauthorized(value, message, demand)
 }
 
 /// The challenge where names and passwords count (RFC 7617 2).
-pub(super) fn basic(realm: &str, needed: &[Access]) -> Answer {
-    unauthorized(format!("Basic realm={}", quoted(realm)), "authentication required", needed)
+pub(super) fn basic(realm: &str, demand: &Demand) -> Answer {
+    unauthorized(format!("Basic realm={}", quoted(realm)), "authentication required", demand)
 }
 
-fn unauthorized(challenge: String, message: &'static str, needed: &[Access]) -> Answer {
-    let error = WireError::new("UNAUTHORIZED", message).detail(detail(needed));
+fn unauthorized(challenge: String, message: &'static str, demand: &Demand) -> Answer {
+    let error = WireError::new("UNAUTHORIZED", message).detail(detail(demand));
     Answer::error(StatusCode::UNAUTHORIZED, error)
         .header(WWW_AUTHENTICATE, challenge)
         .header(API_VERSION, "registry/2.0")
 }
 
-/// Distribution's list of what was needed, one entry for each action.
-fn detail(needed: &[Access]) -> Value {
-    let entries: Vec<Value> = needed
-        .iter()
+/// Distribution's list of what was asked, one entry for each action.
+fn detail(demand: &Demand) -> Value {
+    let entries: Vec<Value> = demand
+        .all()
         .flat_map(|access| access.actions.iter().map(move |action| (&access.resource, action)))
         .map(|(resource, action)| {
             json!({ "Type": resource.kind(), "Class": "", "Name": resource.name(), "Action": action.as_str() })

@@ -72,7 +72,7 @@ async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment
     let wanted = parse_all(scopes.iter().map(String::as_str));
     let granted = authority.permissions.grant(&identity, &wanted, now.wall).await;
     let granted = granted.map_err(|error| Refused::Failed(error.into()))?;
-    if granted.is_empty() && matches!(identity, Identity::Anonymous) {
+    if granted.iter().all(|access| access.actions.is_empty()) && matches!(identity, Identity::Anonymous) {
         return Err(Refused::NothingForNobody);
     }
     let token = authority.issuer.issue(&authority.key, &identity, &granted, now.wall).map_err(Refused::Failed)?;

@@ -42,6 +42,11 @@ impl Grant {
         self.allows(&Access::repository(name, &[Action::Pull]))
     }
 
+    /// Whether the token says anything about it, even that nothing is allowed.
+    pub(super) fn mentions(&self, resource: &Resource) -> bool {
+        self.everything || self.access.iter().any(|held| held.resource == *resource)
+    }
+
     /// Every repository that the token names as readable, in its order; a grant of everything names none.
     pub fn readable(&self) -> impl Iterator<Item = &RepositoryName> {
         self.access.iter().filter_map(|held| match &held.resource {

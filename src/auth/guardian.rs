@@ -18,9 +18,9 @@ use super::credential;
 use super::endpoint::Moment;
 use super::htpasswd::Htpasswd;
 use super::trust::Trusted;
-use super::{Authority, Beginning, Config, Error, Expired, Grant, Guard};
+use super::{Authority, Beginning, Config, Demand, Error, Expired, Grant, Guard};
 use crate::exchange::{Answer, Caller};
-use crate::oci::{Access, RepositoryName};
+use crate::oci::RepositoryName;
 
 /// Decides who may ask the embedded registry for what.
 pub struct Guardian {
@@ -67,30 +67,31 @@ impl Guardian {
         Ok(Self { kind, finish_uploads: config.finish_uploads })
     }
 
-    /// What the caller may do, if that is all of `needed`; otherwise the answer that says how to come again.
-    pub async fn authorize(&self, head: &Parts, caller: &Caller, needed: &[Access]) -> Result<Grant, Refusal> {
+    /// What the caller may do, if that meets the demand; otherwise the answer that says how to come again.
+    pub async fn authorize(&self, head: &Parts, caller: &Caller, demand: &Demand) -> Result<Grant, Refusal> {
         let now = Moment { wall: Timestamp::now(), steady: Instant::now() };
-        self.authorize_at(head, caller, needed, now).await
+        self.authorize_at(head, caller, demand, now).await
     }
 
     pub(super) async fn authorize_at(
         &self,
         head: &Parts,
         caller: &Caller,
-        needed: &[Access],
+        demand: &Demand,
         now: Moment,
     ) -> Result<Grant, Refusal> {
         match &self.kind {
-            Kind::Own(authority) => authority.authorize_at(head, caller, needed, now.wall),
+            Kind::Own(authority) => authority.authorize_at(head, caller, demand, now.wall),
             Kind::Nobody => Ok(Grant::everything(None)),
-            Kind::Htpasswd(htpasswd) => Ok(htpasswd.authorize(head, caller, needed, now.steady).await?),
+            Kind::Htpasswd(htpasswd) => Ok(htpasswd.authorize(head, caller, demand, now.steady).await?),
             Kind::Token(trusted) => {
                 let verified = match credential::bearer(&head.headers) {
                     Some(token) => Some(trusted.verify(token, now.wall, now.steady).await),
                     None => None,
                 };
                 let realm = trusted.realm(&caller.origin);
-                decide(verified, Desk { realm: &realm, service: trusted.service() }, needed)
+                let desk = Desk { realm: &realm, service: trusted.service(), names_what_it_refuses: false };
+                decide(verified, desk, demand)
             }
         }
     }
@@ -124,13 +125,16 @@ impl Guardian {
 pub(super) fn decide(
     verified: Option<Result<Grant, Invalid>>,
     desk: Desk<'_>,
-    needed: &[Access],
+    demand: &Demand,
 ) -> Result<Grant, Refusal> {
-    let challenge = |reason| challenge::bearer(desk, needed, reason);
+    let challenge = |reason| challenge::bearer(desk, demand, reason);
     match verified {
         None => Err(challenge(Reason::Missing).into()),
-        Some(Ok(grant)) if needed.iter().all(|access| grant.allows(access)) => Ok(grant),
-        Some(Ok(_)) => Err(challenge(Reason::Insufficient).into()),
+        Some(Ok(grant)) if !demand.is_met_by(&grant) => Err(challenge(Reason::Insufficient).into()),
+        Some(Ok(grant)) if desk.names_what_it_refuses && demand.is_more_than_was_asked(&grant) => {
+            Err(challenge(Reason::AskedTooLittle).into())
+        }
+        Some(Ok(grant)) => Ok(grant),
         Some(Err(Invalid::Untrue)) => Err(challenge(Reason::Invalid).into()),
         Some(Err(Invalid::Expired(expired))) => {
             Err(Refusal { answer: challenge(Reason::Invalid), expired: Some(expired) })

@@ -31,9 +31,8 @@ use super::attempts::{Attempt, Attempts};
 use super::credential::{Credential, Malformed};
 use super::hashing::Lanes;
 use super::watched::{self, Watched};
-use super::{Error, Grant, challenge, endpoint};
+use super::{Demand, Error, Grant, challenge, endpoint};
 use crate::exchange::{Answer, Caller};
-use crate::oci::Access;
 
 /// The largest file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -95,10 +94,10 @@ impl Htpasswd {
         &self,
         head: &Parts,
         caller: &Caller,
-        needed: &[Access],
+        demand: &Demand,
         now: Instant,
     ) -> Result<Grant, Answer> {
-        let challenge = || challenge::basic(&self.realm, needed);
+        let challenge = || challenge::basic(&self.realm, demand);
         let (name, password) = match Credential::basic(&head.headers) {
             Ok(Credential::Password { name, password }) => (name, password),
             Ok(Credential::None) | Err(Malformed) => return Err(challenge()),

@@ -9,7 +9,8 @@
 //!          -> accounts    is it really them: attempts (limits), hashing (bounded work), password
 //!          -> permissions what of it is allowed: the matrix, projects and members from the database
 //!          -> issuer      the token, signed with the key (keys)
-//! guardian -> verifier, trust   is the token ours, or of whom we trust: what does it say (claims): a Grant
+//! guardian -> demand            what the request needs, and what it had better have
+//!          -> verifier, trust   is the token ours, or of whom we trust: what does it say (claims): a Grant
 //!          -> htpasswd          or the password that of the file
 //!          -> challenge         or how to come again
 //!          -> continuation      or was the token good when this upload began
@@ -34,7 +35,7 @@ use jiff::Timestamp;
 
 use crate::exchange::{Answer, Caller, Exchange};
 use crate::metadata::Database;
-use crate::oci::{Access, RepositoryName};
+use crate::oci::RepositoryName;
 
 mod accounts;
 mod attempts;
@@ -43,6 +44,7 @@ mod claims;
 mod config;
 mod continuation;
 mod credential;
+mod demand;
 mod endpoint;
 mod error;
 mod grant;
@@ -61,6 +63,7 @@ mod watched;
 pub use accounts::{FirstAdmin, first_admin, needs_first_admin};
 pub use config::{Algorithm, Config, Guard, Realm, Trust};
 pub use continuation::{Beginning, Expired};
+pub use demand::Demand;
 pub use error::Error;
 pub use grant::Grant;
 pub use guardian::{Guardian, Refusal};
@@ -115,13 +118,13 @@ impl Authority {
         endpoint::answer(self, exchange, now).await
     }
 
-    /// What the request's token allows, if that is all of `needed`; otherwise the challenge to answer with.
+    /// What the request's token allows, if that meets the demand; otherwise the challenge to answer with.
     #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
-    fn authorize_at(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Timestamp) -> Result<Grant, Refusal> {
+    fn authorize_at(&self, head: &Parts, caller: &Caller, demand: &Demand, now: Timestamp) -> Result<Grant, Refusal> {
         let realm = format!("{}{}", caller.origin, self.config.path);
-        let desk = Desk { realm: &realm, service: &self.config.service };
+        let desk = Desk { realm: &realm, service: &self.config.service, names_what_it_refuses: true };
         let token = credential::bearer(&head.headers);
-        guardian::decide(token.map(|token| self.verifier.verify(token, now)), desk, needed)
+        guardian::decide(token.map(|token| self.verifier.verify(token, now)), desk, demand)
     }
 
     /// Whether the account was there at that time already, still is, and still may push.

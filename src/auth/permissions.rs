@@ -75,7 +75,9 @@ pub(super) struct Permissions {
 }
 
 impl Permissions {
-    /// The part of `wanted` that is allowed, without what is left with no action at all.
+    /// The part of `wanted` that is allowed. A repository of which nothing is allowed stays in it, with no action, as in
+    /// Docker Hub's tokens: so the token says what was asked for (`demand.rs` needs that), and says of a repository that
+    /// is not there and of a forbidden one the same, which is nothing but what the asker said.
     pub(super) async fn grant(
         &self,
         identity: &Identity,
@@ -86,11 +88,10 @@ impl Permissions {
         for access in wanted {
             let actions = match &access.resource {
                 Resource::Repository(name) => self.repository(identity, name, &access.actions, now).await?,
-                Resource::Catalog => catalog(identity, &access.actions),
+                Resource::Catalog if may_list(identity, &access.actions) => vec![Action::All],
+                Resource::Catalog => continue,
             };
-            if !actions.is_empty() {
-                granted.push(Access { resource: access.resource.clone(), actions });
-            }
+            granted.push(Access { resource: access.resource.clone(), actions });
         }
         Ok(granted)
     }
@@ -153,9 +154,8 @@ fn asker(identity: &Identity, standing: &Standing) -> Asker {
 }
 
 /// The catalog names every repository, so it is the admins' alone, and only as a whole.
-fn catalog(identity: &Identity, wanted: &[Action]) -> Vec<Action> {
-    let is_admin = matches!(identity, Identity::Account(account) if account.is_admin);
-    if is_admin && wanted.contains(&Action::All) { vec![Action::All] } else { Vec::new() }
+fn may_list(identity: &Identity, wanted: &[Action]) -> bool {
+    matches!(identity, Identity::Account(account) if account.is_admin) && wanted.contains(&Action::All)
 }
 
 #[cfg(test)]

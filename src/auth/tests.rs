@@ -18,7 +18,7 @@ use super::*;
 use crate::exchange::memory::Recorded;
 use crate::exchange::{Body, BodyError};
 use crate::metadata::{self, Account, AccountName, Member, Project, Role, Visibility};
-use crate::oci::Action;
+use crate::oci::{Access, Action};
 
 mod answers;
 mod finishing;
@@ -107,7 +107,8 @@ impl Office {
             return vec![heard.status.to_string()];
         }
         let grant = self.authority.verifier.verify(heard.token(), Timestamp::now()).unwrap();
-        grant.access.iter().map(ToString::to_string).collect()
+        let allowed = grant.access.iter().filter(|access| !access.actions.is_empty());
+        allowed.map(ToString::to_string).collect()
     }
 
     async fn login(&self, name: &str, password: &str, address: &str, now: Instant) -> Result<Account, Refusal> {
@@ -197,7 +198,11 @@ fn request_with(authorization: Option<&str>) -> Recorded {
 }
 
 fn authorize(authority: &Authority, authorization: Option<&str>, needed: &str) -> Result<Grant, Box<Heard>> {
+    authorize_for(authority, authorization, Demand { needed: access(needed), useful: None })
+}
+
+fn authorize_for(authority: &Authority, authorization: Option<&str>, demand: Demand) -> Result<Grant, Box<Heard>> {
     let exchange = request_with(authorization);
-    let granted = authority.authorize_at(exchange.head(), exchange.caller(), &access(needed), Timestamp::now());
+    let granted = authority.authorize_at(exchange.head(), exchange.caller(), &demand, Timestamp::now());
     granted.map_err(|refusal| Box::new(refusal.answer.into()))
 }

@@ -234,9 +234,9 @@ impl Endpoint {
 
     /// What a caller must be allowed to do.
     ///
-    /// Mounting needs no right to the source here: without it the mount is not made and an ordinary upload begins, as
-    /// the specification wants for every mount that cannot be made. Whoever may push may also look at, and give up, an
-    /// upload.
+    /// Mounting needs no right to the source here ([`Endpoint::useful_access`]): without it the mount is not made and an
+    /// ordinary upload begins, as the specification wants for every mount that cannot be made. Whoever may push may also
+    /// look at, and give up, an upload.
     pub fn access(&self) -> Vec<Access> {
         let on = |name: &RepositoryName, actions: &[Action]| vec![Access::repository(name, actions)];
         match self {
@@ -253,6 +253,16 @@ impl Endpoint {
             | Self::UploadCommit { name, .. }
             | Self::UploadCancel { name, .. } => on(name, &[Action::Pull, Action::Push]),
             Self::ManifestDelete { name, .. } | Self::BlobDelete { name, .. } => on(name, &[Action::Delete]),
+        }
+    }
+
+    /// What a caller had better be allowed to do as well: to read the repository that a blob is to be mounted from.
+    pub fn useful_access(&self) -> Option<Access> {
+        match self {
+            Self::UploadStart { name, mount: Some(Mount { from: Some(from), .. }), .. } if from != name => {
+                Some(Access::repository(from, &[Action::Pull]))
+            }
+            _ => None,
         }
     }
 
@@ -570,6 +580,16 @@ mod tests {
         assert_eq!(mount("mount=&from=b"), None);
         assert_eq!(mount("mount=nonsense&from=b"), None);
         assert_eq!(mount(&format!("mount={plain}&from=../b")), None, "not a search through everything readable");
+    }
+
+    #[test]
+    fn only_a_mount_from_another_repository_has_use_for_more_than_it_needs() {
+        let useful = |request: &str| ok(request).useful_access().map(|access| access.to_string());
+        let mount = format!("POST /v2/g/p/blobs/uploads/?mount={}", digest());
+        assert_eq!(useful(&format!("{mount}&from=a/b")).as_deref(), Some("repository:a/b:pull"));
+        assert_eq!(useful(&format!("{mount}&from=g/p")), None, "what is needed covers it");
+        assert_eq!(useful(&mount), None);
+        assert!(table().iter().all(|(request, ..)| useful(request).is_none()));
     }
 
     #[test]

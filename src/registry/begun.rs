@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::store::{Store, present};
+use super::turns::Turn;
 use super::{Error, Registry, layout, to_the_end};
 use crate::auth::Grant;
 use crate::oci::{RepositoryName, UploadId};
@@ -57,8 +58,15 @@ impl Registry {
         Ok(at.filter(|_| !issuer.is_empty() && !subject.is_empty()).map(|at| Begun { issuer, subject, at }))
     }
 
-    /// Lays down an upload: when it began, who did, and then no data yet, which is what makes it one.
-    pub(super) async fn begin(&self, name: &RepositoryName, id: UploadId, grant: &Grant) -> Result<(), Error> {
+    /// Lays down an upload: when it began, who did, and then no data yet, which is what makes it one. The turn is held until
+    /// all of it lies there, even when the client is gone by then: whoever removes what it left must not come too early.
+    pub(super) async fn begin(
+        &self,
+        name: &RepositoryName,
+        id: UploadId,
+        turn: Turn,
+        grant: &Grant,
+    ) -> Result<Turn, Error> {
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let owner = Owner::of(grant).and_then(|owner| serde_json::to_vec(&owner).ok());
         let owner = owner.filter(|owner| owner.len() <= LIMIT);
@@ -69,7 +77,8 @@ impl Registry {
             if let Some(owner) = owner {
                 put(layout::upload_owner(&name, id), owner.into()).await?;
             }
-            Ok(put(layout::upload_data(&name, id), Bytes::new()).await?)
+            put(layout::upload_data(&name, id), Bytes::new()).await?;
+            Ok(turn)
         })
         .await
     }

@@ -57,6 +57,8 @@ pub(super) struct Walk<'a> {
     /// The folder by which we know what is looked for.
     mark: &'static str,
     open: Vec<Folder>,
+    /// How many times it may still list a folder.
+    listings: usize,
 }
 
 /// A folder that is being gone through.
@@ -80,19 +82,33 @@ impl<'a> Walk<'a> {
             let below = join(&path, component);
             if below.parse::<RepositoryName>().is_err() {
                 // No folder of ours has such a name, so there is nothing below it.
-                return Self { store, mark, open };
+                return Self { store, mark, open, listings: usize::MAX };
             }
             path = below;
         }
         open.push(Folder { path, entries: Vec::new(), unlisted: Some(None) });
-        Self { store, mark, open }
+        Self { store, mark, open, listings: usize::MAX }
+    }
+
+    /// Ends early, when it has listed folders so many times: once for each that it looks into.
+    pub(super) fn within(self, listings: usize) -> Self {
+        Self { listings, ..self }
+    }
+
+    /// How many listings are left.
+    pub(super) fn listings(&self) -> usize {
+        self.listings
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<RepositoryName>, storage::Error> {
         while let Some(folder) = self.open.last_mut() {
             let Some(entry) = folder.entries.pop() else {
                 match folder.unlisted.take() {
-                    Some(after) => folder.list(self.store, after).await?,
+                    Some(after) => {
+                        let Some(left) = self.listings.checked_sub(1) else { return Ok(None) };
+                        self.listings = left;
+                        folder.list(self.store, after).await?;
+                    }
                     None => drop(self.open.pop()),
                 }
                 continue;
@@ -103,6 +119,8 @@ impl<'a> Walk<'a> {
             }
             // What is not part of a name (`_layers`, `lost+found`) is not looked into.
             let Ok(name) = path.parse::<RepositoryName>() else { continue };
+            let Some(left) = self.listings.checked_sub(1) else { return Ok(None) };
+            self.listings = left;
             let mut below = Folder { path, entries: Vec::new(), unlisted: None };
             below.list(self.store, None).await?;
             let is_marked = below.has(self.store, self.mark).await?;

@@ -28,6 +28,8 @@ use crate::storage::Key;
 
 /// What a repository's folder has when it is one.
 pub(super) const MANIFESTS: &str = "_manifests";
+/// What a repository's folder has when a blob can be seen in it, or could.
+pub(super) const LAYERS: &str = "_layers";
 /// What a repository's folder has while something is uploaded to it.
 pub(super) const UPLOADS: &str = "_uploads";
 /// The object of every link.
@@ -59,7 +61,7 @@ pub(super) fn repositories(below: &str) -> Key {
 
 /// Makes a blob visible in a repository.
 pub(super) fn layer(name: &RepositoryName, digest: &Digest) -> Key {
-    within(name, format_args!("_layers/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
+    within(name, format_args!("{LAYERS}/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
 }
 
 /// The folder that makes a repository one.

@@ -44,6 +44,7 @@ mod layout;
 mod location;
 mod maintenance;
 mod manifests;
+mod mounts;
 mod negotiation;
 mod purge;
 mod references;

@@ -13,7 +13,8 @@
 //! **Invariant:** content that broke off or does not match its digest is never committed. It stays as an upload, so that
 //! the client can go on or give the right digest.
 //!
-//! Absent on purpose: removing abandoned uploads (`purge.rs`), and what a `Location` looks like (`location.rs`).
+//! Absent on purpose: taking a blob over from another repository (`mounts.rs`), removing abandoned uploads (`purge.rs`), and
+//! what a `Location` looks like (`location.rs`).
 
 use std::sync::Arc;
 
@@ -34,9 +35,6 @@ use crate::oci::endpoint::Mount;
 use crate::oci::range::Span;
 use crate::oci::{Algorithm, Digest, Hasher, RepositoryName, UploadId};
 use crate::storage::Durability;
-
-/// How many repositories are searched for a blob that is to be mounted from anywhere.
-const MOUNT_SEARCH: usize = 100;
 
 impl Registry {
     /// end-4 and end-11: an upload begins, unless the blob is there already or comes along.
@@ -61,30 +59,9 @@ impl Registry {
             }
         }
         let id = UploadId::random();
-        // Held so that nobody takes an upload that is only half there for what is left of one.
-        let _turn = self.turns.take(id).await?;
-        self.begin(&name, id, grant).await?;
+        let (turn, _attendance) = self.turns.take(id).await?;
+        let _turn = self.begin(&name, id, turn, grant).await?;
         Ok(self.progress(exchange.caller(), &name, id, 0).await?.headers(Answer::new(StatusCode::ACCEPTED)))
-    }
-
-    /// Makes a blob visible in `name` if it can be found where the caller may read. Whether it exists elsewhere is
-    /// nobody's business: then an ordinary upload begins.
-    async fn mount(&self, name: &RepositoryName, mount: &Mount, grant: &Grant) -> Result<bool, Error> {
-        if self.store.find_blob(name, &mount.digest).await?.is_some() {
-            return Ok(true);
-        }
-        let sources: Vec<&RepositoryName> = match &mount.from {
-            Some(from) => Some(from).into_iter().filter(|from| grant.may_pull(from)).collect(),
-            None => grant.readable().filter(|readable| *readable != name).take(MOUNT_SEARCH).collect(),
-        };
-        for source in sources {
-            if let Some((target, _)) = self.store.find_blob(source, &mount.digest).await? {
-                let (store, link) = (self.store.clone(), layout::layer(name, &mount.digest));
-                to_the_end(async move { Ok(store.write_link(&link, &target).await?) }).await?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// end-4b: the whole blob in one request. Nobody knows the upload's name, so what fails is removed at once.
@@ -99,7 +76,7 @@ impl Registry {
         let id = UploadId::random();
         let orphanage = Orphanage::new(self, &name, id);
         let (turn, attendance) = self.turns.take(id).await?;
-        self.begin(&name, id, grant).await?;
+        let turn = self.begin(&name, id, turn, grant).await?;
         let upload = Upload { name: name.clone(), id, size: 0, turn };
         let received = match first {
             Some(_) => receive(exchange, &self.store, upload, &attendance, first, None).await,

@@ -38,6 +38,10 @@ fn crane(site: &Site, arguments: &[&str]) -> Output {
     Output::of(command.args(arguments).env("SSL_CERT_FILE", site.directory().join("certs/ca.crt")))
 }
 
+fn is_a_copy(repository: &str) -> bool {
+    repository.starts_with("copy-")
+}
+
 fn push(machine: &Path, image: &Image, name: &str) -> Layout {
     let layout = Layout::of_image(&machine.join(name.replace(['/', ':'], "-")), image);
     skopeo(&["copy", &layout.transport(), &format!("docker://{name}")]).ok();
@@ -74,13 +78,13 @@ fn skopeo_lists_syncs_and_deletes() {
 }
 
 #[test]
-fn crane_copies_all_tags_ten_times_and_lists_and_deletes() {
+fn crane_copies_all_tags_ten_times_by_mounting_and_lists_and_deletes() {
     if !crane_program().exists() {
         eprintln!("NOT TESTED: crane, which is not here (tests/install-clients builds it where Go is at hand)");
         return;
     }
     on_a_fresh_machine(|machine| {
-        let (site, _server) = trusted_site(machine);
+        let (site, server) = trusted_site(machine);
         let registry = site.authority();
         let crane = |arguments: &[&str]| crane(&site, arguments).ok();
         crane(&["auth", "login", &registry, "-u", "admin", "-p", ADMIN_PASSWORD]);
@@ -93,6 +97,11 @@ fn crane_copies_all_tags_ten_times_and_lists_and_deletes() {
             crane(&["copy", "--all-tags", &source, &copy]);
             assert_eq!(tags(&site, &format!("copy-{round}/app")), ["a", "b", "c"]);
         }
+        let mounted = |line: &&Value| {
+            line["method"] == "POST" && line["status"] == 201 && line["repository"].as_str().is_some_and(is_a_copy)
+        };
+        server
+            .wait_for_access("ten copies by mounting", |log| (log.iter().filter(mounted).count() >= 30).then_some(()));
         assert_eq!(crane(&["ls", &source]).stdout, "a\nb\nc\n");
         let digest = crane(&["digest", &format!("{source}:a")]).stdout.trim().to_owned();
         crane(&["delete", &format!("{source}@{digest}")]);

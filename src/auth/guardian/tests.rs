@@ -17,7 +17,7 @@ async fn ask(guardian: &Guardian, authorization: Option<&str>, needed: &str) -> 
     }
     let exchange = Recorded::new(request.body(Bytes::new()).unwrap());
     guardian
-        .authorize(exchange.head(), exchange.caller(), &parse_all([needed]))
+        .authorize(exchange.head(), exchange.caller(), &Demand { needed: parse_all([needed]), useful: None })
         .await
         .map_err(|refusal| Box::new(refusal.answer))
 }
@@ -66,5 +66,19 @@ async fn tokens_of_another_service_are_fetched_where_the_operator_says() {
             let challenge = format!("Bearer realm=\"{url}\",service=\"registry\",scope=\"repository:a:pull\"{error}");
             assert_eq!(answer.headers[http::header::WWW_AUTHENTICATE], challenge);
         }
+    }
+}
+
+#[test]
+fn a_token_that_is_silent_about_something_useful_is_challenged_only_where_silence_means_nobody_asked() {
+    let [needed, useful] = ["repository:a:pull,push", "repository:b:pull"].map(|text| parse_all([text]));
+    let demand = Demand { needed: needed.clone(), useful: useful.first().cloned() };
+    for names_what_it_refuses in [true, false] {
+        let desk = Desk { realm: "https://localhost/auth", service: "registry", names_what_it_refuses };
+        let go_on = |access| decide(Some(Ok(Grant { access, ..Grant::default() })), desk, &demand).is_ok();
+        assert_eq!(go_on(needed.clone()), !names_what_it_refuses);
+        assert!(go_on([needed.clone(), useful.clone()].concat()));
+        assert!(go_on([needed.clone(), parse_all(["repository:b:"])].concat()), "refused, and nothing is said twice");
+        assert!(!go_on(useful.clone()), "what is needed stays needed");
     }
 }

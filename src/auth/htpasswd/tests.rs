@@ -41,8 +41,8 @@ impl Desk {
             request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(credentials)));
         }
         let exchange = Recorded::new(request.body(Bytes::new()).unwrap());
-        let needed = parse_all(["repository:a/b:pull,push,delete"]);
-        self.htpasswd.authorize(exchange.head(), exchange.caller(), &needed, self.now).await.map_err(Box::new)
+        let demand = Demand { needed: parse_all(["repository:a/b:pull,push,delete"]), useful: None };
+        self.htpasswd.authorize(exchange.head(), exchange.caller(), &demand, self.now).await.map_err(Box::new)
     }
 
     async fn status(&self, credentials: &str) -> StatusCode {

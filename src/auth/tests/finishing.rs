@@ -67,7 +67,7 @@ impl Case {
         let (head, caller) = (exchange.head(), exchange.caller());
         let endpoint = Endpoint::parse(&head.method, head.uri.path(), head.uri.query()).unwrap();
         let now = Moment { wall: at(self.now), steady: Instant::now() };
-        let refusal = guardian.authorize_at(head, caller, &endpoint.access(), now).await.err().unwrap();
+        let refusal = guardian.authorize_at(head, caller, &Demand::of(&endpoint), now).await.err().unwrap();
         let challenge = Heard::from(refusal.answer);
         assert_eq!(challenge.status, StatusCode::UNAUTHORIZED);
         assert!(challenge.header(header::WWW_AUTHENTICATE).ends_with("error=\"invalid_token\""));

@@ -29,6 +29,21 @@ async fn a_token_has_what_was_asked_for_and_is_allowed() {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_and_refused_is_named_without_an_action() {
+    let office = Office::open().await;
+    let scopes =
+        "repository:team/open:pull repository:team/secret:pull,push repository:no/such:pull registry:catalog:*";
+    let query = format!("service=container_registry&scope={}", scopes.replace(' ', "&scope="));
+    let heard = office.get(&format!("bob:{PASSWORD}"), &query).await;
+    let entry = |name: &str, actions: &[&str]| json!({ "type": "repository", "name": name, "actions": actions });
+    let expected = json!([entry("team/open", &["pull"]), entry("team/secret", &[]), entry("no/such", &[])]);
+    assert_eq!(part(heard.token(), 1)["access"], expected, "the catalog is the admins' and no repository");
+    let grant = office.authority.verifier.verify(heard.token(), Timestamp::now()).unwrap();
+    let secret = "team/secret".parse().unwrap();
+    assert!(!grant.may_pull(&secret) && grant.readable().all(|name| *name != secret));
+}
+
+#[tokio::test]
 async fn maintainers_may_delete_and_have_everything() {
     let office = Office::open().await;
     let member = Member {

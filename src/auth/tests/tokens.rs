@@ -152,3 +152,46 @@ async fn a_bad_token_and_a_narrow_one_are_told_apart() {
     let expected = "scope=\"repository:a:pull\",error=\"insufficient_scope\"";
     assert!(heard.header(header::WWW_AUTHENTICATE).ends_with(expected));
 }
+
+/// What a mount of `source` into `target` asks.
+fn mount(source: &str) -> Demand {
+    let useful = access(&format!("repository:{source}:pull")).pop();
+    Demand { needed: access("repository:team/open:pull,push"), useful }
+}
+
+const BOTH: &str = "scope=\"repository:team/open:pull,push repository:team/secret:pull\"";
+
+#[tokio::test]
+async fn who_mounts_is_asked_for_both_repositories_the_target_first() {
+    let office = Office::open().await;
+    let heard = authorize_for(&office.authority, None, mount("team/secret")).err().unwrap();
+    assert!(heard.header(header::WWW_AUTHENTICATE).ends_with(BOTH));
+    assert_eq!(heard.json()["errors"][0]["detail"].as_array().unwrap().len(), 3);
+    let heard = authorize_for(&office.authority, Some("Bearer nonsense"), mount("team/secret")).err().unwrap();
+    assert!(heard.header(header::WWW_AUTHENTICATE).ends_with(&format!("{BOTH},error=\"invalid_token\"")));
+}
+
+#[tokio::test]
+async fn a_token_that_was_not_asked_for_the_source_of_a_mount_is_challenged_once() {
+    let office = Office::open().await;
+    office.database.set_member(&developer_of_open("bob")).await.unwrap();
+    for (name, may_read) in [("alice", true), ("bob", false)] {
+        let token = async |scopes: &str| {
+            let query = format!("service=container_registry&scope={}", scopes.replace(' ', "&scope="));
+            format!("Bearer {}", office.get(&format!("{name}:{PASSWORD}"), &query).await.token())
+        };
+        let narrow = token("repository:team/open:pull,push").await;
+        let heard = authorize_for(&office.authority, Some(&narrow), mount("team/secret")).err().unwrap();
+        assert!(heard.header(header::WWW_AUTHENTICATE).ends_with(&format!("{BOTH},error=\"insufficient_scope\"")));
+        let wide = token("repository:team/open:pull,push repository:team/secret:pull").await;
+        let grant = authorize_for(&office.authority, Some(&wide), mount("team/secret")).ok().unwrap();
+        assert_eq!(grant.may_pull(&"team/secret".parse().unwrap()), may_read, "{name} goes on in either case");
+        let wrong = authorize_for(&office.authority, Some(&wide), mount("team/other")).err().unwrap();
+        assert!(wrong.header(header::WWW_AUTHENTICATE).contains("repository:team/other:pull"));
+    }
+}
+
+fn developer_of_open(name: &str) -> Member {
+    let (path, account) = ("team/open".parse().unwrap(), name.parse().unwrap());
+    Member { path, account, role: Role::Developer, created_at: THEN }
+}

@@ -22,6 +22,7 @@ mod health;
 mod lists;
 mod maintenance;
 mod manifests;
+mod mounts;
 mod options;
 mod purge;
 mod referrers;

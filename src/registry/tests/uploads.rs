@@ -15,7 +15,7 @@ fn pieces(content: &Bytes, size: usize) -> Vec<Result<Bytes, BodyError>> {
     content.chunks(size).map(|piece| Ok(content.slice_ref(piece))).collect()
 }
 
-async fn assert_blob(fixture: &Fixture, name: &str, content: &[u8]) {
+pub(super) async fn assert_blob(fixture: &Fixture, name: &str, content: &[u8]) {
     let digest = sha256(content);
     let answer = fixture.ask(&format!("GET /v2/{name}/blobs/{digest}")).await.expect(200);
     assert!(answer.body == content);
@@ -332,42 +332,6 @@ async fn a_client_that_comes_back_goes_on_although_its_old_request_still_hangs()
         let content: &[u8] = if patched.header("range") == "0-11" { b"first second" } else { b"second" };
         fixture.ask(&format!("PUT {location}?digest={}", sha256(content))).await.expect(201);
         assert_blob(&fixture, "a", content).await;
-    }
-}
-
-#[tokio::test]
-async fn a_mount_needs_the_right_to_read_where_it_comes_from() {
-    let fixture = Fixture::new();
-    let digest = fixture.push_blob("source/secret", "content").await;
-    let mount = format!("POST /v2/target/blobs/uploads/?mount={digest}&from=source/secret");
-    fixture.as_reader_of(&["target", "source/other"]).ask(&mount).await.expect(202);
-    fixture.ask(&format!("HEAD /v2/target/blobs/{digest}")).await.expect(404);
-
-    let mounted = fixture.as_reader_of(&["source/secret"]).ask(&mount).await.expect(201);
-    assert_eq!(mounted.header("location"), format!("https://localhost:5050/v2/target/blobs/{digest}"));
-    assert_eq!(mounted.header("docker-content-digest"), digest.to_string());
-    assert_blob(&fixture, "target", b"content").await;
-    fixture.ask(&mount).await.expect(201);
-}
-
-#[tokio::test]
-async fn a_mount_from_anywhere_searches_only_what_the_caller_may_read() {
-    let fixture = Fixture::new();
-    let digest = fixture.push_blob("hidden", "content").await;
-    let mount = format!("POST /v2/target/blobs/uploads/?mount={digest}");
-    fixture.as_reader_of(&["target", "visible"]).ask(&mount).await.expect(202);
-    fixture.push_blob("visible", "content").await;
-    fixture.as_reader_of(&["target", "visible"]).ask(&mount).await.expect(201);
-    assert_blob(&fixture, "target", b"content").await;
-}
-
-#[tokio::test]
-async fn a_mount_that_cannot_be_made_begins_an_upload() {
-    let fixture = Fixture::new().as_reader_of(&["source", "target"]);
-    let unknown = sha256(b"nowhere");
-    for query in [format!("mount={unknown}&from=source"), format!("mount={unknown}"), "mount=&from=source".into()] {
-        let started = fixture.ask(&format!("POST /v2/target/blobs/uploads/?{query}")).await.expect(202);
-        assert!(started.header("location").contains("/v2/target/blobs/uploads/"));
     }
 }
 

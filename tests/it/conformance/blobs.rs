@@ -1,5 +1,7 @@
 //! Blobs: every way in, ranges, and what is refused.
 
+use reqwest::Method;
+
 use super::data::{ALGORITHMS, Algorithm, noise};
 use super::steps::{self, WAYS, Way, answer, ask, finish, holds, same};
 use super::{Check, Group, path};
@@ -7,6 +9,7 @@ use crate::support::registry::Repository;
 
 const BLOB: usize = 12_283; // not a multiple of three
 const RANGED: usize = 2048;
+const VISITORS_PASSWORD: &str = "a password for visitors";
 
 pub(super) fn blobs_arrive_in_every_way_and_leave_at_once(group: &Group) {
     for algorithm in ALGORITHMS {
@@ -51,7 +54,9 @@ fn life(
 fn mounts(group: &Group, plain: &Repository, algorithm: Algorithm) {
     let source = group.repository("mount-source", algorithm);
     let (here, from) = (path("blobs", algorithm), path("mount-source", algorithm));
-    let both = group.admin.repository(&here, &format!("pull,push,delete&scope=repository:{from}:pull"));
+    let nowhere = "conformance/nowhere";
+    let scopes = format!("pull,push,delete&scope=repository:{from}:pull&scope=repository:{nowhere}:pull");
+    let both = group.admin.repository(&here, &scopes);
     let mount = |query: &str, blob: &[u8]| {
         let digest = algorithm.digest(blob);
         let mounted = ask(&both, "POST", &format!("blobs/uploads/?mount={digest}{query}"))?.is(201)?;
@@ -77,11 +82,33 @@ fn mounts(group: &Group, plain: &Repository, algorithm: Algorithm) {
     let id = |name: &str| format!("blob/{algorithm}/{name}");
     group.case(id("mount-missing"), || instead(&both, &format!("&from={from}")));
     group.case(id("mount-anonymous-missing"), || instead(&both, ""));
-    group.case(id("mount-from-nowhere"), || instead(&both, "&from=conformance/nowhere"));
+    group.case(id("mount-from-nowhere"), || instead(&both, &format!("&from={nowhere}")));
+    // Whose token was not asked for the source is told to come with one for both; whoever has no right goes on with it.
+    let user = format!("visitor-{algorithm}");
+    group.server.site.add_user(&user, VISITORS_PASSWORD);
+    group.server.site.add_member(&here, &user, "maintainer");
+    let visitor = group.admin.by(Some((&user, VISITORS_PASSWORD)));
+    let refused = visitor.repository(&here, &format!("pull,push,delete&scope=repository:{from}:pull"));
+    let narrow = visitor.repository(&here, "pull,push,delete");
     group.case(id("mount-without-right"), || {
         steps::push(&source, Way::PostPut, &blob, algorithm)?;
-        instead(plain, "")?;
-        instead(plain, &format!("&from={from}&origin=registry.example"))
+        instead(&refused, "")?;
+        instead(&refused, &format!("&from={from}&origin=registry.example"))
+    });
+    let mount_path = format!("blobs/uploads/?mount={digest}&from={from}");
+    let both_scopes = format!("scope=\"repository:{here}:pull,push repository:{from}:pull\"");
+    group.case(id("mount-without-token"), || {
+        let bare = answer(group.admin.request(Method::POST, &format!("/v2/{here}/{mount_path}")))?.is(401)?;
+        let challenge = bare.header("WWW-Authenticate").unwrap_or_default();
+        holds(challenge, challenge.ends_with(&both_scopes))
+    });
+    group.case(id("mount-not-asked-for"), || {
+        for repository in [plain, &narrow] {
+            let again = ask(repository, "POST", &mount_path)?.is(401)?;
+            let challenge = again.header("WWW-Authenticate").unwrap_or_default();
+            holds(challenge, challenge.ends_with(&format!("{both_scopes},error=\"insufficient_scope\"")))?;
+        }
+        instead(&narrow, "")
     });
 }
 

@@ -3,9 +3,9 @@
 //!
 //! The cases follow the program's; they are not its run. They differ in two places. Sparse content (`DATA_SPARSE`) is
 //! asked for as refused, which is what we do while references are checked, and as taken where the operator says that
-//! they are not. And the mounts carry a token that may read the
-//! source, where the program shows one for the target alone: with that one we begin an ordinary upload, which the
-//! specification allows and the program counts as unsupported (`mount-without-right`).
+//! they are not. And where tokens count, a mount that names no source finds only what the token may read; the program may
+//! show one for the target alone, with which an ordinary upload begins. The specification allows that, and the
+//! program counts it as unsupported.
 //!
 //! [`cases.tsv`](cases.tsv) is the list of what is asked, one case a line: the switch of the program that it belongs to,
 //! the digest algorithm, the request, the answer, and the test that asks. A test is a [`Group`] of cases that differ only
@@ -104,6 +104,7 @@ groups![
     manifests::whoever_has_no_right_is_told_how_to_get_it,
     settings::a_registry_without_deletion_says_so_and_keeps_everything,
     settings::a_registry_that_is_read_only_serves_everything_and_changes_nothing,
+    settings::where_nobody_guards_a_blob_is_mounted_from_anywhere,
     settings::where_nobody_looks_sparse_content_is_taken,
     uploads::uploads_are_asked_about_resumed_and_given_up,
 ];
@@ -171,7 +172,7 @@ impl Shared {
 
 /// The cases of one test, while they are asked.
 struct Group {
-    _server: Arc<Shared>,
+    server: Arc<Shared>,
     admin: Registry,
     asked: RefCell<BTreeMap<String, Check>>,
 }
@@ -179,7 +180,7 @@ struct Group {
 impl Group {
     fn run(name: &str, ask: fn(&Self)) {
         let server = Shared::get();
-        let group = Self { admin: server.site.admin(), _server: server, asked: RefCell::default() };
+        let group = Self { admin: server.site.admin(), server, asked: RefCell::default() };
         let finished = catch_unwind(AssertUnwindSafe(|| ask(&group)));
         let test = format!("conformance::{name}");
         let rows = table();

@@ -1,9 +1,9 @@
-//! Registries with other settings: one that may not delete, one that may not change, and those that do not look whether
+//! Registries with other settings: one that may not delete, one that may not change, one that nobody guards, and those that do not look whether
 //! what a manifest names is there.
 
 use serde_json::json;
 
-use super::data::{self, ALGORITHMS, Algorithm, Document, Made};
+use super::data::{self, ALGORITHMS, Algorithm, Document, Made, noise};
 use super::manifests::push_blobs;
 use super::steps::{self, Way, ask, put_manifest, same};
 use super::{Check, Group, path};
@@ -105,6 +105,32 @@ fn pulls_from_frozen(group: &Group, repository: &Repository, made: &Made) {
         made.blobs.iter().try_for_each(|blob| steps::head_blob(repository, blob, made.algorithm))
     });
     group.case(id("referrers"), || same("referrers", &steps::referrers(repository, &document.digest)?.0.len(), &0));
+}
+
+pub(super) fn where_nobody_guards_a_blob_is_mounted_from_anywhere(group: &Group) {
+    let site = Site::new();
+    site.configure(&[
+        "registry: { storage: { filesystem: { rootdirectory: tree } }, http: { addr: off }, auth: { none: {} } }",
+    ]);
+    let _server = site.start();
+    let registry = site.registry(None).unguarded();
+    for algorithm in ALGORITHMS {
+        let of = |name: &str| registry.repository(&path(name, algorithm), "all");
+        let (source, target) = (of("unguarded-source"), of("unguarded"));
+        let from = path("unguarded-source", algorithm);
+        for (name, query) in [("mount", format!("&from={from}")), ("mount-anonymous", String::new())] {
+            let blob = noise(name, 7 + algorithm as u64, 512);
+            let digest = algorithm.digest(&blob);
+            let mount = format!("blobs/uploads/?mount={digest}{query}");
+            let id = |what: &str| format!("unguarded/{algorithm}/{name}{what}");
+            group.case(id("-missing"), || ask(&target, "POST", &mount)?.is(202)?.ok());
+            group.case(id(""), || {
+                steps::push(&source, Way::PostPut, &blob, algorithm)?;
+                ask(&target, "POST", &mount)?.is(201)?.has("Docker-Content-Digest", &digest)?;
+                steps::get_blob(&target, &blob, algorithm)
+            });
+        }
+    }
 }
 
 pub(super) fn where_nobody_looks_sparse_content_is_taken(group: &Group) {

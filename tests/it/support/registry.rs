@@ -55,6 +55,11 @@ impl Registry {
         Self { tokens, ..self.clone() }
     }
 
+    /// The same registry, which asks for nothing.
+    pub(crate) fn unguarded(&self) -> Self {
+        Self { tokens: None, ..self.clone() }
+    }
+
     /// A bare request to a path of the registry, without any token.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, self.absolute(path))
