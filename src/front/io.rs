@@ -36,7 +36,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
 use super::host::Shown;
-use super::http2::GivenUp;
+use super::http2::{self, GivenUp};
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
@@ -386,23 +386,17 @@ impl FrontIo {
     }
 }
 
-fn poll_frames(
-    frames: &mut Frames,
-    stream: &mut Inner,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let before = buf.filled().len();
-    ready!(stream.poll_read(cx, buf))?;
-    let read = frames.read(&buf.filled()[before..]);
-    Poll::Ready(read.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a flood of frames that carry nothing")))
-}
-
 impl AsyncRead for FrontIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
         if let Some(frames) = &mut me.frames {
-            return poll_frames(frames, &mut me.stream, cx, buf);
+            let before = buf.filled().len();
+            ready!(me.stream.poll_read(cx, buf))?;
+            let read = frames.read(&buf.filled()[before..]);
+            return Poll::Ready(read.map_err(|_| {
+                http2::report(&me.connection, "frames that carry nothing");
+                io::ErrorKind::InvalidData.into()
+            }));
         }
         if me.header > 0 {
             let length = me.header.min(buf.remaining());
