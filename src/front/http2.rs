@@ -205,7 +205,8 @@ async fn idle(requests: &Requests, connection: &Connection) {
     tokio::time::sleep(connection.timeouts.idle).await;
 }
 
-fn report(connection: &Connection, what: &str) {
+/// Tells the operator who was sent away.
+pub(super) fn report(connection: &Connection, what: &str) {
     tracing::info!(client = %connection.peer.ip(), "a client was sent away: too many {what}");
 }
 

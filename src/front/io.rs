@@ -15,8 +15,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,12 +35,14 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
-use super::http2::GivenUp;
+use super::host::Shown;
+use super::http2::{self, GivenUp};
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
 use super::{Listener, Timeouts};
 use crate::telemetry;
+use crate::tls::Certificates;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
 const GATHER: usize = 16 << 10;
@@ -70,7 +72,12 @@ pub(super) struct Connection {
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
     refused: Mutex<Option<(Refusal, String)>>,
+    /// On HTTP/2, requests that its client gave up.
     pub(super) given_up: GivenUp,
+    /// What the client may have been shown, if that depends on the name that it asked for.
+    pub(super) certificates: Option<Arc<Certificates>>,
+    /// The name that it asked for.
+    asked_for: OnceLock<String>,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
 }
@@ -94,12 +101,19 @@ impl Connection {
             closing,
             refused,
             given_up: GivenUp::default(),
+            certificates: None,
+            asked_for: OnceLock::new(),
             http2: AtomicBool::new(false),
         }
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
         self.refused.lock().clone()
+    }
+
+    /// What TLS has shown the client, if it asked for a name.
+    pub(super) fn shown(&self) -> Option<Shown<'_>> {
+        Some(Shown { to: self.asked_for.get()?, of: self.certificates.as_ref()? })
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -148,6 +162,9 @@ impl FrontIo {
     pub(super) fn tls(mut stream: TlsStream<Watched>, connection: Arc<Connection>) -> io::Result<Self> {
         let (_, tls) = stream.get_mut();
         tls.set_buffer_limit(Some(TLS_BUFFER));
+        if let Some(name) = tls.server_name() {
+            connection.asked_for.get_or_init(|| name.to_owned());
+        }
         connection.http2.store(tls.alpn_protocol() == Some(b"h2"), Ordering::Relaxed);
         Self::new(Inner::Tls(Box::new(stream)), connection)
     }
@@ -369,23 +386,17 @@ impl FrontIo {
     }
 }
 
-fn poll_frames(
-    frames: &mut Frames,
-    stream: &mut Inner,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let before = buf.filled().len();
-    ready!(stream.poll_read(cx, buf))?;
-    let read = frames.read(&buf.filled()[before..]);
-    Poll::Ready(read.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a flood of frames that carry nothing")))
-}
-
 impl AsyncRead for FrontIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
         if let Some(frames) = &mut me.frames {
-            return poll_frames(frames, &mut me.stream, cx, buf);
+            let before = buf.filled().len();
+            ready!(me.stream.poll_read(cx, buf))?;
+            let read = frames.read(&buf.filled()[before..]);
+            return Poll::Ready(read.map_err(|_| {
+                http2::report(&me.connection, "frames that carry nothing");
+                io::ErrorKind::InvalidData.into()
+            }));
         }
         if me.header > 0 {
             let length = me.header.min(buf.remaining());

@@ -53,7 +53,8 @@ impl<S: Service> ServerApp for Front<S> {
             Address::Unix(_) => ON_THIS_MACHINE,
         };
         let timeouts = self.live.plan.load().timeouts;
-        let connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, shutdown.clone());
+        let mut connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, shutdown.clone());
+        connection.certificates = doorway.certificates.clone();
         let io = self.welcome(stream, doorway.tls.clone(), Arc::new(connection)).await?;
         if io.connection().is_http2() {
             http2::serve(&self.live, io, shutdown).await;

@@ -60,7 +60,12 @@ impl<S: Service> Plan<S> {
             return Err(Refusal::Connect);
         }
         let listener = &connection.listener;
-        let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
+        let arrival = Arrival {
+            tls: listener.tls,
+            internal: listener.internal,
+            local: connection.local,
+            shown: connection.shown(),
+        };
         self.origins.of(head, arrival)
     }
 

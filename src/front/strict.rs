@@ -45,10 +45,18 @@ pub(super) struct Complete {
 impl Head {
     /// Looks at what is new in `bytes`, which begins with the request. `None`: there must be more.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<Complete>, Refusal> {
-        while let Some(found) = bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
+        // One pass finds the end of a line and whatever may not be in one.
+        while let Some(found) = bytes[self.searched..].iter().position(|byte| is_control(*byte)) {
             let end = self.searched + found;
-            let line = bytes[self.line..end].strip_suffix(b"\r").ok_or(Refusal::Malformed)?;
-            (self.line, self.searched) = (end + 1, end + 1);
+            let line = match bytes[end..] {
+                [b'\r', b'\n', ..] => &bytes[self.line..end],
+                [b'\r'] => {
+                    self.searched = end;
+                    return Ok(None);
+                }
+                _ => return Err(Refusal::Malformed),
+            };
+            (self.line, self.searched) = (end + 2, end + 2);
             match (self.begun, line) {
                 (false, b"") => {} // RFC 9112 2.2: some clients end a body with one line too many
                 (false, line) => self.request_line(line)?,
@@ -85,7 +93,7 @@ impl Head {
         }
         let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal::Malformed)?;
         let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
-        if !is_token(name) || !value.iter().all(|byte| is_text(*byte)) {
+        if !is_token(name) {
             return Err(Refusal::Malformed);
         }
         if name.eq_ignore_ascii_case(b"host") {
@@ -118,7 +126,6 @@ impl Head {
 /// Whether what has come of a first line can become one, so that whoever speaks something else is told at once.
 fn plausible(line: &[u8]) -> Result<(), Refusal> {
     let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
-    let method = method.strip_suffix(b"\r").unwrap_or(method);
     if method.iter().all(|byte| is_token_byte(*byte)) { Ok(()) } else { Err(Refusal::Malformed) }
 }
 
@@ -157,12 +164,12 @@ fn is_token(name: &[u8]) -> bool {
 }
 
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'|' | b'~')
 }
 
-/// What a field's value may hold (RFC 9110 5.5).
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+/// What no field's value may hold (RFC 9110 5.5), nor anything else of a header.
+fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// Reads the frame of one body that comes in chunks. Pingora takes any byte for part of a chunk extension, even LF,
@@ -240,7 +247,7 @@ impl Chunks {
             (At::Size { size, digits }, _) if digits < SIZE_DIGITS => {
                 At::Size { size: size << 4 | digit(byte)?, digits: digits + 1 }
             }
-            (At::Extension { size }, _) if is_text(byte) => At::Extension { size },
+            (At::Extension { size }, _) if !is_control(byte) => At::Extension { size },
             (At::SizeLf { size: 0 }, b'\n') => At::Trailer,
             (At::SizeLf { size }, b'\n') => At::Data { left: size },
             (At::DataCr, b'\r') => At::DataLf,
@@ -249,7 +256,7 @@ impl Chunks {
             (At::Trailer | At::TrailerName, _) if is_token_byte(byte) => At::TrailerName,
             (At::TrailerName, b':') => At::TrailerValue,
             (At::TrailerValue, b'\r') => At::TrailerLf,
-            (At::TrailerValue, _) if is_text(byte) => At::TrailerValue,
+            (At::TrailerValue, _) if !is_control(byte) => At::TrailerValue,
             (At::TrailerLf, b'\n') => At::Trailer,
             (At::LastLf, b'\n') => At::Done,
             _ => return Err(Broken),
