@@ -41,6 +41,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     timeouts.drain = written_first(timeouts.drain, written.registry.drain);
     let mut front =
         front(written.external_url, written.aliases, written.listeners, written.registry.internal, timeouts, machine);
+    front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
         listener.tls = door.internal.tls.is_some();
@@ -178,11 +179,16 @@ fn front(
         listeners,
         external_url,
         aliases,
+        trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,
     }
+}
+
+fn networks(written: Setting<Vec<Setting<front::Network>>>) -> front::Networks {
+    written.into_value().unwrap_or_default().into_iter().filter_map(Setting::into_value).collect()
 }
 
 fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::problem::{listed, nearest, quoted};
 use crate::exchange::Origin;
+use crate::front::{Network, NetworkError};
 
 /// Durations, largest unit first, in milliseconds.
 const DURATIONS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -148,6 +149,11 @@ pub(super) fn address(text: &str, any: IpAddr) -> Result<SocketAddr, String> {
         Some(address) => Ok(address),
         None => Err(format!("{accepted}, not {}", quoted(text))),
     }
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, or one address.
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|error: NetworkError| format!("{error}, not {}", quoted(text)))
 }
 
 /// What clients put before the path: `https://HOST[:PORT]`.

@@ -59,6 +59,7 @@ impl Page<'_> {
             Some(user) => self.scalar("user", user),
             None => self.line("user", "null"),
         }
+        self.list("trusted_proxies", front.trusted_proxies.iter().map(|network| vec![("", scalar(network))]));
         let public = front.listeners.iter().filter(|listener| !listener.internal);
         self.list(
             "listeners",

@@ -545,6 +545,7 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     // These have no default that could be written, so an example stands there.
     assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com:5050");
     assert_eq!(settings.front.aliases.len(), 1);
+    assert_eq!(settings.front.trusted_proxies.iter().count(), 1);
     assert_eq!(settings.user.as_deref(), Some("root"));
     assert_eq!(settings.tls.certificates.len(), 1);
     // The rest is the default.

@@ -17,6 +17,7 @@ use super::reader::{Item, Section, Setting};
 use super::scalar;
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
+use crate::front::Network;
 use crate::telemetry::Format;
 
 /// The configuration as written.
@@ -27,6 +28,7 @@ pub(super) struct Written {
     pub(super) state: Setting<PathBuf>,
     pub(super) user: Setting<String>,
     pub(super) listeners: Setting<Vec<Listener>>,
+    pub(super) trusted_proxies: Setting<Vec<Setting<Network>>>,
     pub(super) tls: Tls,
     pub(super) registry: Registry,
     pub(super) token: Token,
@@ -133,13 +135,14 @@ const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
 impl Written {
     /// Reads the document; `any` is what an address without a host means on this machine.
     pub(super) fn read(root: &mut Section<'_>, any: IpAddr) -> Self {
-        root.later(&["trusted_proxies", "upstreams", "routes", "metrics"]);
+        root.later(&["upstreams", "routes", "metrics"]);
         Self {
             external_url: root.origin("external_url"),
             aliases: root.list("aliases", |item| item.scalar(scalar::origin)),
             state: root.path("state"),
             user: root.word("user"),
             listeners: root.list("listeners", |item| Listener::read(item, any)),
+            trusted_proxies: root.list("trusted_proxies", |item| item.scalar(scalar::network)),
             tls: root.section("tls", Tls::read),
             registry: root.tree("registry", |reader, node| distribution::embedded(reader, node, any)),
             token: root.section("token", Token::read),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::Networks;
 use crate::exchange::Origin;
 use crate::tls;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub external_url: Origin,
     /// Further origins that clients may use.
     pub aliases: Vec<Origin>,
+    /// Whose forwarding headers are believed; by default nobody's.
+    pub trusted_proxies: Networks,
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
@@ -43,6 +46,7 @@ impl Config {
             listeners: vec![Listener { address: debug.address.into(), tls: false, internal: true }],
             external_url: self.external_url.clone(),
             aliases: Vec::new(),
+            trusted_proxies: Networks::default(),
             timeouts: self.timeouts,
             headers: Vec::new(),
             internal: Internal::default(),

@@ -1,14 +1,15 @@
 //! By which of our names did the client call us?
 //!
 //! Every absolute URL that we send (realm, `Location`, `Link`) starts with the answer, so a client can only choose
-//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere. `Forwarded` and `X-Forwarded-*` are
-//! not looked at at all: whether a proxy wrote them cannot be known, and one that passes `Host` on needs none of them.
+//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere. What a proxy says of scheme, host and
+//! port is looked at only where it is trusted, and chooses among the same names.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::HOST;
 use http::{Version, request};
 
+use super::peer::Told;
 use super::refusal::Refusal;
 use crate::exchange::Origin;
 
@@ -71,6 +72,29 @@ impl Origins {
         Err(Refusal::Misdirected { host: host.to_owned(), external: self.external().clone() })
     }
 
+    /// The same for a request of a proxy that we believe: the first of its names that is ours, with the port that it
+    /// names apart or without, and else whatever the request itself names.
+    pub(super) fn of_forwarded(
+        &self,
+        head: &request::Parts,
+        arrival: Arrival,
+        told: &Told<'_>,
+    ) -> Result<Origin, Refusal> {
+        let arrival = Arrival { tls: told.secure.unwrap_or(arrival.tls), ..arrival };
+        let host = authority(head)?;
+        let is_named_otherwise = arrival.internal && (self.internal.is_some() || self.any);
+        if !is_named_otherwise {
+            for name in [told.host, host].into_iter().flatten() {
+                let with_port = told.port.filter(|_| !has_port(name)).map(|port| format!("{name}:{port}"));
+                let found = with_port.and_then(|name| self.find(&name, arrival.tls));
+                if let Some(known) = found.or_else(|| self.find(name, arrival.tls)) {
+                    return Ok(known.clone());
+                }
+            }
+        }
+        self.of(head, arrival)
+    }
+
     /// Behind a balancer that ends TLS the scheme of the connection is not the client's, so it only breaks ties.
     fn find(&self, host: &str, tls: bool) -> Option<&Origin> {
         let matches = |origin: &&Origin| {
@@ -98,6 +122,10 @@ fn authority(head: &request::Parts) -> Result<Option<&str>, Refusal> {
         None if head.version == Version::HTTP_11 => Err(Refusal::HostMissing),
         None => Ok(None),
     }
+}
+
+fn has_port(authority: &str) -> bool {
+    authority.rfind(':').is_some_and(|colon| !authority[colon..].contains(']'))
 }
 
 /// The address that an origin's host is, if it is one.
@@ -228,6 +256,29 @@ mod tests {
         head.headers.clear();
         head.version = Version::HTTP_10;
         assert!(origins().of(&head, PUBLIC).is_ok());
+    }
+
+    #[test]
+    fn a_trusted_proxy_chooses_among_our_names_and_only_among_those() {
+        let clear = Arrival { tls: false, ..PUBLIC };
+        let ask = |host: &str, told: Told<'_>| {
+            let head = http::Request::get("/v2/").header(HOST, host).body(()).unwrap().into_parts().0;
+            origins().of_forwarded(&head, clear, &told).map(|origin| origin.to_string()).map_err(|error| error.status())
+        };
+        let none = Told::default;
+        for (host, told, origin) in [
+            ("registry.example.com:5050", none(), "http://registry.example.com:5050"),
+            ("registry.example.com:5050", Told { secure: Some(true), ..none() }, EXTERNAL),
+            ("registry.example.com", Told { secure: Some(true), port: Some(5050), ..none() }, EXTERNAL),
+            ("old.example.com", Told { secure: Some(true), port: Some(8443), ..none() }, "https://old.example.com"),
+            ("backend:80", Told { host: Some("old.example.com"), ..none() }, "https://old.example.com"),
+            ("old.example.com", Told { host: Some("evil.example"), ..none() }, "https://old.example.com"),
+            ("127.0.0.1", Told { host: Some("evil.example"), ..none() }, EXTERNAL),
+        ] {
+            assert_eq!(ask(host, told).as_deref(), Ok(origin), "{host}");
+        }
+        let evil = Told { secure: Some(true), host: Some("evil.example"), port: Some(443) };
+        assert_eq!(ask("backend", evil), Err(StatusCode::MISDIRECTED_REQUEST));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -35,7 +36,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Listener, Timeouts};
+use super::{Listener, Networks, Timeouts, peer};
 use crate::telemetry;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
@@ -81,6 +82,16 @@ impl Connection {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
         let refused = Mutex::new(None);
         Self { listener, timeouts, peer, local, phase, closing, refused, http2: AtomicBool::new(false) }
+    }
+
+    /// Whether it is a proxy's whose word counts.
+    pub(super) fn is_trusted(&self, trusted: &Networks) -> bool {
+        trusted.contains(self.peer.ip())
+    }
+
+    /// Whom a request on it is from.
+    pub(super) fn client(&self, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+        peer::client(self.peer.ip(), headers, trusted)
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {

@@ -3,6 +3,7 @@
 //! In the order of a connection's life:
 //! - [`running`]: opens the door on bound sockets, changes its plan while it is open, drains it at the end;
 //! - [`plan`]: what such a change replaces;
+//! - [`peer`]: who the client is when a proxy asks for it; [`networks`]: which addresses are meant;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
@@ -28,6 +29,8 @@ mod host;
 mod io;
 mod listener;
 mod mount;
+mod networks;
+mod peer;
 mod plan;
 mod proxy;
 mod refusal;
@@ -39,6 +42,7 @@ mod watch;
 mod tests;
 
 pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts, is_our_own};
+pub use networks::{Network, NetworkError, Networks};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).

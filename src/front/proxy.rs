@@ -21,6 +21,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::host::Arrival;
 use super::io::Connection;
+use super::peer::Told;
 use super::plan::Plan;
 use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
 use super::session::{Call, Ending, Record};
@@ -44,6 +45,15 @@ pub(super) struct App<S> {
 }
 
 impl<S: Service> Plan<S> {
+    /// Whose request it is and what it is called. A name that just anybody may choose could be somebody else's, on this
+    /// machine as well: a proxy here that nobody told us to trust hands on what its clients send.
+    fn identify(&self, session: &Session, connection: &Connection, record: &mut Record) {
+        let headers = &session.req_header().headers;
+        let offered = headers.get("x-request-id").filter(|_| connection.is_trusted(&self.trusted));
+        record.request_id = telemetry::request_id(offered);
+        record.client = Some(connection.client(headers, &self.trusted));
+    }
+
     /// What the request must satisfy before anybody looks at it.
     fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
         let head: &request::Parts = session.req_header().as_ref();
@@ -61,6 +71,9 @@ impl<S: Service> Plan<S> {
         }
         let listener = &connection.listener;
         let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
+        if connection.is_trusted(&self.trusted) {
+            return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
+        }
         self.origins.of(head, arrival)
     }
 
@@ -120,14 +133,14 @@ impl<S: Service> ProxyHttp for App<S> {
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
-        record.request_id = telemetry::request_id(session.req_header().headers.get("x-request-id"));
+        plan.identify(session, &connection, record);
         let admitted = plan.admit(session, &connection);
         let admitted = admitted.and_then(|origin| plan.mount(session, &connection, record).map(|()| origin));
         let (origin, refused) = match admitted {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
-        let address = connection.peer.ip().to_canonical();
+        let address = record.client(&connection);
         let caller = Caller { address, origin, request_id: record.request_id.clone() };
         let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);
         plan.answer(&mut call, refused).await;
@@ -193,7 +206,7 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
     log.write(&Access {
         time: record.time,
         request_id: &record.request_id,
-        client: connection.peer.ip().to_canonical(),
+        client: record.client(&connection),
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
         path: &telemetry::redact(target),

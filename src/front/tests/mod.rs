@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts, Tls};
+use super::{Address, Config, Internal, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format};
 
@@ -27,6 +27,7 @@ mod http1;
 mod http2;
 mod internal;
 mod patience;
+mod peers;
 
 /// Longer than anything here takes on a loaded machine.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -47,6 +48,10 @@ impl Service for Script {
         exchange.notes().repository = Some("a/b".to_owned());
         let answer = match uri.path() {
             "/origin" => Answer::text(StatusCode::OK, exchange.caller().origin.to_string()),
+            "/who" => {
+                let caller = exchange.caller();
+                Answer::text(StatusCode::OK, format!("{} {}", caller.address, caller.origin))
+            }
             "/v2/where" => {
                 let origin = exchange.caller().origin.clone();
                 let answer = Answer::text(StatusCode::ACCEPTED, exchange.head().uri.to_string());
@@ -186,6 +191,7 @@ impl Door {
             listeners: sockets.iter().map(|(_, listener)| listener.clone()).collect(),
             external_url: format!("https://localhost:{}", addresses[0].port()).parse().unwrap(),
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
+            trusted_proxies: Networks::default(),
             timeouts: Timeouts::default(),
             headers: Vec::new(),
             internal: Internal::default(),
