@@ -47,6 +47,9 @@ impl From<server::Error> for Failure {
             | server::Error::Privileges(_) => 77,
             server::Error::PortTaken(_)
             | server::Error::Listen { .. }
+            | server::Error::NotInherited(_)
+            | server::Error::InheritedInVain(_)
+            | server::Error::Inherited(_)
             | server::Error::Tree(_)
             | server::Error::Rustls(_)
             | server::Error::Front(_)
@@ -77,7 +80,14 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
     let listening: Vec<String> = welcome
         .listening
         .iter()
-        .map(|listener| format!("{} ({})", listener.address, if listener.tls { "TLS" } else { "in the clear" }))
+        .map(|listener| {
+            let how = match (listener.redirect, listener.tls) {
+                (true, _) => "redirects to https",
+                (false, true) => "TLS",
+                (false, false) => "in the clear",
+            };
+            format!("{} ({how})", listener.address)
+        })
         .collect();
     line(&mut text, "listens", &listening.join(", "));
     line(&mut text, "data", &welcome.settings.registry.root.display().to_string());

@@ -17,7 +17,7 @@ use super::reader::{Item, Section, Setting};
 use super::scalar;
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
-use crate::front::Network;
+use crate::front::{Address, Network, ProxyProtocol};
 use crate::telemetry::Format;
 
 /// The configuration as written.
@@ -28,6 +28,7 @@ pub(super) struct Written {
     pub(super) state: Setting<PathBuf>,
     pub(super) user: Setting<String>,
     pub(super) listeners: Setting<Vec<Listener>>,
+    pub(super) internal: Doorway,
     pub(super) trusted_proxies: Setting<Vec<Setting<Network>>>,
     pub(super) tls: Tls,
     pub(super) registry: Registry,
@@ -41,8 +42,24 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) place: Place,
-    pub(super) address: Setting<SocketAddr>,
+    pub(super) address: Setting<Address>,
     pub(super) tls: Setting<bool>,
+    pub(super) redirect: Setting<()>,
+    pub(super) doorway: Doorway,
+}
+
+/// Who comes in by a listener, and how.
+#[derive(Debug)]
+pub(super) struct Doorway {
+    pub(super) proxy_protocol: Setting<ProxyProtocol>,
+    pub(super) allow: Directions,
+    pub(super) deny: Directions,
+}
+
+#[derive(Debug)]
+pub(super) struct Directions {
+    pub(super) pull: Setting<Vec<Setting<Network>>>,
+    pub(super) push: Setting<Vec<Setting<Network>>>,
 }
 
 #[derive(Debug)]
@@ -112,6 +129,11 @@ const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
 /// A manifest is held in memory as a whole, several at a time.
 pub(super) const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
 
+/// The words of `proxy_protocol`.
+pub(super) const PROXY_PROTOCOLS: [(&str, ProxyProtocol); 3] =
+    [("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
+/// The word of `redirect`.
+pub(super) const REDIRECTS: [(&str, ()); 1] = [("https", ())];
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
 /// The words of `log.level`.
@@ -142,6 +164,7 @@ impl Written {
             state: root.path("state"),
             user: root.word("user"),
             listeners: root.list("listeners", |item| Listener::read(item, any)),
+            internal: root.section("internal", Doorway::read),
             trusted_proxies: root.list("trusted_proxies", |item| item.scalar(scalar::network)),
             tls: root.section("tls", Tls::read),
             registry: root.tree("registry", |reader, node| distribution::embedded(reader, node, any)),
@@ -158,10 +181,34 @@ impl Written {
 impl Listener {
     fn read(item: Item<'_>, any: IpAddr) -> Self {
         let place = item.place();
-        item.section(|section| {
-            section.later(&["proxy_protocol", "allow", "deny", "redirect"]);
-            Self { place, address: section.address("address", any), tls: section.flag("tls") }
+        item.section(|section| Self {
+            place,
+            address: section.listening("address", any),
+            tls: section.flag("tls"),
+            redirect: section.choice("redirect", &REDIRECTS),
+            doorway: Doorway::read(section),
         })
+    }
+}
+
+impl Doorway {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            proxy_protocol: section.choice("proxy_protocol", &PROXY_PROTOCOLS),
+            allow: section.section("allow", Directions::read),
+            deny: section.section("deny", Directions::read),
+        }
+    }
+}
+
+impl Directions {
+    fn read(section: &mut Section<'_>) -> Self {
+        let mut networks = |key| section.list(key, |item| item.scalar(scalar::network));
+        Self { pull: networks("pull"), push: networks("push") }
+    }
+
+    pub(super) fn is_unset(&self) -> bool {
+        self.pull.is_unset() && self.push.is_unset()
     }
 }
 

@@ -35,14 +35,28 @@ pub(super) struct Arrival {
     pub(super) local: Option<SocketAddr>,
 }
 
-/// Probes ask by address or by whatever name their balancer has.
-const PROBES: [&str; 2] = ["/-/healthy", "/-/ready"];
+/// Whether this is one of the pages that load balancers and monitoring look at, by address or whatever name they have.
+pub(super) fn is_probe(path: &str) -> bool {
+    ["/-/healthy", "/-/ready"].contains(&path)
+}
 
 impl Origins {
     pub(super) fn new(external: Origin, aliases: Vec<Origin>, internal: Option<Origin>, any: bool) -> Self {
         let mut known = vec![external];
         known.extend(aliases);
         Self { known, internal, any }
+    }
+
+    /// The `https` origin that a request in the clear means: of our names that with its host, on whatever port. An address
+    /// means `external_url`.
+    pub(super) fn secure(&self, head: &request::Parts) -> Option<&Origin> {
+        let host = authority(head).ok()??;
+        let named = Origin::new(true, host).ok()?;
+        let secure = || self.known.iter().filter(|known| known.is_secure());
+        let same = secure().find(|known| **known == named);
+        let same_host = || secure().find(|known| known.host() == named.host());
+        let external = || address(&named).and(secure().find(|known| *known == self.external()));
+        same.or_else(same_host).or_else(external)
     }
 
     pub(super) fn external(&self) -> &Origin {
@@ -66,7 +80,7 @@ impl Origins {
             let ours = is_own_address(&named, arrival.local);
             return Ok(if ours { named } else { self.external().clone() });
         }
-        if address(&named).is_some() || PROBES.contains(&head.uri.path()) {
+        if address(&named).is_some() || is_probe(head.uri.path()) {
             return Ok(self.external().clone());
         }
         Err(Refusal::Misdirected { host: host.to_owned(), external: self.external().clone() })

@@ -57,8 +57,11 @@ pub(super) struct Connection {
     pub(super) listener: Arc<Listener>,
     /// How long its client may keep us waiting.
     pub(super) timeouts: Timeouts,
-    /// The client.
+    /// The client, as far as the connection tells.
     pub(super) peer: SocketAddr,
+    /// Whether `peer` is known for the client (or a proxy for the one that it names): false where a load balancer should
+    /// have said whose connection it is and did not.
+    pub(super) named: bool,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
     /// Where it stands.
@@ -69,19 +72,22 @@ pub(super) struct Connection {
     refused: Mutex<Option<(Refusal, String)>>,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
+    /// Whether the client does not speak TLS although the listener does.
+    plain: AtomicBool,
 }
 
 impl Connection {
     pub(super) fn new(
         listener: Arc<Listener>,
         timeouts: Timeouts,
-        peer: SocketAddr,
+        (peer, named): (SocketAddr, bool),
         local: Option<SocketAddr>,
         closing: ShutdownWatch,
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
         let refused = Mutex::new(None);
-        Self { listener, timeouts, peer, local, phase, closing, refused, http2: AtomicBool::new(false) }
+        let (http2, plain) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { listener, timeouts, peer, named, local, phase, closing, refused, http2, plain }
     }
 
     /// Whether it is a proxy's whose word counts.
@@ -96,6 +102,11 @@ impl Connection {
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
         self.refused.lock().clone()
+    }
+
+    /// The client speaks no TLS although the listener does.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -135,6 +146,12 @@ enum Inner {
 impl FrontIo {
     pub(super) fn plain(stream: Watched, connection: Arc<Connection>) -> io::Result<Self> {
         Self::new(Inner::Plain(stream), connection)
+    }
+
+    /// A client that speaks no TLS although the listener does.
+    pub(super) fn plain_on_tls(stream: Watched, connection: Arc<Connection>) -> io::Result<Self> {
+        connection.plain.store(true, Ordering::Relaxed);
+        Self::plain(stream, connection)
     }
 
     pub(super) fn tls(mut stream: TlsStream<Watched>, connection: Arc<Connection>) -> io::Result<Self> {

@@ -4,6 +4,8 @@
 //! - [`running`]: opens the door on bound sockets, changes its plan while it is open, drains it at the end;
 //! - [`plan`]: what such a change replaces;
 //! - [`peer`]: who the client is when a proxy asks for it; [`networks`]: which addresses are meant;
+//! - [`proxy_protocol`]: which client a load balancer connects for; [`gate`]: who may come in by a listener;
+//!   [`redirect`]: where a request belongs that came in the clear;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
@@ -25,6 +27,7 @@ use crate::exchange::Exchange;
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod gate;
 mod host;
 mod io;
 mod listener;
@@ -33,6 +36,8 @@ mod networks;
 mod peer;
 mod plan;
 mod proxy;
+mod proxy_protocol;
+mod redirect;
 mod refusal;
 mod running;
 mod session;
@@ -41,7 +46,10 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts, is_our_own};
+pub use config::{
+    Address, Config, Debug, Internal, Listener, Prefix, PrefixError, ProxyProtocol, Timeouts, is_our_own,
+};
+pub use gate::{Directions, Gate};
 pub use networks::{Network, NetworkError, Networks};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 

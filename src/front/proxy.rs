@@ -6,6 +6,7 @@
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -19,14 +20,14 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::host::Arrival;
+use super::host::{Arrival, is_probe};
 use super::io::Connection;
 use super::peer::Told;
 use super::plan::Plan;
 use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
 use super::session::{Call, Ending, Record};
 use super::watch::Phase;
-use super::{Service, mount};
+use super::{Service, mount, redirect};
 use crate::exchange::{self, Caller, Origin};
 use crate::telemetry::{self, Access, AccessLog};
 
@@ -70,6 +71,17 @@ impl<S: Service> Plan<S> {
             return Err(Refusal::Connect);
         }
         let listener = &connection.listener;
+        if connection.is_plain() {
+            return Err(redirect::typed(&self.origins, head));
+        }
+        if !is_probe(head.uri.path()) {
+            if listener.redirect {
+                return Err(redirect::always(&self.origins, head));
+            }
+            if !connection.named {
+                return Err(Refusal::Unnamed);
+            }
+        }
         let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
         if connection.is_trusted(&self.trusted) {
             return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
@@ -135,7 +147,11 @@ impl<S: Service> ProxyHttp for App<S> {
         let plan = self.plan.load_full(); // one look: the whole request goes by it
         plan.identify(session, &connection, record);
         let admitted = plan.admit(session, &connection);
-        let admitted = admitted.and_then(|origin| plan.mount(session, &connection, record).map(|()| origin));
+        let admitted = admitted.and_then(|origin| {
+            plan.mount(session, &connection, record)?;
+            enter(session, &connection, record.client(&connection))?;
+            Ok(origin)
+        });
         let (origin, refused) = match admitted {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
@@ -178,6 +194,15 @@ impl<S: Service> ProxyHttp for App<S> {
         }
         write_access_line(&self.access, session, record);
     }
+}
+
+/// Whether the listener is for this client. The path is as behind a prefix.
+fn enter(session: &Session, connection: &Connection, client: IpAddr) -> Result<(), Refusal> {
+    let head: &request::Parts = session.req_header().as_ref();
+    if is_probe(head.uri.path()) {
+        return Ok(());
+    }
+    connection.listener.gate.admit(&head.method, head.uri.path(), client)
 }
 
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).

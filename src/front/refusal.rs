@@ -3,8 +3,9 @@
 //! Everything here is OCI JSON, because registry clients print the message of such a body and nothing of any other.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use http::header::ALLOW;
+use http::header::{ALLOW, LOCATION, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
@@ -28,8 +29,22 @@ pub(super) enum Refusal {
     HeaderTooLarge,
     /// Begun, but not finished within the header deadline.
     HeaderTooSlow,
-    /// Plain HTTP where TLS is spoken.
+    /// Plain HTTP where TLS is spoken, or is to be (RFC 9110 15.5.22).
     SpeaksTls,
+    /// Plain HTTP where TLS is spoken, by a client that can be told where.
+    Moved {
+        /// The whole URL.
+        to: String,
+    },
+    /// A connection without a header of the PROXY protocol where there should be one.
+    Unnamed,
+    /// The client's address is not among those that the listener is for.
+    Denied {
+        /// The address.
+        client: IpAddr,
+        /// What it may not do.
+        what: &'static str,
+    },
     /// More than [`FIELD_LIMIT`].
     TooManyFields,
     /// More than [`TARGET_LIMIT`].
@@ -61,12 +76,19 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn answer(&self) -> Answer {
         let status = self.status();
-        let code = if status.is_server_error() { "UNKNOWN" } else { "UNSUPPORTED" };
+        let code = match self {
+            Self::Denied { .. } | Self::Unnamed => "DENIED",
+            _ if status.is_server_error() => "UNKNOWN",
+            _ => "UNSUPPORTED",
+        };
         let error = WireError::new(code, self.message());
         match self {
             Self::Misdirected { external, .. } => {
                 Answer::error(status, error.detail(json!({ "origin": external.to_string() })))
             }
+            Self::Moved { to } => Answer::error(status, error).header(LOCATION, to),
+            // The answer must name what to speak instead (RFC 9110 15.5.22).
+            Self::SpeaksTls => Answer::error(status, error).header(UPGRADE, "TLS/1.2, HTTP/1.1"),
             Self::Connect => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Answer::error(status, error),
         }
@@ -74,9 +96,10 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed | Self::SpeaksTls | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => StatusCode::BAD_REQUEST,
+            Self::SpeaksTls => StatusCode::UPGRADE_REQUIRED,
+            Self::Moved { .. } => StatusCode::PERMANENT_REDIRECT,
+            Self::Unnamed | Self::Denied { .. } => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
@@ -92,7 +115,12 @@ impl Refusal {
             Self::Malformed => "the request is not valid HTTP/1.1".to_owned(),
             Self::HeaderTooLarge => format!("the request header is larger than {HEADER_LIMIT} bytes"),
             Self::HeaderTooSlow => "the request header took too long to arrive".to_owned(),
-            Self::SpeaksTls => "this port speaks TLS: use https://".to_owned(),
+            Self::SpeaksTls => "nothing is served in the clear here: use https://".to_owned(),
+            Self::Moved { to } => format!("nothing is served in the clear here: use {to}"),
+            Self::Unnamed => {
+                "this port is for a load balancer, which did not say whose connection it is (PROXY protocol)".to_owned()
+            }
+            Self::Denied { client, what } => format!("clients at {client} may not {what} here"),
             Self::TooManyFields => format!("the request has more than {FIELD_LIMIT} header fields"),
             Self::TargetTooLong => format!("path and query are longer than {TARGET_LIMIT} bytes"),
             Self::TargetNotText => "path and query must be ASCII, percent-encoded".to_owned(),

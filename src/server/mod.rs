@@ -7,6 +7,7 @@
 //! **Invariant:** rights are given up while there is one thread, and before the first byte from a client is read.
 
 mod folders;
+mod inherited;
 mod listen;
 pub mod privileges;
 #[cfg(test)]
@@ -52,6 +53,20 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A listener at `systemd` without a socket.
+    #[error(
+        "cannot listen on {0}: systemd handed over no such socket; start pierhead by its socket unit (ListenStream=, \
+         FileDescriptorName=), one for each listener at `systemd`"
+    )]
+    NotInherited(Address),
+    /// A socket of systemd's without a listener.
+    #[error(
+        "systemd listens for us on a socket named {0:?}, and no listener at `systemd` takes it; add one to `listeners`"
+    )]
+    InheritedInVain(String),
+    /// A socket of systemd's that is not one to listen on.
+    #[error("cannot use the socket that systemd handed over: {0}")]
+    Inherited(std::io::Error),
     /// A folder that we must write to.
     #[error("cannot use the folder {} as user {user}: {source}; make it writable for that user, or set `{key}` to another", path.display())]
     Folder {
@@ -147,7 +162,8 @@ pub struct Welcome<'a> {
 /// The first thing that the machine refuses.
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
-    let mut sockets = listen::bind_ports(&settings.front.listeners)?;
+    let mut sockets = inherited::take(&settings.front.listeners)?;
+    sockets.extend(listen::bind_ports(&settings.front.listeners)?);
     let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug))).transpose()?;
     let needs_tls = settings.front.needs_certificates();
     let named = &settings.tls.certificates;

@@ -222,17 +222,6 @@ async fn the_origin_is_the_one_the_client_named_and_a_stranger_is_told_what_to_d
 }
 
 #[tokio::test]
-async fn plain_http_on_the_tls_port_is_told_to_use_https() {
-    let door = Door::open();
-    let mut wire = Wire::new(TcpStream::connect(door.tls).await.unwrap());
-    wire.send("GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let reply = wire.reply().await;
-    assert_eq!(reply.status, 400);
-    assert!(reply.message().contains("https://"));
-    assert_eq!(wire.rest().await, b"");
-}
-
-#[tokio::test]
 async fn a_service_that_panics_or_says_nothing_is_answered_for() {
     let door = Door::open();
     let mut wire = door.clear().await;

@@ -123,7 +123,7 @@ impl Script {
 fn tcp(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Tcp(address) => Some(*address),
-        Address::Unix(_) => None,
+        Address::Unix(_) | Address::Systemd(_) => None,
     }
 }
 
@@ -183,7 +183,7 @@ impl Door {
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
-            (Socket::Tcp(socket), Listener { address: address.into(), tls, internal })
+            (Socket::Tcp(socket), Listener::new(address, tls, internal))
         };
         let mut sockets = vec![bind(true, false), bind(false, false), bind(false, true)];
         let addresses: Vec<SocketAddr> = sockets.iter().filter_map(|(_, listener)| tcp(&listener.address)).collect();
