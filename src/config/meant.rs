@@ -45,6 +45,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
         listener.tls = door.internal.tls.is_some();
     }
+    front.limits = limits_meant(&written.limits);
     front.headers = door.headers;
     front.internal = door.internal;
     front.debug = door.debug;
@@ -179,6 +180,7 @@ fn front(
         external_url,
         aliases,
         timeouts: timeouts_meant(timeouts),
+        limits: front::Limits::default(),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,
@@ -193,6 +195,23 @@ fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
         idle: written.idle.or(usual.idle),
         stall: written.stall.or(usual.stall),
         drain: written.drain.or(usual.drain),
+    }
+}
+
+fn limits_meant(written: &written::Limits) -> front::Limits {
+    let usual = front::Limits::default();
+    // Each has a bound that fits, in `written.rs`.
+    let number = |setting: &Setting<u64>, usual| {
+        setting.written().and_then(|(value, _)| usize::try_from(*value).ok()).unwrap_or(usual)
+    };
+    let streams = written.streams.written().and_then(|(value, _)| u32::try_from(*value).ok());
+    front::Limits {
+        connections: number(&written.connections, usual.connections),
+        connections_per_client: number(&written.connections_per_client, usual.connections_per_client),
+        streams: streams.unwrap_or(usual.streams),
+        header: number(&written.header, usual.header),
+        fields: number(&written.fields, usual.fields),
+        target: number(&written.target, usual.target),
     }
 }
 

@@ -304,7 +304,14 @@ impl Page<'_> {
 
     fn limits(&mut self, settings: &Settings) {
         let timeouts = &settings.front.timeouts;
+        let front = &settings.front.limits;
         self.section("limits", |page| {
+            page.line("connections", &front.connections.to_string());
+            page.line("connections_per_client", &front.connections_per_client.to_string());
+            page.line("streams", &front.streams.to_string());
+            page.scalar("header", AsSize(front.header as u64));
+            page.line("fields", &front.fields.to_string());
+            page.scalar("target", AsSize(front.target as u64));
             page.scalar("manifest", AsSize(settings.registry.manifest_limit as u64));
             page.scalar("failed_logins", format_args!("{}/m", settings.auth.failed_logins));
         });

@@ -430,6 +430,12 @@ fn good_files() -> impl Strategy<Value = String> {
     let line = |key: &'static str, value: BoxedStrategy<String>| {
         proptest::option::of(value).prop_map(move |value| value.map(|value| (key, value)))
     };
+    let limits = (65_536..=67_108_864u64, 20..=200u64).prop_map(|(size, number)| {
+        format!(
+            "{size}, connections: {number}, connections_per_client: {number}, streams: {number}, header: {number}KiB, \
+             fields: {number}, target: 3KiB"
+        )
+    });
     let text = "[a-zA-Z0-9~#:&*!|>%@,{}\\[\\]._-]{1,12}".prop_map(|text| format!("'{text}'"));
     let path =
         "[a-zA-Z0-9 #:&*!'|>%@,{}\\[\\]._\u{e9}-]{1,12}".prop_map(|text| format!("'./{}'", text.replace('\'', "''")));
@@ -440,7 +446,7 @@ fn good_files() -> impl Strategy<Value = String> {
         line("tls: {local: ", path.clone().boxed()),
         line("token: {service: ", text.clone().boxed()),
         line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
-        line("limits: {manifest: ", (65_536..=67_108_864u64).prop_map(|size| size.to_string()).boxed()),
+        line("limits: {manifest: ", limits.boxed()),
         line("timeouts: {stall: ", seconds.boxed()),
         line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
         line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),

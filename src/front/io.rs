@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,9 +32,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::Listener;
-use super::refusal::{HEADER_LIMIT, Refusal};
+use super::limits::{Full, Limits};
+use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase, Watched};
+use super::{Address, Listener};
+use crate::exchange;
 use crate::telemetry;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
@@ -57,6 +59,10 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
+    /// What holds on it: those that counted when it began.
+    pub(super) limits: Limits,
+    /// Set when there was no room for it: every request is told so, and there is only one.
+    pub(super) turned_away: Option<Full>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
     /// What the client is told instead of an answer to a request, and under which request id.
@@ -66,9 +72,27 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(listener: Listener, peer: SocketAddr, local: Option<SocketAddr>, phase: Phase) -> Self {
-        let phase = Arc::new(SharedPhase::new(phase));
-        Self { listener, peer, local, phase, refused: Mutex::new(None), http2: AtomicBool::new(false) }
+    pub(super) fn new(listener: Listener, peer: SocketAddr, local: Option<SocketAddr>, limits: Limits) -> Self {
+        let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
+        Self {
+            listener,
+            peer,
+            local,
+            limits,
+            turned_away: None,
+            phase,
+            refused: Mutex::new(None),
+            http2: AtomicBool::new(false),
+        }
+    }
+
+    /// Whose limits a request of this client counts under. `None` when it came through a program on this machine, in the
+    /// clear, that did not say for whom it speaks: a reverse proxy, as a rule, and then its limits would be everybody's.
+    pub(super) fn network(&self, client: IpAddr) -> Option<IpAddr> {
+        let local = matches!(self.listener.address, Address::Unix(_))
+            || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
+        let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
+        (!(local && unnamed)).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
@@ -264,8 +288,9 @@ impl AsyncRead for FrontIo {
         let before = buf.filled().len();
         if me.ahead.is_empty() {
             // Pingora reads on only while the header is incomplete: what it has read is all header.
-            if me.header >= HEADER_LIMIT && me.is_before_request() {
-                me.refuse(Refusal::HeaderTooLarge);
+            let limit = me.connection.limits.header;
+            if me.header >= limit && me.is_before_request() {
+                me.refuse(Refusal::HeaderTooLarge { limit });
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             if let Err(error) = ready!(me.stream.poll_read(cx, buf)) {

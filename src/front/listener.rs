@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -23,9 +23,9 @@ use rustls::{AlertDescription, ServerConfig};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::io::{Connection, FrontIo};
+use super::limits::{Connections, Limits};
 use super::proxy::App;
 use super::refusal::Refusal;
-use super::running::Connections;
 use super::watch::{Phase, Watched};
 use super::{Address, Listener, Service, Timeouts};
 use crate::telemetry::{Access, AccessLog};
@@ -43,6 +43,7 @@ pub(super) struct Front<S> {
     /// `None`: clear text.
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
     pub(super) connections: Arc<Connections>,
     pub(super) access: AccessLog,
 }
@@ -56,7 +57,15 @@ impl<S: Service> ServerApp for Front<S> {
             Address::Tcp(_) => peer?,
             Address::Unix(_) => ON_THIS_MACHINE,
         };
-        let io = self.welcome(stream, peer, local).await?;
+        let mut connection = Connection::new(self.listener.clone(), peer, local, self.limits);
+        let admitted = self.connections.admit(connection.network(peer.ip()), &self.limits);
+        if let Err(full) = admitted {
+            if !self.connections.tells(full, peer.ip(), Instant::now()) {
+                return None;
+            }
+            connection.turned_away = Some(full);
+        }
+        let io = self.welcome(stream, connection).await?;
         if io.connection().is_http2() {
             self.proxy.process_new(Box::new(io), shutdown).await;
         } else {
@@ -69,13 +78,13 @@ impl<S: Service> ServerApp for Front<S> {
 }
 
 impl<S: Service> Front<S> {
-    async fn welcome(&self, stream: Stream, peer: SocketAddr, local: Option<SocketAddr>) -> Option<FrontIo> {
-        let connection = |phase| Arc::new(Connection::new(self.listener.clone(), peer, local, phase));
-        let Some(tls) = self.tls.clone() else {
-            return self.clear(stream, connection(Phase::Header)).ok();
+    async fn welcome(&self, stream: Stream, connection: Connection) -> Option<FrontIo> {
+        let (peer, connection) = (connection.peer, Arc::new(connection));
+        let Some(tls) = self.tls_for(&connection) else {
+            return self.clear(stream, connection).ok();
         };
         // Boxed, so that its state is freed before the connection settles down.
-        let handshake = Box::pin(self.handshake(stream, tls, connection(Phase::Handshake)));
+        let handshake = Box::pin(self.handshake(stream, tls, connection));
         match tokio::time::timeout(self.timeouts.handshake, handshake).await {
             Ok(Ok(io)) => io,
             Ok(Err(error)) => {
@@ -87,6 +96,17 @@ impl<S: Service> Front<S> {
                 None
             }
         }
+    }
+
+    /// `None`: clear text. Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
+    fn tls_for(&self, connection: &Connection) -> Option<Arc<ServerConfig>> {
+        let tls = self.tls.clone()?;
+        if connection.turned_away.is_none() {
+            return Some(tls);
+        }
+        let mut plain = ServerConfig::clone(&tls);
+        plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+        Some(Arc::new(plain))
     }
 
     fn clear(&self, stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {

@@ -20,7 +20,8 @@ use pingora::{Error, ErrorType, Result};
 
 use super::host::{Arrival, Origins};
 use super::io::Connection;
-use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
+use super::limits::Limits;
+use super::refusal::Refusal;
 use super::session::{Call, Ending, Record, Terms};
 use super::watch::Phase;
 use super::{Prefix, Service, mount};
@@ -49,11 +50,15 @@ impl<S: Service> App<S> {
     /// What the request must satisfy before anybody looks at it.
     fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
         let head: &request::Parts = session.req_header().as_ref();
-        if head.headers.len() > FIELD_LIMIT {
-            return Err(Refusal::TooManyFields);
+        let Limits { fields, target, .. } = connection.limits;
+        if let Some(full) = connection.turned_away {
+            return Err(Refusal::TooManyConnections(full));
         }
-        if session.req_header().raw_path().len() > TARGET_LIMIT {
-            return Err(Refusal::TargetTooLong);
+        if head.headers.len() > fields {
+            return Err(Refusal::TooManyFields { limit: fields });
+        }
+        if session.req_header().raw_path().len() > target {
+            return Err(Refusal::TargetTooLong { limit: target });
         }
         if !session.req_header().raw_path_is_utf8() {
             return Err(Refusal::TargetNotText);
@@ -115,6 +120,9 @@ impl<S: Service> ProxyHttp for App<S> {
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
+            if connection.turned_away.is_some() {
+                session.set_keepalive(None);
+            }
         }
         Ok(())
     }
@@ -129,7 +137,8 @@ impl<S: Service> ProxyHttp for App<S> {
             Err(refusal) => (self.origins.external().clone(), Some(refusal)),
         };
         let address = connection.peer.ip().to_canonical();
-        let caller = Caller { address, origin, request_id: record.request_id.clone() };
+        let network = connection.network(address);
+        let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
         let mut call = Call::new(session, &caller, record, &self.terms);
         self.answer(&mut call, refused).await;
         match call.ending() {

@@ -10,7 +10,6 @@ use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,11 +22,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use rustls::ServerConfig;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::host::Origins;
+use super::limits::{Connections, Limits};
 use super::listener::Front;
 use super::proxy::App;
 use super::session::Terms;
@@ -102,13 +102,13 @@ pub fn open<S: Service>(
     access: AccessLog,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running, Error> {
-    let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
+    let Config { external_url, aliases, timeouts, limits, headers, internal, listeners: _, debug: _ } = config;
     let Internal { host, any_host, prefix, tls: _ } = internal;
     let (shutdown, ending) = watch::channel(false);
     let terms = Terms { stall: timeouts.stall, headers, ending: ending.clone() };
     let origins = Origins::new(external_url, aliases, host, any_host);
     let app = App { origins, prefix, terms, service, access: access.clone() };
-    let proxy = proxy(app, timeouts)?;
+    let proxy = proxy(app, timeouts, limits)?;
     let connections = Arc::new(Connections::default());
     let mut services = JoinSet::new();
     for (socket, listener) in sockets {
@@ -119,6 +119,7 @@ pub fn open<S: Service>(
             listener,
             tls,
             timeouts,
+            limits,
             connections: connections.clone(),
             access: access.clone(),
         };
@@ -136,11 +137,11 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
     }
 }
 
-fn proxy<S: Service>(app: App<S>, timeouts: Timeouts) -> Result<Arc<HttpProxy<App<S>>>, Error> {
+fn proxy<S: Service>(app: App<S>, timeouts: Timeouts, limits: Limits) -> Result<Arc<HttpProxy<App<S>>>, Error> {
     let conf = Arc::new(ServerConf::default());
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
-    proxy.h2_options = Some(h2_options());
+    proxy.h2_options = Some(h2_options(limits));
     let mut options = HttpServerOptions::default();
     options.h2c = false; // it waits for the client's first bytes without a limit
     options.allow_connect_method_proxying = true; // to be refused by us, in our words
@@ -149,10 +150,12 @@ fn proxy<S: Service>(app: App<S>, timeouts: Timeouts) -> Result<Arc<HttpProxy<Ap
     Ok(Arc::new(proxy))
 }
 
-/// Pingora's bounds on header lists and streams, and our windows.
-fn h2_options() -> H2Options {
+/// Our bounds on header lists and streams, and our windows.
+fn h2_options(limits: Limits) -> H2Options {
     let mut options = default_h2_options();
     options
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
@@ -229,45 +232,6 @@ impl Running {
             {
                 return Drained { left: self.connections.count() };
             }
-        }
-    }
-}
-
-/// How many connections are open.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    open: AtomicUsize,
-    none: Notify,
-}
-
-impl Connections {
-    pub(super) fn enter(self: &Arc<Self>) -> Counted {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
-    }
-
-    fn count(&self) -> usize {
-        self.open.load(Ordering::Acquire)
-    }
-
-    async fn none(&self) {
-        loop {
-            let notified = self.none.notified(); // registered before the count is looked at: none can be missed
-            if self.count() == 0 {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-/// A connection that counts as long as this lives.
-pub(super) struct Counted(Arc<Connections>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
         }
     }
 }
