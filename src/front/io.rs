@@ -28,14 +28,16 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::limits::{Full, Limits};
+use super::limits::Full;
+use super::plan::Plan;
 use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Address, Listener};
+use super::{Address, Listener, Timeouts};
 use crate::exchange;
 use crate::telemetry;
 
@@ -54,17 +56,21 @@ const LINGER_BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Where it came in.
-    pub(super) listener: Listener,
+    pub(super) listener: Arc<Listener>,
+    /// How long its client may keep us waiting.
+    pub(super) timeouts: Timeouts,
     /// The client.
     pub(super) peer: SocketAddr,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
-    /// What holds on it: those that counted when it began.
-    pub(super) limits: Limits,
-    /// Set when there was no room for it: every request is told so, and there is only one.
+    /// The longest header section of a request on it.
+    pub(super) header_limit: usize,
+    /// Set when there was no room for it: its one request is told so.
     pub(super) turned_away: Option<Full>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
+    /// Whether it is to end as soon as nothing runs on it.
+    pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
     refused: Mutex<Option<(Refusal, String)>>,
     /// Whether HTTP/2 was agreed on.
@@ -72,15 +78,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(listener: Listener, peer: SocketAddr, local: Option<SocketAddr>, limits: Limits) -> Self {
+    pub(super) fn new<S>(
+        listener: Arc<Listener>,
+        plan: &Plan<S>,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        closing: ShutdownWatch,
+    ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
         Self {
             listener,
+            timeouts: plan.timeouts,
             peer,
             local,
-            limits,
+            header_limit: plan.limits.header,
             turned_away: None,
             phase,
+            closing,
             refused: Mutex::new(None),
             http2: AtomicBool::new(false),
         }
@@ -288,7 +302,7 @@ impl AsyncRead for FrontIo {
         let before = buf.filled().len();
         if me.ahead.is_empty() {
             // Pingora reads on only while the header is incomplete: what it has read is all header.
-            let limit = me.connection.limits.header;
+            let limit = me.connection.header_limit;
             if me.header >= limit && me.is_before_request() {
                 me.refuse(Refusal::HeaderTooLarge { limit });
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

@@ -11,24 +11,24 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::io::{Connection, FrontIo};
-use super::limits::{Connections, Limits};
-use super::proxy::App;
+use super::plan::Doorway;
 use super::refusal::Refusal;
+use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{Address, Listener, Service, Timeouts};
-use crate::telemetry::{Access, AccessLog};
+use super::{Address, Service};
+use crate::telemetry::Access;
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -38,36 +38,34 @@ const ON_THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 
 /// One listening address and what serves it.
 pub(super) struct Front<S> {
-    pub(super) proxy: Arc<HttpProxy<App<S>>>,
-    pub(super) listener: Listener,
-    /// `None`: clear text.
-    pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) timeouts: Timeouts,
-    pub(super) limits: Limits,
-    pub(super) connections: Arc<Connections>,
-    pub(super) access: AccessLog,
+    pub(super) live: Arc<Live<S>>,
+    pub(super) doorway: Arc<ArcSwap<Doorway>>,
 }
 
 #[async_trait]
 impl<S: Service> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _counted = self.connections.enter();
+        let _counted = self.live.connections.enter();
         let (peer, local) = addresses(&stream);
-        let peer = match self.listener.address {
+        let doorway = self.doorway.load_full();
+        let peer = match doorway.listener.address {
             Address::Tcp(_) => peer?,
             Address::Unix(_) => ON_THIS_MACHINE,
         };
-        let mut connection = Connection::new(self.listener.clone(), peer, local, self.limits);
-        let admitted = self.connections.admit(connection.network(peer.ip()), &self.limits);
+        let plan = self.live.plan.load_full();
+        let mut connection = Connection::new(doorway.listener.clone(), &plan, peer, local, shutdown.clone());
+        let admitted = self.live.connections.admit(connection.network(peer.ip()), &plan.limits);
         if let Err(full) = admitted {
-            if !self.connections.tells(full, peer.ip(), Instant::now()) {
+            if !self.live.connections.tells(full, peer.ip(), Instant::now()) {
                 return None;
             }
             connection.turned_away = Some(full);
         }
-        let io = self.welcome(stream, connection).await?;
+        drop(plan);
+        let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
+        let io = self.welcome(stream, tls, Arc::new(connection)).await?;
         if io.connection().is_http2() {
-            self.proxy.process_new(Box::new(io), shutdown).await;
+            self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;
         } else {
             self.http1(io, shutdown).await;
         }
@@ -78,14 +76,17 @@ impl<S: Service> ServerApp for Front<S> {
 }
 
 impl<S: Service> Front<S> {
-    async fn welcome(&self, stream: Stream, connection: Connection) -> Option<FrontIo> {
-        let (peer, connection) = (connection.peer, Arc::new(connection));
-        let Some(tls) = self.tls_for(&connection) else {
-            return self.clear(stream, connection).ok();
-        };
+    async fn welcome(
+        &self,
+        stream: Stream,
+        tls: Option<Arc<ServerConfig>>,
+        connection: Arc<Connection>,
+    ) -> Option<FrontIo> {
+        let Some(tls) = tls else { return clear(stream, connection).ok() };
+        let (limit, peer) = (connection.timeouts.handshake, connection.peer);
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection));
-        match tokio::time::timeout(self.timeouts.handshake, handshake).await {
+        match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(io)) => io,
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
@@ -96,21 +97,6 @@ impl<S: Service> Front<S> {
                 None
             }
         }
-    }
-
-    /// `None`: clear text. Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
-    fn tls_for(&self, connection: &Connection) -> Option<Arc<ServerConfig>> {
-        let tls = self.tls.clone()?;
-        if connection.turned_away.is_none() {
-            return Some(tls);
-        }
-        let mut plain = ServerConfig::clone(&tls);
-        plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
-        Some(Arc::new(plain))
-    }
-
-    fn clear(&self, stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
-        FrontIo::plain(Watched::new(stream, connection.phase.clone(), self.timeouts), connection)
     }
 
     /// `None`: the client spoke no TLS and was told so.
@@ -124,13 +110,13 @@ impl<S: Service> Front<S> {
         stream.try_peek(&mut first).await?;
         if first[0].is_ascii_uppercase() {
             // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-            let mut io = self.clear(stream, connection)?;
+            let mut io = clear(stream, connection)?;
             io.refuse(Refusal::SpeaksTls);
             io.part().await;
             self.log_refusal(io.connection());
             return Ok(None);
         }
-        let stream = Watched::new(stream, connection.phase.clone(), self.timeouts);
+        let stream = watched(stream, &connection);
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         FrontIo::tls(hello.into_stream(tls).await?, connection).map(Some)
     }
@@ -151,7 +137,7 @@ impl<S: Service> Front<S> {
             }
             let mut session = ServerSession::new_http1(Box::new(io));
             session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
-            let Some(reused) = self.proxy.process_new_http(session, shutdown).await else { break };
+            let Some(reused) = self.live.proxy.load_full().process_new_http(session, shutdown).await else { break };
             let (stream, _) = reused.consume();
             let Ok(same) = stream.into_any().downcast::<FrontIo>() else { break };
             io = *same;
@@ -164,7 +150,7 @@ impl<S: Service> Front<S> {
     /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.
     fn log_refusal(&self, connection: &Connection) {
         let Some((refusal, request_id)) = connection.refused() else { return };
-        self.access.write(&Access {
+        self.live.access.write(&Access {
             time: Timestamp::now(),
             request_id: &request_id,
             client: connection.peer.ip().to_canonical(),
@@ -183,6 +169,24 @@ impl<S: Service> Front<S> {
             failure: None,
         });
     }
+}
+
+fn clear(stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
+    FrontIo::plain(watched(stream, &connection), connection)
+}
+
+fn watched(stream: Stream, connection: &Connection) -> Watched {
+    Watched::new(stream, connection.phase.clone(), connection.timeouts)
+}
+
+/// Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
+fn offered(tls: &Arc<ServerConfig>, connection: &Connection) -> Arc<ServerConfig> {
+    if connection.turned_away.is_none() {
+        return tls.clone();
+    }
+    let mut plain = ServerConfig::clone(tls);
+    plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+    Arc::new(plain)
 }
 
 /// Returns when the server has begun to end, `grace` later.

@@ -1,7 +1,8 @@
 //! How do bytes on a socket become requests, and answers bytes again?
 //!
 //! In the order of a connection's life:
-//! - [`running`]: opens the door on bound sockets, drains it at the end;
+//! - [`running`]: opens the door on bound sockets, changes its plan while it is open, drains it at the end;
+//! - [`plan`]: what such a change replaces;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
@@ -29,6 +30,7 @@ mod io;
 mod limits;
 mod listener;
 mod mount;
+mod plan;
 mod proxy;
 mod refusal;
 mod running;

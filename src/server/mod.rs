@@ -120,9 +120,9 @@ impl DebugDoor {
         Ok(Self { sockets: listen::bind_ports(&config.listeners)?, config })
     }
 
-    fn open(self, checks: Arc<Checks>) -> Result<Running, front::Error> {
+    fn open(self, checks: Arc<Checks>) -> Result<Running<Debug>, front::Error> {
         let Self { config, sockets } = self;
-        front::open(config, Arc::new(Debug::new(checks)), front::Tls::default(), AccessLog::off(), sockets)
+        front::open(config, Arc::new(Debug::new(checks)), &front::Tls::default(), AccessLog::off(), sockets)
     }
 }
 
@@ -210,7 +210,7 @@ impl Prepared {
         loops.spawn(async move { checks.keep_checking().await });
         let tended = Arc::clone(&embedded);
         loops.spawn(async move { tended.tend().await });
-        let running = front::open(settings.front.clone(), embedded, tls, access, sockets)?;
+        let running = front::open(settings.front.clone(), embedded, &tls, access, sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         signals.first().await;
@@ -244,7 +244,7 @@ impl Accounts {
     }
 }
 
-async fn drain(running: Running, signals: &mut Signals) {
+async fn drain(running: Running<Embedded>, signals: &mut Signals) {
     tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
     tokio::select! {
         drained = running.drain() => match drained.left {

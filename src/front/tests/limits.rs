@@ -133,3 +133,21 @@ async fn http2_is_told_how_many_streams_there_may_be() {
     let streams: Vec<_> = settings.filter(|(id, _)| *id == MAX_CONCURRENT_STREAMS).collect();
     assert_eq!(streams, [(MAX_CONCURRENT_STREAMS, vec![0, 0, 0, 7])]);
 }
+
+#[tokio::test]
+async fn new_limits_hold_at_once_and_those_who_are_there_stay() {
+    let mut door = Door::open();
+    let mut first = door.tls("http/1.1").await;
+    let change = |door: &mut Door, limits| {
+        let config = Config { limits, ..door.config.clone() };
+        door.running.change(config, door.script.clone(), &door.certificates, Vec::new()).unwrap();
+    };
+    change(&mut door, Limits { connections_per_client: 1, target: 1 << 10, ..Limits::default() });
+    assert_eq!(door.hears(door.tls("http/1.1").await).await.status, 429);
+    for (path, status) in [("/origin".to_owned(), 200), (format!("/{}", "y".repeat(1 << 10)), 414)] {
+        first.send(door.request(&format!("GET {path}"), "")).await;
+        assert_eq!(first.reply().await.status, status);
+    }
+    change(&mut door, Limits { connections_per_client: 2, ..Limits::default() });
+    door.serves().await;
+}

@@ -21,6 +21,7 @@ use super::{Address, Config, Internal, Limits, Listener, Running, Service, Socke
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format};
 
+mod change;
 mod ending;
 mod http1;
 mod http2;
@@ -125,7 +126,9 @@ fn tcp(address: &Address) -> Option<SocketAddr> {
 /// An open door.
 pub(super) struct Door {
     script: Arc<Script>,
-    running: Running,
+    running: Running<Script>,
+    config: Config,
+    certificates: Tls,
     tls: SocketAddr,
     clear: SocketAddr,
     internal: SocketAddr,
@@ -196,8 +199,18 @@ impl Door {
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = AccessLog::new(Sink(lines.clone()), Format::Json);
-        let running = super::open(config, script.clone(), tls, access, sockets).unwrap();
-        Self { script, running, tls: addresses[0], clear: addresses[1], internal: addresses[2], roots, lines }
+        let running = super::open(config.clone(), script.clone(), &tls, access, sockets).unwrap();
+        Self {
+            script,
+            running,
+            config,
+            certificates: tls,
+            tls: addresses[0],
+            clear: addresses[1],
+            internal: addresses[2],
+            roots,
+            lines,
+        }
     }
 
     /// A clear connection to the public listener.
