@@ -30,7 +30,6 @@ const STATE: &str = "data";
 const FINISH_UPLOADS: Duration = Duration::from_secs(24 * 3600);
 const TOKEN_DURATION: Duration = Duration::from_secs(300);
 const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-const MANIFEST: u64 = 4 << 20;
 /// Repositories and tags on a page, as Distribution has it.
 const PAGE: usize = 1000;
 
@@ -80,7 +79,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             delete: written.registry.delete.or(true),
             read_only: written.registry.read_only.or(false),
             purge: written.registry.purge,
-            manifest_limit: usize::try_from(manifest.or(MANIFEST)).unwrap_or(usize::MAX),
+            limits: push_limits(manifest, written.limits.blob, written.limits.uploads),
             secret: written.registry.secret.into_value(),
             relative_urls: written.registry.relative_urls.or(false),
             catalog_page: written.registry.catalog_page.or(PAGE),
@@ -212,6 +211,18 @@ fn limits_meant(written: &written::Limits) -> front::Limits {
         header: number(&written.header, usual.header),
         fields: number(&written.fields, usual.fields),
         target: number(&written.target, usual.target),
+    }
+}
+
+fn push_limits(manifest: Setting<u64>, blob: Setting<u64>, uploads: Setting<u64>) -> registry::Limits {
+    let usual = registry::Limits::default();
+    let number = |setting: Setting<u64>, usual| {
+        setting.into_value().and_then(|value| usize::try_from(value).ok()).unwrap_or(usual)
+    };
+    registry::Limits {
+        manifest: number(manifest, usual.manifest),
+        blob: blob.into_value(),
+        uploads: number(uploads, usual.uploads),
     }
 }
 

@@ -312,7 +312,13 @@ impl Page<'_> {
             page.scalar("header", AsSize(front.header as u64));
             page.line("fields", &front.fields.to_string());
             page.scalar("target", AsSize(front.target as u64));
-            page.scalar("manifest", AsSize(settings.registry.manifest_limit as u64));
+            let push = &settings.registry.limits;
+            page.scalar("manifest", AsSize(push.manifest as u64));
+            match push.blob {
+                Some(blob) => page.scalar("blob", AsSize(blob)),
+                None => page.line("blob", "null"),
+            }
+            page.line("uploads", &push.uploads.to_string());
             page.scalar("failed_logins", format_args!("{}/m", settings.auth.failed_logins));
         });
         self.section("timeouts", |page| {

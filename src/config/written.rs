@@ -86,6 +86,8 @@ pub(super) struct Limits {
     pub(super) fields: Setting<u64>,
     pub(super) target: Setting<u64>,
     pub(super) manifest: Setting<u64>,
+    pub(super) blob: Setting<u64>,
+    pub(super) uploads: Setting<u64>,
     pub(super) failed_logins: Setting<NonZeroU32>,
 }
 
@@ -127,6 +129,11 @@ const FIELDS: RangeInclusive<u64> = 20..=200;
 const TARGET: RangeInclusive<u64> = (1 << 10)..=(64 << 10);
 /// A manifest is held in memory as a whole, several at a time.
 pub(super) const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+
+/// Smaller, and hardly an image fits.
+const BLOB: RangeInclusive<u64> = (1 << 20)..=(1 << 50);
+/// One docker has five; all together may have ten thousand.
+const UPLOADS: RangeInclusive<u64> = 5..=10_000;
 
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
@@ -211,7 +218,7 @@ impl Token {
 
 impl Limits {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["blob", "uploads", "anonymous"]);
+        section.later(&["anonymous"]);
         Self {
             connections: section.number("connections", CONNECTIONS),
             connections_per_client: section.number("connections_per_client", CONNECTIONS_PER_CLIENT),
@@ -220,6 +227,8 @@ impl Limits {
             fields: section.number("fields", FIELDS),
             target: section.size("target", TARGET),
             manifest: section.size("manifest", MANIFEST),
+            blob: section.size("blob", BLOB),
+            uploads: section.number("uploads", UPLOADS),
             failed_logins: section.scalar("failed_logins", scalar::per_minute),
         }
     }
