@@ -11,10 +11,10 @@ use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 
-use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
+use crate::auth::{self, Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 
 mod debug;
 
@@ -37,6 +37,22 @@ impl Embedded {
     /// The registry, who guards it, and our token service, if there is one.
     pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>) -> Self {
         Self { registry, guardian, authority }
+    }
+
+    /// From now on so much may be asked for and pushed.
+    pub fn limit(&self, auth: auth::Limits, registry: registry::Limits) {
+        self.registry.limit(registry);
+        self.guardian.limit(auth);
+        if let Some(authority) = &self.authority {
+            authority.limit(auth);
+        }
+    }
+
+    /// Forgets the failed logins and the anonymous requests that count against somebody; says how many limits that
+    /// concerned.
+    pub fn forgive(&self, whom: &auth::Whom) -> usize {
+        let by_guardian = self.guardian.forgive(whom);
+        by_guardian + self.authority.as_ref().map_or(0, |authority| authority.forgive(whom))
     }
 
     /// What the registry does without being asked, for ever.

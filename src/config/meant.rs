@@ -69,7 +69,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             algorithm: written.token.algorithm.or(Algorithm::Es256),
             key: written.token.key.or_else(|| state.join("token.key")),
             certificate: written.token.certificate.or_else(|| state.join("token.crt")),
-            failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+            limits: auth::Limits {
+                failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+                anonymous: written.limits.anonymous.into_value(),
+            },
             members_may_create_projects: written.members_may_create_projects.or(false),
             guard: written.registry.guard.or(auth::Guard::Own),
             finish_uploads: written.token.finish_uploads.or(FINISH_UPLOADS),

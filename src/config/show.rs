@@ -319,7 +319,11 @@ impl Page<'_> {
                 None => page.line("blob", "null"),
             }
             page.line("uploads", &push.uploads.to_string());
-            page.scalar("failed_logins", format_args!("{}/m", settings.auth.failed_logins));
+            page.scalar("failed_logins", format_args!("{}/m", settings.auth.limits.failed_logins));
+            match settings.auth.limits.anonymous {
+                Some(anonymous) => page.scalar("anonymous", format_args!("{anonymous}/m")),
+                None => page.line("anonymous", "null"),
+            }
         });
         self.section("timeouts", |page| {
             page.scalar("handshake", AsDuration(timeouts.handshake));

@@ -181,7 +181,7 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert_eq!(settings.auth.algorithm, Algorithm::Es256);
     assert_eq!(settings.auth.key, state.join("token.key"));
     assert_eq!(settings.auth.certificate, state.join("token.crt"));
-    assert_eq!(settings.auth.failed_logins.get(), 10);
+    assert_eq!(settings.auth.limits.failed_logins.get(), 10);
     assert!(!settings.auth.members_may_create_projects);
     assert_eq!(settings.telemetry.level, tracing::Level::INFO);
     assert_eq!(settings.telemetry.format, Format::Auto);
@@ -309,7 +309,7 @@ fn a_variable_beats_the_file() {
     assert_eq!(settings.registry.root, Path::new("/srv/registry"));
     assert!(settings.front.listeners.iter().all(|listener| !listener.internal));
     assert!(settings.auth.members_may_create_projects);
-    assert_eq!(settings.auth.failed_logins.get(), 20);
+    assert_eq!(settings.auth.limits.failed_logins.get(), 20);
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn good_files() -> impl Strategy<Value = String> {
     let limits = (65_536..=67_108_864u64, 20..=200u64).prop_map(|(size, number)| {
         format!(
             "{size}, connections: {number}, connections_per_client: {number}, streams: {number}, header: {number}KiB, \
-             fields: {number}, target: 3KiB, blob: {size}KiB, uploads: {number}"
+             fields: {number}, target: 3KiB, blob: {size}KiB, uploads: {number}, anonymous: {number}/s"
         )
     });
     let text = "[a-zA-Z0-9~#:&*!|>%@,{}\\[\\]._-]{1,12}".prop_map(|text| format!("'{text}'"));
@@ -555,6 +555,7 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.user.as_deref(), Some("root"));
     assert_eq!(settings.tls.certificates.len(), 1);
     assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));
+    assert_eq!(settings.auth.limits.anonymous.take().map(u32::from), Some(1200));
     // The rest is the default.
     assert_eq!(settings.state, defaults.state);
     assert_eq!(settings.front.listeners, defaults.front.listeners);

@@ -89,6 +89,7 @@ pub(super) struct Limits {
     pub(super) blob: Setting<u64>,
     pub(super) uploads: Setting<u64>,
     pub(super) failed_logins: Setting<NonZeroU32>,
+    pub(super) anonymous: Setting<NonZeroU32>,
 }
 
 #[derive(Debug)]
@@ -218,7 +219,6 @@ impl Token {
 
 impl Limits {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["anonymous"]);
         Self {
             connections: section.number("connections", CONNECTIONS),
             connections_per_client: section.number("connections_per_client", CONNECTIONS_PER_CLIENT),
@@ -230,6 +230,7 @@ impl Limits {
             blob: section.size("blob", BLOB),
             uploads: section.number("uploads", UPLOADS),
             failed_logins: section.scalar("failed_logins", scalar::per_minute),
+            anonymous: section.scalar("anonymous", scalar::per_minute),
         }
     }
 }

@@ -46,6 +46,13 @@ impl Recorded {
         }
     }
 
+    /// The same through a proxy that does not say for whom it speaks.
+    #[must_use]
+    pub fn through_a_proxy(mut self) -> Self {
+        self.caller.network = None;
+        self
+    }
+
     /// The response head, once there is one.
     pub fn response(&self) -> Option<&http::response::Parts> {
         self.response.as_ref()
