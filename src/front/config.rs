@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Gate, Networks};
+use super::{Gate, Limits, Networks};
 use crate::exchange::Origin;
 use crate::tls;
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub trusted_proxies: Networks,
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
+    /// How much anybody may have at once.
+    pub limits: Limits,
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
     /// may come more than once; none may be [our own](is_our_own).
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -48,6 +50,7 @@ impl Config {
             aliases: Vec::new(),
             trusted_proxies: Networks::default(),
             timeouts: self.timeouts,
+            limits: self.limits,
             headers: Vec::new(),
             internal: Internal::default(),
             debug: None,

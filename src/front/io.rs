@@ -34,9 +34,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::refusal::{HEADER_LIMIT, Refusal};
+use super::limits::Full;
+use super::plan::Plan;
+use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Listener, Networks, Timeouts, peer};
+use super::{Address, Listener, Networks, Timeouts, peer};
+use crate::exchange;
 use crate::telemetry;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
@@ -64,6 +67,10 @@ pub(super) struct Connection {
     pub(super) named: bool,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
+    /// The longest header section of a request on it.
+    pub(super) header_limit: usize,
+    /// Set when there was no room for it: its one request is told so.
+    pub(super) turned_away: Option<Full>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
     /// Whether it is to end as soon as nothing runs on it.
@@ -77,17 +84,28 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(super) fn new<S>(
         listener: Arc<Listener>,
-        timeouts: Timeouts,
+        plan: &Plan<S>,
         (peer, named): (SocketAddr, bool),
         local: Option<SocketAddr>,
         closing: ShutdownWatch,
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
-        let refused = Mutex::new(None);
-        let (http2, plain) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { listener, timeouts, peer, named, local, phase, closing, refused, http2, plain }
+        Self {
+            listener,
+            timeouts: plan.timeouts,
+            peer,
+            named,
+            local,
+            header_limit: plan.limits.header,
+            turned_away: None,
+            phase,
+            closing,
+            refused: Mutex::new(None),
+            http2: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
+        }
     }
 
     /// Whether it is a proxy's whose word counts.
@@ -98,6 +116,20 @@ impl Connection {
     /// Whom a request on it is from.
     pub(super) fn client(&self, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
         peer::client(self.peer.ip(), headers, trusted)
+    }
+
+    /// Whose limits the connection itself counts under: a trusted proxy's are those of all its clients, and no limit.
+    pub(super) fn own_network(&self, trusted: &Networks) -> Option<IpAddr> {
+        self.network(self.peer.ip()).filter(|_| !self.is_trusted(trusted))
+    }
+
+    /// Whose limits a request of this client counts under. `None` when it came through a program on this machine, in the
+    /// clear, that did not say for whom it speaks: a reverse proxy, as a rule, and then its limits would be everybody's.
+    pub(super) fn network(&self, client: IpAddr) -> Option<IpAddr> {
+        let local = matches!(self.listener.address, Address::Unix(_))
+            || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
+        let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
+        (!(local && unnamed)).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
@@ -304,8 +336,9 @@ impl AsyncRead for FrontIo {
         let before = buf.filled().len();
         if me.ahead.is_empty() {
             // Pingora reads on only while the header is incomplete: what it has read is all header.
-            if me.header >= HEADER_LIMIT && me.is_before_request() {
-                me.refuse(Refusal::HeaderTooLarge);
+            let limit = me.connection.header_limit;
+            if me.header >= limit && me.is_before_request() {
+                me.refuse(Refusal::HeaderTooLarge { limit });
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             if let Err(error) = ready!(me.stream.poll_read(cx, buf)) {

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
+use tokio::time::Instant as Deadline;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::io::{Connection, FrontIo};
@@ -53,9 +54,20 @@ impl<S: Service> ServerApp for Front<S> {
             (plan.timeouts, plan.trusted.contains(peer.ip()))
         };
         let protocol = doorway.listener.proxy_protocol;
-        let client = whose(&mut stream, peer, protocol, trusted, timeouts.handshake).await?;
-        let connection = Connection::new(doorway.listener.clone(), timeouts, client, local, shutdown.clone());
-        let io = self.welcome(stream, doorway.tls.clone(), Arc::new(connection)).await?;
+        let deadline = Deadline::now() + timeouts.handshake;
+        let client = whose(&mut stream, peer, protocol, trusted, deadline).await?;
+        let plan = self.live.plan.load_full();
+        let mut connection = Connection::new(doorway.listener.clone(), &plan, client, local, shutdown.clone());
+        let admitted = self.live.connections.admit(connection.own_network(&plan.trusted), &plan.limits);
+        if let Err(full) = admitted {
+            if !self.live.connections.tells(full, connection.peer.ip(), Instant::now()) {
+                return None;
+            }
+            connection.turned_away = Some(full);
+        }
+        drop(plan);
+        let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
+        let io = self.welcome(stream, tls, Arc::new(connection), deadline).await?;
         if io.connection().is_http2() {
             self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;
         } else {
@@ -73,12 +85,13 @@ impl<S: Service> Front<S> {
         stream: Stream,
         tls: Option<Arc<ServerConfig>>,
         connection: Arc<Connection>,
+        deadline: Deadline,
     ) -> Option<FrontIo> {
         let Some(tls) = tls else { return clear(stream, connection).ok() };
-        let (limit, peer) = (connection.timeouts.handshake, connection.peer);
+        let peer = connection.peer;
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection));
-        match tokio::time::timeout(limit, handshake).await {
+        match tokio::time::timeout_at(deadline, handshake).await {
             Ok(Ok(io)) => Some(io),
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
@@ -167,6 +180,16 @@ fn watched(stream: Stream, connection: &Connection) -> Watched {
     Watched::new(stream, connection.phase.clone(), connection.timeouts)
 }
 
+/// Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
+fn offered(tls: &Arc<ServerConfig>, connection: &Connection) -> Arc<ServerConfig> {
+    if connection.turned_away.is_none() {
+        return tls.clone();
+    }
+    let mut plain = ServerConfig::clone(tls);
+    plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+    Arc::new(plain)
+}
+
 /// Returns when the server has begun to end, `grace` later.
 async fn over(ending: &mut ShutdownWatch, grace: Duration) {
     // An error means that whoever could have told us is gone: that is an end as well.
@@ -191,7 +214,7 @@ async fn whose(
     peer: SocketAddr,
     protocol: ProxyProtocol,
     trusted: bool,
-    limit: Duration,
+    deadline: Deadline,
 ) -> Option<(SocketAddr, bool)> {
     match protocol {
         ProxyProtocol::Off => return Some((peer, true)),
@@ -208,7 +231,7 @@ async fn whose(
         }
         proxy_protocol::read(stream).await.map(Some)
     };
-    match tokio::time::timeout(limit, header).await {
+    match tokio::time::timeout_at(deadline, header).await {
         Ok(Ok(Some(Header::For(client)))) => Some((client, true)),
         Ok(Ok(Some(Header::Unnamed))) => Some((peer, true)),
         Ok(Ok(None)) => Some((peer, false)),

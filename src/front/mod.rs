@@ -8,6 +8,7 @@
 //!   [`redirect`]: where a request belongs that came in the clear;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
@@ -30,6 +31,7 @@ mod config;
 mod gate;
 mod host;
 mod io;
+mod limits;
 mod listener;
 mod mount;
 mod networks;
@@ -50,6 +52,7 @@ pub use config::{
     Address, Config, Debug, Internal, Listener, Prefix, PrefixError, ProxyProtocol, Timeouts, is_our_own,
 };
 pub use gate::{Directions, Gate};
+pub use limits::Limits;
 pub use networks::{Network, NetworkError, Networks};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tracing::Instrument as _;
@@ -49,12 +50,13 @@ mod store;
 mod tags;
 mod turns;
 mod uploads;
+mod writers;
 
 #[cfg(test)]
 mod tests;
 
 pub use begun::Begun;
-pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
+pub use config::{Config, Limits, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::Error;
 pub use index::{Counts, Index};
 pub use location::Progress;
@@ -63,6 +65,7 @@ pub use purge::Purged;
 use gates::Gates;
 use store::{Store, present};
 use turns::Turns;
+use writers::Writers;
 
 /// How many calls to the driver one request makes at once.
 const AT_ONCE: usize = 8;
@@ -106,6 +109,8 @@ pub struct Registry {
     gates: Arc<Gates>,
     index: Arc<Index>,
     scans: Arc<Semaphore>,
+    limits: RwLock<Limits>,
+    writers: Arc<Writers>,
     checks: Arc<health::Checks>,
     /// Whether the storage did not answer when it was last asked.
     out: AtomicBool,
@@ -116,6 +121,8 @@ impl Registry {
     pub fn new(config: Config, driver: Arc<dyn Driver>, index: Index) -> Self {
         Self {
             checks: Arc::new(health::Checks::new(config.health.clone(), driver.clone())),
+            limits: RwLock::new(config.limits),
+            writers: Arc::default(),
             config,
             store: Store::new(driver),
             turns: Arc::default(),
@@ -131,6 +138,8 @@ impl Registry {
     #[must_use]
     pub fn reconfigured(&self, config: Config) -> Self {
         Self {
+            limits: RwLock::new(config.limits),
+            writers: self.writers.clone(),
             config,
             store: self.store.clone(),
             turns: self.turns.clone(),
@@ -152,6 +161,15 @@ impl Registry {
             None => Ok(()),
             Some(_) => Err(ForeignTree::Database { root: self.config.root.clone() }),
         }
+    }
+
+    /// From now on this may be pushed. What is on its way goes by what held when it began.
+    pub fn limit(&self, limits: Limits) {
+        *self.limits.write() = limits;
+    }
+
+    fn limits(&self) -> Limits {
+        *self.limits.read()
     }
 
     /// Answers a request that `grant` allows, and writes into the exchange's notes what it was about.
@@ -239,11 +257,18 @@ impl Registry {
             Endpoint::BlobRead { name, digest } => self.read_blob(name, digest, exchange).await,
             Endpoint::BlobDelete { name, digest } => self.delete_blob(name, digest).await,
             Endpoint::UploadStart { name, mount, digest } => {
+                let _place = self.writers.enter(grant, exchange.caller(), self.limits().uploads)?;
                 self.start_upload(name, mount, digest, grant, exchange).await
             }
             Endpoint::UploadStatus { name, upload } => self.upload_status(name, upload, exchange).await,
-            Endpoint::UploadAppend { name, upload } => self.append_to_upload(name, upload, exchange).await,
-            Endpoint::UploadCommit { name, upload, digest } => self.commit_upload(name, upload, digest, exchange).await,
+            Endpoint::UploadAppend { name, upload } => {
+                let _place = self.writers.enter(grant, exchange.caller(), self.limits().uploads)?;
+                self.append_to_upload(name, upload, exchange).await
+            }
+            Endpoint::UploadCommit { name, upload, digest } => {
+                let _place = self.writers.enter(grant, exchange.caller(), self.limits().uploads)?;
+                self.commit_upload(name, upload, digest, exchange).await
+            }
             Endpoint::UploadCancel { name, upload } => self.cancel_upload(name, upload).await,
         }
     }

@@ -124,6 +124,7 @@ impl Serving {
         let closed = self.settings.front.listeners.len() + wanted.len() - settings.front.listeners.len();
         self.running.change(settings.front.clone(), embedded.clone(), &tls, sockets).map_err(Error::Front)?;
 
+        embedded.limit(settings.auth.limits, settings.registry.limits);
         self.embedded = embedded;
         self.files.join(files);
         let control = control::Socket::path(&settings.state);

@@ -18,6 +18,7 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
         aliases: Vec::new(),
         trusted_proxies: front::Networks::default(),
         timeouts: front::Timeouts::default(),
+        limits: front::Limits::default(),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,

@@ -254,3 +254,32 @@ async fn a_listener_that_redirects_does_nothing_else() {
     wire.send("GET /v2/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic YTpi\r\n\r\n").await;
     assert_eq!(wire.reply().await.status, 426, "what everybody could read must not go unnoticed");
 }
+
+#[tokio::test]
+async fn connections_count_for_the_client_that_the_header_names_and_not_for_the_balancer() {
+    let door = Door::built(|config, sockets| {
+        config.trusted_proxies = networks("127.0.0.0/8");
+        config.limits.connections_per_client = 2;
+        sockets[0].1.proxy_protocol = ProxyProtocol::Required;
+    });
+    let mut held = Vec::new();
+    let client = |address: &str| format!("TCP4 {address} 10.0.0.1 56324 443");
+    let proxys = || "UNKNOWN".to_owned(); // its own connections, over which it may ask for everybody
+    for (client, status) in [
+        (client("203.0.113.1"), 404),
+        (client("203.0.113.1"), 404),
+        (client("203.0.113.1"), 429),
+        (client("203.0.113.2"), 404),
+        (proxys(), 404),
+        (proxys(), 404),
+        (proxys(), 404),
+    ] {
+        let mut stream = TcpStream::connect(door.tls).await.unwrap();
+        let header = format!("PROXY {client}\r\n");
+        within(stream.write_all(header.as_bytes())).await.unwrap();
+        let mut wire = Wire::new(door.tls_over(stream, "http/1.1").await);
+        wire.send("GET /v2/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+        assert_eq!(wire.reply().await.status, status, "{client}");
+        held.push(wire);
+    }
+}
