@@ -228,6 +228,7 @@ fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
         header: written.header.or(usual.header),
         idle: written.idle.or(usual.idle),
         stall: written.stall.or(usual.stall),
+        minimum_rate: written.minimum_rate.or(usual.minimum_rate),
         drain: written.drain.or(usual.drain),
     }
 }

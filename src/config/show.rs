@@ -339,6 +339,7 @@ impl Page<'_> {
             page.scalar("header", AsDuration(timeouts.header));
             page.scalar("idle", AsDuration(timeouts.idle));
             page.scalar("stall", AsDuration(timeouts.stall));
+            page.scalar("minimum_rate", AsSize(timeouts.minimum_rate));
             page.scalar("drain", AsDuration(timeouts.drain));
         });
     }

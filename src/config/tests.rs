@@ -446,7 +446,7 @@ fn good_files() -> impl Strategy<Value = String> {
         line("token: {service: ", text.clone().boxed()),
         line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
         line("limits: {manifest: ", limits.boxed()),
-        line("timeouts: {stall: ", seconds.boxed()),
+        line("timeouts: {minimum_rate: 7KiB, stall: ", seconds.boxed()),
         line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
         line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),
     ];

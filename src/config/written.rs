@@ -117,6 +117,7 @@ pub(super) struct Timeouts {
     pub(super) header: Setting<Duration>,
     pub(super) idle: Setting<Duration>,
     pub(super) stall: Setting<Duration>,
+    pub(super) minimum_rate: Setting<u64>,
     pub(super) drain: Setting<Duration>,
 }
 
@@ -133,6 +134,8 @@ const TOKEN_DURATION: RangeInclusive<Duration> = seconds(60, 86_400);
 const FINISH_UPLOADS: RangeInclusive<Duration> = seconds(0, 7 * 86_400);
 /// Shorter, and a slow link is cut off; longer, and the limit protects nothing.
 const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
+/// Bytes a second: none at all, or at most what every link in use carries.
+const MINIMUM_RATE: RangeInclusive<u64> = 0..=(64 << 10);
 /// A drain may be as short as nothing.
 const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
 /// Fewer than a few, and the health checks of a load balancer take them all; more than there are descriptors help nobody.
@@ -292,6 +295,7 @@ impl Timeouts {
             header: section.duration("header", TIMEOUT),
             idle: section.duration("idle", TIMEOUT),
             stall: section.duration("stall", TIMEOUT),
+            minimum_rate: section.size("minimum_rate", MINIMUM_RATE),
             drain: section.duration("drain", DRAIN),
         }
     }

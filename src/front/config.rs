@@ -210,6 +210,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without a byte in either direction in the middle of a request.
     pub stall: Duration,
+    /// Bytes a second in the middle of a request, averaged over `stall`: a drip is a stall.
+    pub minimum_rate: u64,
     /// For running requests after SIGTERM.
     pub drain: Duration,
 }
@@ -217,6 +219,13 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { handshake: seconds(10), header: seconds(10), idle: seconds(75), stall: seconds(60), drain: seconds(300) }
+        Self {
+            handshake: seconds(10),
+            header: seconds(10),
+            idle: seconds(75),
+            stall: seconds(60),
+            minimum_rate: 512,
+            drain: seconds(300),
+        }
     }
 }

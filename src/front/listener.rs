@@ -1,7 +1,7 @@
 //! What happens to a connection from `accept` to its end?
 //!
 //! Pingora accepts; then this is the application in front of its `HttpProxy`: TLS, the choice between HTTP/1.1 and
-//! HTTP/2, and the HTTP/1.1 keep-alive loop. Between two requests of that loop nothing is alive but the stream.
+//! [HTTP/2](super::http2), and the HTTP/1.1 keep-alive loop. Between two requests of that loop nothing is alive but the stream.
 //!
 //! **Invariant:** a connection is counted from its first moment here to its last, handshake included, so that a drain
 //! waits for all of them.
@@ -28,7 +28,7 @@ use super::plan::Doorway;
 use super::proxy_protocol::{self, Header};
 use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{ProxyProtocol, Service};
+use super::{ProxyProtocol, Service, http2};
 use crate::telemetry::Access;
 
 /// How long a client that had just connected when we began to end may take for its first request.
@@ -69,7 +69,7 @@ impl<S: Service> ServerApp for Front<S> {
         let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
         let io = self.welcome(stream, tls, Arc::new(connection), deadline).await?;
         if io.connection().is_http2() {
-            self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;
+            http2::serve(&self.live, io, shutdown).await;
         } else {
             self.http1(io, shutdown).await;
         }
@@ -135,6 +135,10 @@ impl<S: Service> Front<S> {
             };
             if !begun {
                 return io.close().await;
+            }
+            if io.head().await.is_err() {
+                io.part().await;
+                break;
             }
             let mut session = ServerSession::new_http1(Box::new(io));
             session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches

@@ -7,7 +7,9 @@
 //! - [`proxy_protocol`]: which client a load balancer connects for; [`gate`]: who may come in by a listener;
 //!   [`redirect`]: where a request belongs that came in the clear;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
-//! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
+//!   stream as Pingora sees it;
+//! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
@@ -28,8 +30,10 @@ use crate::exchange::Exchange;
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod frames;
 mod gate;
 mod host;
+mod http2;
 mod io;
 mod limits;
 mod listener;
@@ -43,6 +47,7 @@ mod redirect;
 mod refusal;
 mod running;
 mod session;
+mod strict;
 mod watch;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 
 use super::host::Origins;
 use super::session::Terms;
+use super::watch::Steadiness;
 use super::{Config, Internal, Limits, Listener, Networks, Prefix, Timeouts};
 
 /// What holds for the next request, whatever connection it comes on.
@@ -48,7 +49,7 @@ impl<S> Plan<S> {
             origins: Origins::new(external_url, aliases, host, any_host),
             trusted: trusted_proxies,
             prefix,
-            terms: Terms { stall: timeouts.stall, headers },
+            terms: Terms { steadiness: Steadiness::of(&timeouts), headers },
             timeouts,
             limits,
             service,

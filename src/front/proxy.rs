@@ -139,7 +139,7 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         if session.is_http2() {
             connection.phase.set(Phase::Streams);
-            session.set_write_timeout(Some(self.plan.load().terms.stall));
+            session.set_write_timeout(Some(self.plan.load().terms.steadiness.stall));
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
@@ -200,6 +200,9 @@ impl<S: Service> ProxyHttp for App<S> {
             } else {
                 tracing::debug!(request_id = record.request_id, failure, "a request was refused");
             }
+        }
+        if let Ok(connection) = connection(session) {
+            connection.given_up.count(record.client_left);
         }
         write_access_line(&self.access, session, record);
     }

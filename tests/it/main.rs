@@ -23,6 +23,7 @@ mod conformance;
 mod crash;
 mod differential;
 mod disk;
+mod hostile;
 mod indexes;
 mod interop;
 mod load;

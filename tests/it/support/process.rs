@@ -85,10 +85,19 @@ impl Process {
         }
     }
 
-    /// The largest resident memory that the process ever had, in bytes (`VmHWM`).
+    /// The largest resident memory that the process ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    /// The resident memory that it has, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux reports VmHWM");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux reports memory");
         let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
         kibibytes * 1024
     }
