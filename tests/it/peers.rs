@@ -131,7 +131,13 @@ fn what_a_peer_says_that_nobody_trusts_changes_neither_limits_nor_log_nor_urls()
     with_listener(&site, port, "allow: {}", &["limits: { failed_logins: 3/m }"]);
     let server = site.start();
     let host = format!("Host: {}", site.authority());
-    let statuses: Vec<u16> = (0..5).map(|n| failed_login(port, &host, &format!("203.0.113.{n}"), n)).collect();
+    let failed_login = |n: u16| {
+        let request = site.registry(None).request(Method::GET, "/jwt/auth?service=container_registry");
+        let request = request.basic_auth(format!("nobody-{n}"), Some("wrong"));
+        let answer = request.header("X-Forwarded-For", format!("203.0.113.{n}")).send().expect("an answer");
+        answer.status().as_u16()
+    };
+    let statuses: Vec<u16> = (0..5).map(failed_login).collect();
     assert_eq!((statuses[0], statuses[4]), (401, 429), "a new address each time is of no use: {statuses:?}");
     let lies = [
         &*host,
