@@ -6,6 +6,7 @@
 //! **Invariant:** every request gets an answer, and nothing of the registry runs before its access was granted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
@@ -23,8 +24,10 @@ pub use debug::Debug;
 /// The embedded services.
 pub struct Embedded {
     registry: Registry,
-    guardian: Guardian,
+    guardian: Arc<Guardian>,
     authority: Option<Arc<Authority>>,
+    /// Set once, when the server begins to end.
+    draining: Arc<AtomicBool>,
 }
 
 /// The path of the registry's API, with the slash that everything below it shares.
@@ -36,15 +39,30 @@ const READY: &str = "/-/ready";
 impl Embedded {
     /// The registry, who guards it, and our token service, if there is one.
     pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>) -> Self {
-        Self { registry, guardian, authority }
+        Self { registry, guardian: Arc::new(guardian), authority, draining: Arc::default() }
     }
 
-    /// From now on so much may be asked for and pushed.
-    pub fn limit(&self, auth: auth::Limits, registry: registry::Limits) {
-        self.registry.limit(registry);
-        self.guardian.limit(auth);
+    /// The same services, with the registry under another configuration.
+    #[must_use]
+    pub fn reconfigured(&self, registry: registry::Config) -> Self {
+        Self {
+            registry: self.registry.reconfigured(registry),
+            guardian: self.guardian.clone(),
+            authority: self.authority.clone(),
+            draining: self.draining.clone(),
+        }
+    }
+
+    /// From now on we are not ready, so that nobody sends us more.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on so often may be asked.
+    pub fn limit(&self, limits: auth::Limits) {
+        self.guardian.limit(limits);
         if let Some(authority) = &self.authority {
-            authority.limit(auth);
+            authority.limit(limits);
         }
     }
 
@@ -86,7 +104,8 @@ impl Embedded {
             },
             HEALTHY => probe(&exchange.head().method, Ok(())),
             READY => {
-                let ready = self.registry.ready().await;
+                let draining = self.draining.load(Ordering::Relaxed);
+                let ready = if draining { Err("stopping".to_owned()) } else { self.registry.ready().await };
                 probe(&exchange.head().method, ready)
             }
             _ if path == "/v2" || path.starts_with(API) => self.registry(exchange).await,
