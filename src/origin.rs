@@ -63,12 +63,11 @@ impl Embedded {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// From now on so much may be asked for and pushed.
-    pub fn limit(&self, auth: auth::Limits, registry: registry::Limits) {
-        self.registry.limit(registry);
-        self.guardian.limit(auth);
+    /// From now on so often may be asked.
+    pub fn limit(&self, limits: auth::Limits) {
+        self.guardian.limit(limits);
         if let Some(authority) = &self.authority {
-            authority.limit(auth);
+            authority.limit(limits);
         }
     }
 

@@ -43,7 +43,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Rate<K> {
         }
     }
 
-    /// From now on so often.
+    /// From now on so often. What was done before stays done, and is given back as it was to be.
     pub(super) fn set(&self, per_minute: Option<NonZeroU32>) {
         self.per_minute.store(per_minute.map_or(0, NonZeroU32::get), Ordering::Relaxed);
     }

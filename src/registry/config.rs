@@ -20,7 +20,7 @@ pub struct Config {
     /// When abandoned uploads are removed; `None` for never, and so where nothing may change
     /// (`storage.maintenance.uploadpurging`).
     pub purge: Option<Purge>,
-    /// How much may be pushed, as long as [`Registry::limit`](super::Registry::limit) says nothing else (`limits`).
+    /// How much may be pushed (`limits`).
     pub limits: Limits,
     /// What nodes share so that each can go on with an upload that another of Distribution's began (`http.secret`).
     pub secret: Option<Secret>,

@@ -20,7 +20,6 @@ use http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
-use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tracing::Instrument as _;
@@ -111,10 +110,9 @@ pub struct Registry {
     store: Store,
     turns: Arc<Turns>,
     gates: Arc<Gates>,
+    writers: Arc<Writers>,
     index: Arc<Index>,
     scans: Arc<Semaphore>,
-    limits: RwLock<Limits>,
-    writers: Arc<Writers>,
     checks: Arc<health::Checks>,
     maintenance: Arc<Maintenance>,
     /// Whether the storage did not answer when it was last asked.
@@ -126,14 +124,13 @@ impl Registry {
     pub fn new(config: Config, driver: Arc<dyn Driver>, index: Index) -> Self {
         Self {
             checks: Arc::new(health::Checks::new(config.health.clone(), driver.clone())),
-            limits: RwLock::new(config.limits),
-            writers: Arc::default(),
             maintenance: {
                 let maintenance = Maintenance::default();
                 maintenance.configure(config.read_only, Timestamp::now(), Duration::ZERO);
                 Arc::new(maintenance)
             },
             config,
+            writers: Arc::default(),
             store: Store::new(driver),
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
@@ -154,6 +151,7 @@ impl Registry {
             store: self.store.clone(),
             turns: self.turns.clone(),
             gates: self.gates.clone(),
+            writers: self.writers.clone(),
             index: self.index.clone(),
             scans: self.scans.clone(),
             checks: self.checks.clone(),
@@ -172,15 +170,6 @@ impl Registry {
             None => Ok(()),
             Some(_) => Err(ForeignTree::Database { root: self.config.root.clone() }),
         }
-    }
-
-    /// From now on this may be pushed. What is on its way goes by what held when it began.
-    pub fn limit(&self, limits: Limits) {
-        *self.limits.write() = limits;
-    }
-
-    fn limits(&self) -> Limits {
-        *self.limits.read()
     }
 
     /// Answers a request that `grant` allows, and writes into the exchange's notes what it was about.
@@ -284,16 +273,16 @@ impl Registry {
             Endpoint::BlobRead { name, digest } => self.read_blob(name, digest, exchange).await,
             Endpoint::BlobDelete { name, digest } => self.delete_blob(name, digest).await,
             Endpoint::UploadStart { name, mount, digest } => {
-                let _place = self.writers.enter(grant, exchange.caller(), self.limits().uploads)?;
+                let _place = self.writers.enter(grant, exchange.caller(), self.config.limits.uploads)?;
                 self.start_upload(name, mount, digest, grant, exchange).await
             }
             Endpoint::UploadStatus { name, upload } => self.upload_status(name, upload, exchange).await,
             Endpoint::UploadAppend { name, upload } => {
-                let _place = self.writers.enter(grant, exchange.caller(), self.limits().uploads)?;
+                let _place = self.writers.enter(grant, exchange.caller(), self.config.limits.uploads)?;
                 self.append_to_upload(name, upload, exchange).await
             }
             Endpoint::UploadCommit { name, upload, digest } => {
-                let _place = self.writers.enter(grant, exchange.caller(), self.limits().uploads)?;
+                let _place = self.writers.enter(grant, exchange.caller(), self.config.limits.uploads)?;
                 self.commit_upload(name, upload, digest, exchange).await
             }
             Endpoint::UploadCancel { name, upload } => self.cancel_upload(name, upload).await,

@@ -231,7 +231,7 @@ impl Registry {
     }
 
     fn largest_blob(&self) -> u64 {
-        self.limits().blob.unwrap_or(u64::MAX)
+        self.config.limits.blob.unwrap_or(u64::MAX)
     }
 
     /// Whether an upload of this size may grow by what is announced.

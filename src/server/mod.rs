@@ -205,6 +205,7 @@ pub struct Welcome<'a> {
 /// The first thing that the machine refuses.
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
+    listen::compare_with_file_limit(settings.front.limits.connections);
     let mut sockets = inherited::take(&settings.front.listeners)?;
     sockets.extend(listen::bind_ports(&settings.front.listeners)?);
     let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug))).transpose()?;

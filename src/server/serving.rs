@@ -159,7 +159,7 @@ impl Serving {
         let closed = self.settings.front.listeners.len() + wanted.len() - settings.front.listeners.len();
         self.running.change(settings.front.clone(), embedded.clone(), &tls, sockets).map_err(Error::Front)?;
 
-        embedded.limit(settings.auth.limits, settings.registry.limits);
+        embedded.limit(settings.auth.limits);
         self.embedded = embedded;
         let Settings { registry, front, .. } = &settings;
         self.embedded.maintenance().configure(registry.read_only, Timestamp::now(), front.timeouts.drain);

@@ -26,6 +26,7 @@ mod disk;
 mod hostile;
 mod indexes;
 mod interop;
+mod limits;
 mod load;
 mod logs;
 mod original;

@@ -98,10 +98,15 @@ async fn new_limits_hold_for_the_next_request() {
     let fixture = Fixture::new();
     let location = fixture.start("a").await;
     let next = fixture.send(&format!("PATCH {location}"), &[], bytes(2000)).await.expect(202);
-    fixture.registry.limit(Limits { blob: Some(1000), manifest: 10, ..Limits::default() });
+    let limits = Limits { blob: Some(1000), manifest: 10, uploads: 1 };
+    let small = Config { limits, ..Config::new(fixture.dir.path().to_owned()) };
+    let small = Fixture { registry: Arc::new(fixture.registry.reconfigured(small)), ..fixture.as_reader_of(&[]) };
     let put = format!("PUT {}?digest={}", next.header("location"), sha256(&bytes(2000)));
-    fixture.ask(&put).await.expect_error(413, "SIZE_INVALID");
-    fixture.push_manifest("a", "t", &json!({ "schemaVersion": 2 })).await.expect_error(413, "MANIFEST_INVALID");
-    fixture.registry.limit(Limits::default());
+    small.ask(&put).await.expect_error(413, "SIZE_INVALID");
+    small.push_manifest("a", "t", &json!({ "schemaVersion": 2 })).await.expect_error(413, "MANIFEST_INVALID");
+    let caller = Recorded::new(Request::default());
+    let held = fixture.registry.writers.enter(&small.grant, caller.caller(), 2).unwrap();
+    small.ask(&put).await.expect_error(429, "TOOMANYREQUESTS");
+    drop(held);
     fixture.ask(&put).await.expect(201);
 }
