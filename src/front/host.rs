@@ -12,6 +12,7 @@ use http::{Version, request};
 use super::peer::Told;
 use super::refusal::Refusal;
 use crate::exchange::Origin;
+use crate::tls::Certificates;
 
 /// The names we answer to.
 #[derive(Debug, Clone)]
@@ -26,13 +27,31 @@ pub(super) struct Origins {
 
 /// What a request's connection says about where it arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
+pub(super) struct Arrival<'a> {
     /// Whether TLS is spoken on this connection.
     pub(super) tls: bool,
     /// Whether it came in by the internal port.
     pub(super) internal: bool,
     /// Our end of the connection.
     pub(super) local: Option<SocketAddr>,
+    /// What TLS has shown, if the client asked for a name.
+    pub(super) shown: Option<Shown<'a>>,
+}
+
+/// What TLS has shown to a client.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// The name that it asked for.
+    pub(super) to: &'a str,
+    pub(super) of: &'a Certificates,
+}
+
+impl Shown<'_> {
+    /// Whether it would have been shown the same for this name. If so, a client may use the connection for both
+    /// (RFC 9113 9.1.1), and one that asks for whatever its proxy is called does no harm.
+    fn fits(self, host: &str) -> bool {
+        self.to.eq_ignore_ascii_case(host) || self.of.same_for(self.to, host)
+    }
 }
 
 /// Whether this is one of the pages that load balancers and monitoring look at, by address or whatever name they have.
@@ -64,7 +83,7 @@ impl Origins {
     }
 
     /// The origin that the request names, or why it names none of ours.
-    pub(super) fn of(&self, head: &request::Parts, arrival: Arrival) -> Result<Origin, Refusal> {
+    pub(super) fn of(&self, head: &request::Parts, arrival: Arrival<'_>) -> Result<Origin, Refusal> {
         let Some(host) = authority(head)? else { return Ok(self.external().clone()) };
         let named = Origin::new(arrival.tls, host).map_err(|_| Refusal::HostMalformed)?;
         if let (true, Some(written)) = (arrival.internal, &self.internal) {
@@ -74,7 +93,11 @@ impl Origins {
             return Ok(named);
         }
         if let Some(known) = self.find(host, arrival.tls) {
-            return Ok(known.clone());
+            let anyhow = address(&named).is_some() || is_probe(head.uri.path());
+            return match arrival.shown.filter(|shown| !anyhow && !shown.fits(named.host())) {
+                None => Ok(known.clone()),
+                Some(shown) => Err(Refusal::OtherCertificate { host: host.to_owned(), asked_for: shown.to.to_owned() }),
+            };
         }
         if arrival.internal {
             let ours = is_own_address(&named, arrival.local);
@@ -91,22 +114,22 @@ impl Origins {
     pub(super) fn of_forwarded(
         &self,
         head: &request::Parts,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
         told: &Told<'_>,
     ) -> Result<Origin, Refusal> {
         let arrival = Arrival { tls: told.secure.unwrap_or(arrival.tls), ..arrival };
         let host = authority(head)?;
         let is_named_otherwise = arrival.internal && (self.internal.is_some() || self.any);
-        if !is_named_otherwise {
-            for name in [told.host, host].into_iter().flatten() {
-                let with_port = told.port.filter(|_| !has_port(name)).map(|port| format!("{name}:{port}"));
-                let found = with_port.and_then(|name| self.find(&name, arrival.tls));
-                if let Some(known) = found.or_else(|| self.find(name, arrival.tls)) {
-                    return Ok(known.clone());
-                }
-            }
+        let find = |name: &str| self.find(name, arrival.tls);
+        let find_with_port = |name: &str| {
+            let port = told.port.filter(|_| !has_port(name))?;
+            find(&format!("{name}:{port}"))
+        };
+        let by_told = told.host.and_then(|name| find_with_port(name).or_else(|| find(name)));
+        match by_told.or_else(|| host.and_then(find_with_port)) {
+            Some(known) if !is_named_otherwise => Ok(known.clone()),
+            _ => self.of(head, arrival),
         }
-        self.of(head, arrival)
     }
 
     /// Behind a balancer that ends TLS the scheme of the connection is not the client's, so it only breaks ties.
@@ -170,7 +193,7 @@ mod tests {
         Origins::new("https://registry.example.com:5050".parse().unwrap(), aliases, None, false)
     }
 
-    fn ask(host: Option<&str>, arrival: Arrival) -> Result<String, StatusCode> {
+    fn ask(host: Option<&str>, arrival: Arrival<'_>) -> Result<String, StatusCode> {
         let mut request = http::Request::get("/v2/");
         if let Some(host) = host {
             request = request.header(HOST, host);
@@ -188,12 +211,12 @@ mod tests {
             (true, "localhost:5000", "https://localhost:5000"),
         ] {
             let (head, ()) = http::Request::get("/v2/").header(HOST, host).body(()).unwrap().into_parts();
-            let named = origins.of(&head, Arrival { tls, internal: true, local: None });
+            let named = origins.of(&head, Arrival { tls, internal: true, local: None, shown: None });
             assert_eq!(named.ok().map(|named| named.to_string()).as_deref(), Some(origin));
         }
     }
 
-    const PUBLIC: Arrival = Arrival { tls: true, internal: false, local: None };
+    const PUBLIC: Arrival<'_> = Arrival { tls: true, internal: false, local: None, shown: None };
     const EXTERNAL: &str = "https://registry.example.com:5050";
 
     #[test]
@@ -233,7 +256,7 @@ mod tests {
     #[test]
     fn the_internal_port_answers_any_name_and_knows_its_own() {
         let local = Some("127.0.0.1:5000".parse().unwrap());
-        let internal = Arrival { tls: false, internal: true, local };
+        let internal = Arrival { tls: false, internal: true, local, shown: None };
         for (host, origin) in [
             ("127.0.0.1:5000", "http://127.0.0.1:5000"),
             ("localhost:5000", "http://localhost:5000"),
@@ -255,7 +278,8 @@ mod tests {
         let written: Origin = "https://hub.example.com".parse().unwrap();
         let origins = Origins { internal: Some(written.clone()), ..origins() };
         let head = |host: &str| http::Request::get("/v2/").header(HOST, host).body(()).unwrap().into_parts().0;
-        let internal = Arrival { tls: false, internal: true, local: Some("127.0.0.1:5000".parse().unwrap()) };
+        let internal =
+            Arrival { tls: false, internal: true, local: Some("127.0.0.1:5000".parse().unwrap()), shown: None };
         for host in ["127.0.0.1:5000", "old.example.com", "anything"] {
             assert_eq!(origins.of(&head(host), internal), Ok(written.clone()), "{host}");
         }
@@ -308,7 +332,7 @@ mod tests {
         #[test]
         fn no_host_leads_elsewhere(host in "[ -~]{0,24}|(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]{0,5})?", internal: bool) {
             let local = Some("127.0.0.1:5000".parse().unwrap());
-            if let Ok(origin) = ask(Some(&host), Arrival { tls: false, internal, local }) {
+            if let Ok(origin) = ask(Some(&host), Arrival { tls: false, internal, local, shown: None }) {
                 let own = ["http://127.0.0.1:5000", "http://localhost:5000"];
                 let ours = origins().known.iter().any(|known| known.to_string() == origin);
                 proptest::prop_assert!(ours || (internal && own.contains(&origin.as_str())), "{} for {}", origin, host);

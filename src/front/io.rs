@@ -15,8 +15,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
+use super::host::Shown;
 use super::http2::GivenUp;
 use super::limits::Full;
 use super::plan::Plan;
@@ -45,6 +46,7 @@ use super::watch::{Phase, SharedPhase, Watched};
 use super::{Address, Limits, Listener, Networks, Timeouts, peer};
 use crate::exchange;
 use crate::telemetry;
+use crate::tls::Certificates;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
 const GATHER: usize = 16 << 10;
@@ -81,7 +83,12 @@ pub(super) struct Connection {
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
     refused: Mutex<Option<(Refusal, String)>>,
+    /// On HTTP/2, requests that its client gave up.
     pub(super) given_up: GivenUp,
+    /// What the client may have been shown, if that depends on the name that it asked for.
+    pub(super) certificates: Option<Arc<Certificates>>,
+    /// The name that it asked for.
+    asked_for: OnceLock<String>,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
     /// Whether the client does not speak TLS although the listener does.
@@ -109,6 +116,8 @@ impl Connection {
             closing,
             refused: Mutex::new(None),
             given_up: GivenUp::default(),
+            certificates: None,
+            asked_for: OnceLock::new(),
             http2: AtomicBool::new(false),
             plain: AtomicBool::new(false),
         }
@@ -145,6 +154,11 @@ impl Connection {
     /// The client speaks no TLS although the listener does.
     pub(super) fn is_plain(&self) -> bool {
         self.plain.load(Ordering::Relaxed)
+    }
+
+    /// What TLS has shown the client, if it asked for a name.
+    pub(super) fn shown(&self) -> Option<Shown<'_>> {
+        Some(Shown { to: self.asked_for.get()?, of: self.certificates.as_ref()? })
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -199,6 +213,9 @@ impl FrontIo {
     pub(super) fn tls(mut stream: TlsStream<Watched>, connection: Arc<Connection>) -> io::Result<Self> {
         let (_, tls) = stream.get_mut();
         tls.set_buffer_limit(Some(TLS_BUFFER));
+        if let Some(name) = tls.server_name() {
+            connection.asked_for.get_or_init(|| name.to_owned());
+        }
         connection.http2.store(tls.alpn_protocol() == Some(b"h2"), Ordering::Relaxed);
         Self::new(Inner::Tls(Box::new(stream)), connection)
     }

@@ -58,6 +58,7 @@ impl<S: Service> ServerApp for Front<S> {
         let client = whose(&mut stream, peer, protocol, trusted, deadline).await?;
         let plan = self.live.plan.load_full();
         let mut connection = Connection::new(doorway.listener.clone(), &plan, client, local, shutdown.clone());
+        connection.certificates = doorway.certificates.clone();
         let admitted = self.live.connections.admit(connection.own_network(&plan.trusted), &plan.limits);
         if let Err(full) = admitted {
             if !self.live.connections.tells(full, connection.peer.ip(), Instant::now()) {

@@ -15,6 +15,7 @@ use super::host::Origins;
 use super::session::Terms;
 use super::watch::Steadiness;
 use super::{Config, Internal, Limits, Listener, Networks, Prefix, Timeouts};
+use crate::tls::Certificates;
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
@@ -62,4 +63,6 @@ pub(super) struct Doorway {
     pub(super) listener: Arc<Listener>,
     /// `None`: clear text.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// What is shown there by name, where that differs from name to name.
+    pub(super) certificates: Option<Arc<Certificates>>,
 }

@@ -87,7 +87,12 @@ impl<S: Service> Plan<S> {
                 return Err(Refusal::Unnamed);
             }
         }
-        let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
+        let arrival = Arrival {
+            tls: listener.tls,
+            internal: listener.internal,
+            local: connection.local,
+            shown: connection.shown(),
+        };
         if connection.is_trusted(&self.trusted) {
             return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
         }

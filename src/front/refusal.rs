@@ -72,6 +72,13 @@ pub(super) enum Refusal {
         /// What the world calls us; aliases may be inside names and are told to nobody.
         external: Origin,
     },
+    /// A name of ours, on a connection that was made for another with a certificate of its own.
+    OtherCertificate {
+        /// What the client called us.
+        host: String,
+        /// What it had asked for.
+        asked_for: String,
+    },
     /// The API lies below a prefix.
     Elsewhere {
         /// Which.
@@ -114,7 +121,7 @@ impl Refusal {
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
-            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected { .. } | Self::OtherCertificate { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTooLarge { .. } | Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyConnections(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unanswered => StatusCode::INTERNAL_SERVER_ERROR,
@@ -149,6 +156,9 @@ impl Refusal {
                 format!(
                     "this registry is {external} and not {host:?}; to answer under that name too, add it to `aliases`"
                 )
+            }
+            Self::OtherCertificate { host, asked_for } => {
+                format!("this connection was made for {asked_for}, and {host} has another certificate: open one for it")
             }
             Self::Elsewhere { prefix } => format!("the registry's API is at {}/v2/", prefix.as_str()),
             Self::Unanswered => "an internal error; the server's log has more under the X-Request-Id".to_owned(),

@@ -34,6 +34,7 @@ use super::plan::{Doorway, Plan};
 use super::proxy::App;
 use super::{Address, Config, Listener, Service};
 use crate::telemetry::AccessLog;
+use crate::tls::Certificates;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
 const SOCKET_BUFFER: usize = 4 << 10;
@@ -68,6 +69,8 @@ pub enum Socket {
 pub struct Tls {
     /// On every listener that speaks TLS.
     pub usual: Option<Arc<ServerConfig>>,
+    /// What `usual` shows, by the name that the client asks for.
+    pub certificates: Option<Arc<Certificates>>,
     /// On the internal one instead, if it speaks TLS.
     pub internal: Option<Arc<ServerConfig>>,
 }
@@ -80,7 +83,8 @@ impl Tls {
         if listener.tls && tls.is_none() {
             return Err(Error::NoCertificate(listener.address.clone()));
         }
-        Ok(Doorway { listener: Arc::new(listener.clone()), tls })
+        let certificates = if own.is_none() && listener.tls { self.certificates.clone() } else { None };
+        Ok(Doorway { listener: Arc::new(listener.clone()), tls, certificates })
     }
 }
 

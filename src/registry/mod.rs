@@ -145,8 +145,6 @@ impl Registry {
     #[must_use]
     pub fn reconfigured(&self, config: Config) -> Self {
         Self {
-            limits: RwLock::new(config.limits),
-            writers: self.writers.clone(),
             config,
             store: self.store.clone(),
             turns: self.turns.clone(),

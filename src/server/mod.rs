@@ -267,8 +267,9 @@ impl Prepared {
         }
         let checks = registry.checks();
         let embedded = Arc::new(Embedded::new(registry, guardian, tokens));
-        let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
-        let tls = front::Tls { usual, internal: internal_tls };
+        let certificates = certificates.map(Arc::new);
+        let usual = certificates.clone().map(tls::server_config).transpose()?;
+        let tls = front::Tls { usual, certificates, internal: internal_tls };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
         // answer, so that whoever waits for that can log in.

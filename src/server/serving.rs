@@ -191,9 +191,10 @@ fn load_tls(settings: &Settings, now: SystemTime) -> Result<front::Tls, Error> {
     } else {
         None
     };
-    let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
+    let certificates = certificates.map(Arc::new);
+    let usual = certificates.clone().map(tls::server_config).transpose()?;
     let internal = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
-    Ok(front::Tls { usual, internal })
+    Ok(front::Tls { usual, certificates, internal })
 }
 
 async fn drain(running: Running<Embedded>, signals: &mut Signals) {

@@ -60,6 +60,15 @@ impl Certificates {
         Ok(Self { entries: entries.collect::<Result<_, _>>()? })
     }
 
+    /// Whether whoever asks for the one name is shown the same certificate as for the other.
+    pub fn same_for(&self, one: &str, other: &str) -> bool {
+        let shown = |name| self.choose(Some(name), |_| true);
+        match (shown(one), shown(other)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one, &other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
     /// The certificate for a server name that the client can verify: an exact name wins over a wildcard, earlier wins
     /// over later; when nothing fits, the first that the client can verify, else the first.
     fn choose(&self, name: Option<&str>, verifiable: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
@@ -181,6 +190,8 @@ mod tests {
         assert_eq!(chosen(Some("deep.other.example.test")), 0, "a wildcard stands for one label");
         assert_eq!(chosen(None), 0);
         assert_eq!(chosen(Some("stranger.test")), 0);
+        assert!(list.same_for("a.example.test", "B.example.test") && list.same_for("first.test", "stranger.test"));
+        assert!(!list.same_for("a.example.test", "registry.example.test"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod hostile;
 mod indexes;
 mod interop;
 mod limits;
+mod link;
 mod load;
 mod logs;
 mod original;

@@ -7,6 +7,7 @@ mod frames;
 mod http1;
 mod http2;
 mod idle;
+mod names;
 mod registry;
 mod slow;
 mod wire;
