@@ -20,6 +20,8 @@ use crate::{auth, front, registry, telemetry, tls};
 
 /// The port of `external_url` when it is not written.
 pub(super) const EXTERNAL_PORT: u16 = 5050;
+/// Where clients that know no https come to, if we have its port.
+pub(super) const REDIRECT_PORT: u16 = 80;
 /// The internal port.
 pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 /// Where state is kept when the configuration is the system's.
@@ -30,7 +32,6 @@ const STATE: &str = "data";
 const FINISH_UPLOADS: Duration = Duration::from_secs(24 * 3600);
 const TOKEN_DURATION: Duration = Duration::from_secs(300);
 const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-const MANIFEST: u64 = 4 << 20;
 /// Repositories and tags on a page, as Distribution has it.
 const PAGE: usize = 1000;
 
@@ -39,12 +40,21 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     let state = written.state.or_else(|| default_state(machine, file));
     let mut timeouts = written.timeouts;
     timeouts.drain = written_first(timeouts.drain, written.registry.drain);
-    let mut front =
-        front(written.external_url, written.aliases, written.listeners, written.registry.internal, timeouts, machine);
+    let mut front = front(
+        written.external_url,
+        written.aliases,
+        written.listeners,
+        written.registry.internal,
+        written.internal,
+        timeouts,
+        machine,
+    );
+    front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
         listener.tls = door.internal.tls.is_some();
     }
+    front.limits = limits_meant(&written.limits);
     front.headers = door.headers;
     front.internal = door.internal;
     front.debug = door.debug;
@@ -69,7 +79,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             algorithm: written.token.algorithm.or(Algorithm::Es256),
             key: written.token.key.or_else(|| state.join("token.key")),
             certificate: written.token.certificate.or_else(|| state.join("token.crt")),
-            failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+            limits: auth::Limits {
+                failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+                anonymous: written.limits.anonymous.into_value(),
+            },
             members_may_create_projects: written.members_may_create_projects.or(false),
             guard: written.registry.guard.or(auth::Guard::Own),
             finish_uploads: written.token.finish_uploads.or(FINISH_UPLOADS),
@@ -79,7 +92,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             delete: written.registry.delete.or(true),
             read_only: written.registry.read_only.or(false),
             purge: written.registry.purge,
-            manifest_limit: usize::try_from(manifest.or(MANIFEST)).unwrap_or(usize::MAX),
+            limits: push_limits(manifest, written.limits.blob, written.limits.uploads),
             secret: written.registry.secret.into_value(),
             relative_urls: written.registry.relative_urls.or(false),
             catalog_page: written.registry.catalog_page.or(PAGE),
@@ -114,7 +127,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     front.timeouts.drain = drain;
     let port = match front.listeners.first().map(|listener| &listener.address) {
         Some(front::Address::Tcp(address)) => address.port(),
-        Some(front::Address::Unix(_)) | None => INTERNAL.port(),
+        Some(front::Address::Unix(_) | front::Address::Systemd(_)) | None => INTERNAL.port(),
     };
     if let Some(own) = origin(front.internal.tls.is_some(), "localhost", port) {
         front.external_url = own;
@@ -145,6 +158,7 @@ fn front(
     aliases: Setting<Vec<Setting<Origin>>>,
     listeners: Setting<Vec<written::Listener>>,
     internal: Setting<Internal>,
+    own: written::Doorway,
     timeouts: written::Timeouts,
     machine: &Machine,
 ) -> front::Config {
@@ -158,31 +172,53 @@ fn front(
         }
     };
     let secure = external_url.is_secure();
-    let public = |address: SocketAddr, tls| front::Listener { address: address.into(), tls, internal: false };
+    let any = |port| SocketAddr::new(machine.any(), port);
     let mut listeners = match listeners {
-        Setting::Is(listeners, _) => {
-            let meant = |listener: written::Listener| {
-                listener.address.into_value().map(|address| public(address, listener.tls.or(secure)))
-            };
-            listeners.into_iter().filter_map(meant).collect()
+        Setting::Is(listeners, _) => listeners.into_iter().filter_map(|listener| public(listener, secure)).collect(),
+        Setting::Unset | Setting::Wrong => {
+            let mut listeners = vec![front::Listener::new(any(external_url.port()), secure, false)];
+            if secure && external_url.port() == 443 {
+                listeners
+                    .push(front::Listener { redirect: true, ..front::Listener::new(any(REDIRECT_PORT), false, false) });
+            }
+            listeners
         }
-        Setting::Unset | Setting::Wrong => vec![public(SocketAddr::new(machine.any(), external_url.port()), secure)],
     };
     let address = match internal.or(Internal::At(INTERNAL)) {
-        Internal::At(address) => Some(address.into()),
+        Internal::At(address) => Some(front::Address::from(address)),
         Internal::Unix(path) => Some(front::Address::Unix(path)),
         Internal::Off => None,
     };
-    listeners.extend(address.map(|address| front::Listener { address, tls: false, internal: true }));
+    listeners.extend(address.map(|address| doorway(front::Listener::new(address, false, true), own)));
     front::Config {
         listeners,
         external_url,
         aliases,
+        trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
+        limits: front::Limits::default(),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,
     }
+}
+
+fn public(written: written::Listener, secure: bool) -> Option<front::Listener> {
+    let redirect = written.redirect.into_value().is_some();
+    let tls = written.tls.or(secure && !redirect);
+    let listener = front::Listener { redirect, ..front::Listener::new(written.address.into_value()?, tls, false) };
+    Some(doorway(listener, written.doorway))
+}
+
+fn doorway(listener: front::Listener, written: written::Doorway) -> front::Listener {
+    let directions =
+        |written: written::Directions| front::Directions { pull: networks(written.pull), push: networks(written.push) };
+    let gate = front::Gate { allow: directions(written.allow), deny: directions(written.deny) };
+    front::Listener { proxy_protocol: written.proxy_protocol.or_else(Default::default), gate, ..listener }
+}
+
+fn networks(written: Setting<Vec<Setting<front::Network>>>) -> front::Networks {
+    written.into_value().unwrap_or_default().into_iter().filter_map(Setting::into_value).collect()
 }
 
 fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
@@ -194,6 +230,35 @@ fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
         stall: written.stall.or(usual.stall),
         minimum_rate: written.minimum_rate.or(usual.minimum_rate),
         drain: written.drain.or(usual.drain),
+    }
+}
+
+fn limits_meant(written: &written::Limits) -> front::Limits {
+    let usual = front::Limits::default();
+    // Each has a bound that fits, in `written.rs`.
+    let number = |setting: &Setting<u64>, usual| {
+        setting.written().and_then(|(value, _)| usize::try_from(*value).ok()).unwrap_or(usual)
+    };
+    let streams = written.streams.written().and_then(|(value, _)| u32::try_from(*value).ok());
+    front::Limits {
+        connections: number(&written.connections, usual.connections),
+        connections_per_client: number(&written.connections_per_client, usual.connections_per_client),
+        streams: streams.unwrap_or(usual.streams),
+        header: number(&written.header, usual.header),
+        fields: number(&written.fields, usual.fields),
+        target: number(&written.target, usual.target),
+    }
+}
+
+fn push_limits(manifest: Setting<u64>, blob: Setting<u64>, uploads: Setting<u64>) -> registry::Limits {
+    let usual = registry::Limits::default();
+    let number = |setting: Setting<u64>, usual| {
+        setting.into_value().and_then(|value| usize::try_from(value).ok()).unwrap_or(usual)
+    };
+    registry::Limits {
+        manifest: number(manifest, usual.manifest),
+        blob: blob.into_value(),
+        uploads: number(uploads, usual.uploads),
     }
 }
 

@@ -23,9 +23,9 @@ use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 
-use super::Service;
 use super::io::{Connection, FrontIo};
 use super::running::Live;
+use super::{Limits, Service};
 use crate::exchange;
 
 /// How much one stream may send before we have taken any: three times what is on its way at 400 Mbit/s over 80 ms. The
@@ -43,20 +43,20 @@ const SHARE: u32 = 8;
 const FRAME: u32 = 64 << 10;
 /// How much of an answer one stream may hold in memory.
 const SEND_BUFFER: usize = 256 << 10;
-/// Requests at once.
-const STREAMS: u32 = 100;
-/// Requests at once with those that the client gave up: the codec does not count these any more, but they cost.
-const RUNNING: usize = 2 * STREAMS as usize;
+/// Requests at once with those that the client gave up, as a multiple of its limit: the codec does not count these any
+/// more, but they cost.
+const RUNNING: usize = 2;
 /// How many more requests a client may give up than it lets finish.
 const GIVEN_UP: usize = 200;
 /// How many malformed requests one connection may send.
 const MALFORMED: usize = 32;
 
-/// Pingora's bounds on header lists, and ours.
-pub(super) fn options() -> H2Options {
+/// Our bounds on header lists and streams, and our windows.
+fn options(limits: &Limits) -> H2Options {
     let mut options = default_h2_options();
     options
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER);
@@ -154,8 +154,9 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
         socket_digest: io.get_socket_digest(),
         ..Digest::default()
     });
-    let Ok(mut http2) = handshake(Box::new(io), Some(options())).await else { return };
+    let Ok(mut http2) = handshake(Box::new(io), Some(options(&connection.limits))).await else { return };
     let requests = Arc::new(Requests::default());
+    let most = RUNNING.saturating_mul(connection.limits.streams as usize);
     let (mut ending, mut ended, mut malformed, mut lease) = (shutdown.clone(), false, 0, None);
     loop {
         let accepted = tokio::select! {
@@ -178,7 +179,7 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
             Ok(Some(H2Accept::Rejected)) => return report(&connection, "malformed requests"),
             Ok(None) | Err(_) => return,
         };
-        if requests.running.load(Ordering::Relaxed) >= RUNNING || connection.given_up.are_too_many() {
+        if requests.running.load(Ordering::Relaxed) >= most || connection.given_up.are_too_many() {
             return report(&connection, "requests given up");
         }
         if lease.is_none() && uploads(&stream) {

@@ -13,7 +13,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -37,10 +38,13 @@ use tokio_rustls::server::TlsStream;
 use super::frames::Frames;
 use super::host::Shown;
 use super::http2::{self, GivenUp};
-use super::refusal::{HEADER_LIMIT, Refusal};
+use super::limits::Full;
+use super::plan::Plan;
+use super::refusal::Refusal;
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Listener, Timeouts};
+use super::{Address, Limits, Listener, Networks, Timeouts, peer};
+use crate::exchange;
 use crate::telemetry;
 use crate::tls::Certificates;
 
@@ -62,10 +66,17 @@ pub(super) struct Connection {
     pub(super) listener: Arc<Listener>,
     /// How long its client may keep us waiting.
     pub(super) timeouts: Timeouts,
-    /// The client.
+    /// The client, as far as the connection tells.
     pub(super) peer: SocketAddr,
+    /// Whether `peer` is known for the client (or a proxy for the one that it names): false where a load balancer should
+    /// have said whose connection it is and did not.
+    pub(super) named: bool,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
+    /// How much its client may send at once.
+    pub(super) limits: Limits,
+    /// Set when there was no room for it: its one request is told so.
+    pub(super) turned_away: Option<Full>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
     /// Whether it is to end as soon as nothing runs on it.
@@ -80,35 +91,69 @@ pub(super) struct Connection {
     asked_for: OnceLock<String>,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
+    /// Whether the client does not speak TLS although the listener does.
+    plain: AtomicBool,
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(super) fn new<S>(
         listener: Arc<Listener>,
-        timeouts: Timeouts,
-        peer: SocketAddr,
+        plan: &Plan<S>,
+        (peer, named): (SocketAddr, bool),
         local: Option<SocketAddr>,
         closing: ShutdownWatch,
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
-        let refused = Mutex::new(None);
         Self {
             listener,
-            timeouts,
+            timeouts: plan.timeouts,
             peer,
+            named,
             local,
+            limits: plan.limits,
+            turned_away: None,
             phase,
             closing,
-            refused,
+            refused: Mutex::new(None),
             given_up: GivenUp::default(),
             certificates: None,
             asked_for: OnceLock::new(),
             http2: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it is a proxy's whose word counts.
+    pub(super) fn is_trusted(&self, trusted: &Networks) -> bool {
+        trusted.contains(self.peer.ip())
+    }
+
+    /// Whom a request on it is from.
+    pub(super) fn client(&self, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+        peer::client(self.peer.ip(), headers, trusted)
+    }
+
+    /// Whose limits the connection itself counts under: a trusted proxy's are those of all its clients, and no limit.
+    pub(super) fn own_network(&self, trusted: &Networks) -> Option<IpAddr> {
+        self.network(self.peer.ip()).filter(|_| !self.is_trusted(trusted))
+    }
+
+    /// Whose limits a request of this client counts under. `None` when it came through a program on this machine, in the
+    /// clear, that did not say for whom it speaks: a reverse proxy, as a rule, and then its limits would be everybody's.
+    pub(super) fn network(&self, client: IpAddr) -> Option<IpAddr> {
+        let local = matches!(self.listener.address, Address::Unix(_))
+            || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
+        let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
+        (!(local && unnamed)).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
         self.refused.lock().clone()
+    }
+
+    /// The client speaks no TLS although the listener does.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
     }
 
     /// What TLS has shown the client, if it asked for a name.
@@ -159,6 +204,12 @@ impl FrontIo {
         Self::new(Inner::Plain(stream), connection)
     }
 
+    /// A client that speaks no TLS although the listener does.
+    pub(super) fn plain_on_tls(stream: Watched, connection: Arc<Connection>) -> io::Result<Self> {
+        connection.plain.store(true, Ordering::Relaxed);
+        Self::plain(stream, connection)
+    }
+
     pub(super) fn tls(mut stream: TlsStream<Watched>, connection: Arc<Connection>) -> io::Result<Self> {
         let (_, tls) = stream.get_mut();
         tls.set_buffer_limit(Some(TLS_BUFFER));
@@ -205,7 +256,8 @@ impl FrontIo {
     /// Reads the rest of the header that [`ready`](Self::ready) saw the beginning of. After an error there is nothing
     /// to read any more, and perhaps a refusal to tell.
     pub(super) async fn head(&mut self) -> io::Result<()> {
-        let mut head = Head::default();
+        let Limits { header, fields, .. } = self.connection.limits;
+        let mut head = Head::new(fields);
         loop {
             match head.read(&self.ahead) {
                 Ok(Some(Complete { length, chunked })) => {
@@ -213,8 +265,8 @@ impl FrontIo {
                     self.chunks = chunked.then(Chunks::default);
                     return Ok(());
                 }
-                Ok(None) if self.ahead.len() < HEADER_LIMIT => {}
-                Ok(None) => return Err(self.turn_away(Refusal::HeaderTooLarge)),
+                Ok(None) if self.ahead.len() < header => {}
+                Ok(None) => return Err(self.turn_away(Refusal::HeaderTooLarge { limit: header })),
                 Err(refusal) => return Err(self.turn_away(refusal)),
             }
             match self.read_ahead().await {

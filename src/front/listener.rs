@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -20,14 +20,15 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
+use tokio::time::Instant as Deadline;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::io::{Connection, FrontIo};
 use super::plan::Doorway;
-use super::refusal::Refusal;
+use super::proxy_protocol::{self, Header};
 use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{Address, Service, http2};
+use super::{ProxyProtocol, Service, http2};
 use crate::telemetry::Access;
 
 /// How long a client that had just connected when we began to end may take for its first request.
@@ -44,18 +45,30 @@ pub(super) struct Front<S> {
 
 #[async_trait]
 impl<S: Service> ServerApp for Front<S> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = self.live.connections.enter();
-        let (peer, local) = addresses(&stream);
+        let (peer, local) = addresses(&stream)?;
         let doorway = self.doorway.load_full();
-        let peer = match doorway.listener.address {
-            Address::Tcp(_) => peer?,
-            Address::Unix(_) => ON_THIS_MACHINE,
+        let (timeouts, trusted) = {
+            let plan = self.live.plan.load();
+            (plan.timeouts, plan.trusted.contains(peer.ip()))
         };
-        let timeouts = self.live.plan.load().timeouts;
-        let mut connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, shutdown.clone());
+        let protocol = doorway.listener.proxy_protocol;
+        let deadline = Deadline::now() + timeouts.handshake;
+        let client = whose(&mut stream, peer, protocol, trusted, deadline).await?;
+        let plan = self.live.plan.load_full();
+        let mut connection = Connection::new(doorway.listener.clone(), &plan, client, local, shutdown.clone());
         connection.certificates = doorway.certificates.clone();
-        let io = self.welcome(stream, doorway.tls.clone(), Arc::new(connection)).await?;
+        let admitted = self.live.connections.admit(connection.own_network(&plan.trusted), &plan.limits);
+        if let Err(full) = admitted {
+            if !self.live.connections.tells(full, connection.peer.ip(), Instant::now()) {
+                return None;
+            }
+            connection.turned_away = Some(full);
+        }
+        drop(plan);
+        let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
+        let io = self.welcome(stream, tls, Arc::new(connection), deadline).await?;
         if io.connection().is_http2() {
             http2::serve(&self.live, io, shutdown).await;
         } else {
@@ -73,13 +86,14 @@ impl<S: Service> Front<S> {
         stream: Stream,
         tls: Option<Arc<ServerConfig>>,
         connection: Arc<Connection>,
+        deadline: Deadline,
     ) -> Option<FrontIo> {
         let Some(tls) = tls else { return clear(stream, connection).ok() };
-        let (limit, peer) = (connection.timeouts.handshake, connection.peer);
+        let peer = connection.peer;
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection));
-        match tokio::time::timeout(limit, handshake).await {
-            Ok(Ok(io)) => io,
+        match tokio::time::timeout_at(deadline, handshake).await {
+            Ok(Ok(io)) => Some(io),
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
                 None
@@ -91,26 +105,22 @@ impl<S: Service> Front<S> {
         }
     }
 
-    /// `None`: the client spoke no TLS and was told so.
+    /// Clients that speak no TLS are served as well: they are told where to go.
     async fn handshake(
         &self,
         mut stream: Stream,
         tls: Arc<ServerConfig>,
         connection: Arc<Connection>,
-    ) -> io::Result<Option<FrontIo>> {
+    ) -> io::Result<FrontIo> {
         let mut first = [0];
         stream.try_peek(&mut first).await?;
         if first[0].is_ascii_uppercase() {
             // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-            let mut io = clear(stream, connection)?;
-            io.refuse(Refusal::SpeaksTls);
-            io.part().await;
-            self.log_refusal(io.connection());
-            return Ok(None);
+            return FrontIo::plain_on_tls(watched(stream, &connection), connection);
         }
         let stream = watched(stream, &connection);
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        FrontIo::tls(hello.into_stream(tls).await?, connection).map(Some)
+        FrontIo::tls(hello.into_stream(tls).await?, connection)
     }
 
     /// The keep-alive loop.
@@ -175,6 +185,16 @@ fn watched(stream: Stream, connection: &Connection) -> Watched {
     Watched::new(stream, connection.phase.clone(), connection.timeouts)
 }
 
+/// Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
+fn offered(tls: &Arc<ServerConfig>, connection: &Connection) -> Arc<ServerConfig> {
+    if connection.turned_away.is_none() {
+        return tls.clone();
+    }
+    let mut plain = ServerConfig::clone(tls);
+    plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+    Arc::new(plain)
+}
+
 /// Returns when the server has begun to end, `grace` later.
 async fn over(ending: &mut ShutdownWatch, grace: Duration) {
     // An error means that whoever could have told us is gone: that is an end as well.
@@ -182,10 +202,57 @@ async fn over(ending: &mut ShutdownWatch, grace: Duration) {
     tokio::time::sleep(grace).await;
 }
 
-fn addresses(stream: &Stream) -> (Option<SocketAddr>, Option<SocketAddr>) {
-    let Some(socket) = stream.get_socket_digest() else { return (None, None) };
-    let inet = |address: Option<&pingora::protocols::l4::socket::SocketAddr>| address?.as_inet().copied();
-    (inet(socket.peer_addr()), inet(socket.local_addr()))
+/// The other end and ours. A socket in the file system has no address: whoever connects there is on this machine.
+fn addresses(stream: &Stream) -> Option<(SocketAddr, Option<SocketAddr>)> {
+    use pingora::protocols::l4::socket::SocketAddr::{Inet, Unix};
+    let socket = stream.get_socket_digest()?;
+    match (socket.peer_addr(), socket.local_addr()) {
+        (Some(Inet(peer)), local) => Some((*peer, local.and_then(|local| local.as_inet()).copied())),
+        (_, Some(Unix(_))) => Some((ON_THIS_MACHINE, None)),
+        _ => None,
+    }
+}
+
+/// Whose connection it is, and whether that is known. `None`: nobody's that we would talk to.
+async fn whose(
+    stream: &mut Stream,
+    peer: SocketAddr,
+    protocol: ProxyProtocol,
+    trusted: bool,
+    deadline: Deadline,
+) -> Option<(SocketAddr, bool)> {
+    match protocol {
+        ProxyProtocol::Off => return Some((peer, true)),
+        ProxyProtocol::Optional if !trusted => return Some((peer, false)),
+        ProxyProtocol::Required if !trusted => {
+            tracing::debug!(%peer, "closed: a PROXY header is required here, and this is none of trusted_proxies");
+            return None;
+        }
+        ProxyProtocol::Optional | ProxyProtocol::Required => {}
+    }
+    let header = async {
+        if protocol == ProxyProtocol::Optional && !proxy_protocol::announced(stream).await? {
+            return Ok(None);
+        }
+        proxy_protocol::read(stream).await.map(Some)
+    };
+    match tokio::time::timeout_at(deadline, header).await {
+        Ok(Ok(Some(Header::For(client)))) => Some((client, true)),
+        Ok(Ok(Some(Header::Unnamed))) => Some((peer, true)),
+        Ok(Ok(None)) => Some((peer, false)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%peer, "closed: a trusted proxy sent no PROXY header; does its configuration say that it should?");
+            None
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "closed before its PROXY header was whole");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "closed: its PROXY header took too long");
+            None
+        }
+    }
 }
 
 /// Scanners and clients that change their mind are no news. A client that does not trust us is: its user sees only a

@@ -14,29 +14,45 @@ use rustls::ServerConfig;
 use super::host::Origins;
 use super::session::Terms;
 use super::watch::Steadiness;
-use super::{Config, Internal, Listener, Prefix, Timeouts};
+use super::{Config, Internal, Limits, Listener, Networks, Prefix, Timeouts};
 use crate::tls::Certificates;
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
     pub(super) origins: Origins,
+    /// Whose forwarding headers are believed.
+    pub(super) trusted: Networks,
     /// What the API lies below on the internal port.
     pub(super) prefix: Option<Prefix>,
     pub(super) terms: Terms,
     /// For connections: theirs are taken when they begin.
     pub(super) timeouts: Timeouts,
+    /// What requests and new connections must keep to.
+    pub(super) limits: Limits,
     pub(super) service: Arc<S>,
 }
 
 impl<S> Plan<S> {
     pub(super) fn new(config: Config, service: Arc<S>) -> Self {
-        let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
+        let Config {
+            external_url,
+            aliases,
+            trusted_proxies,
+            timeouts,
+            limits,
+            headers,
+            internal,
+            listeners: _,
+            debug: _,
+        } = config;
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
             origins: Origins::new(external_url, aliases, host, any_host),
+            trusted: trusted_proxies,
             prefix,
             terms: Terms { steadiness: Steadiness::of(&timeouts), headers },
             timeouts,
+            limits,
             service,
         }
     }

@@ -6,6 +6,7 @@
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -19,13 +20,15 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::host::Arrival;
+use super::host::{Arrival, is_probe};
 use super::io::Connection;
+use super::limits::Limits;
+use super::peer::Told;
 use super::plan::Plan;
-use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
+use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
 use super::watch::Phase;
-use super::{Service, mount};
+use super::{Service, mount, redirect};
 use crate::exchange::{self, Caller, Origin};
 use crate::telemetry::{self, Access, AccessLog};
 
@@ -44,14 +47,27 @@ pub(super) struct App<S> {
 }
 
 impl<S: Service> Plan<S> {
+    /// Whose request it is and what it is called. A name that just anybody may choose could be somebody else's, on this
+    /// machine as well: a proxy here that nobody told us to trust hands on what its clients send.
+    fn identify(&self, session: &Session, connection: &Connection, record: &mut Record) {
+        let headers = &session.req_header().headers;
+        let offered = headers.get("x-request-id").filter(|_| connection.is_trusted(&self.trusted));
+        record.request_id = telemetry::request_id(offered);
+        record.client = Some(connection.client(headers, &self.trusted));
+    }
+
     /// What the request must satisfy before anybody looks at it.
     fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
         let head: &request::Parts = session.req_header().as_ref();
-        if head.headers.len() > FIELD_LIMIT {
-            return Err(Refusal::TooManyFields);
+        if let Some(full) = connection.turned_away {
+            return Err(Refusal::TooManyConnections(full));
         }
-        if session.req_header().raw_path().len() > TARGET_LIMIT {
-            return Err(Refusal::TargetTooLong);
+        let Limits { fields, target, .. } = self.limits;
+        if head.headers.len() > fields {
+            return Err(Refusal::TooManyFields { limit: fields });
+        }
+        if session.req_header().raw_path().len() > target {
+            return Err(Refusal::TargetTooLong { limit: target });
         }
         if !session.req_header().raw_path_is_utf8() {
             return Err(Refusal::TargetNotText);
@@ -60,12 +76,26 @@ impl<S: Service> Plan<S> {
             return Err(Refusal::Connect);
         }
         let listener = &connection.listener;
+        if connection.is_plain() {
+            return Err(redirect::typed(&self.origins, head));
+        }
+        if !is_probe(head.uri.path()) {
+            if listener.redirect {
+                return Err(redirect::always(&self.origins, head));
+            }
+            if !connection.named {
+                return Err(Refusal::Unnamed);
+            }
+        }
         let arrival = Arrival {
             tls: listener.tls,
             internal: listener.internal,
             local: connection.local,
             shown: connection.shown(),
         };
+        if connection.is_trusted(&self.trusted) {
+            return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
+        }
         self.origins.of(head, arrival)
     }
 
@@ -118,6 +148,9 @@ impl<S: Service> ProxyHttp for App<S> {
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
+            if connection.turned_away.is_some() {
+                session.set_keepalive(None);
+            }
         }
         Ok(())
     }
@@ -125,15 +158,20 @@ impl<S: Service> ProxyHttp for App<S> {
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
-        record.request_id = telemetry::request_id(session.req_header().headers.get("x-request-id"));
+        plan.identify(session, &connection, record);
         let admitted = plan.admit(session, &connection);
-        let admitted = admitted.and_then(|origin| plan.mount(session, &connection, record).map(|()| origin));
+        let admitted = admitted.and_then(|origin| {
+            plan.mount(session, &connection, record)?;
+            enter(session, &connection, record.client(&connection))?;
+            Ok(origin)
+        });
         let (origin, refused) = match admitted {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
-        let address = connection.peer.ip().to_canonical();
-        let caller = Caller { address, origin, request_id: record.request_id.clone() };
+        let address = record.client(&connection);
+        let network = connection.network(address);
+        let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
         let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);
         plan.answer(&mut call, refused).await;
         match call.ending() {
@@ -175,6 +213,15 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 }
 
+/// Whether the listener is for this client. The path is as behind a prefix.
+fn enter(session: &Session, connection: &Connection, client: IpAddr) -> Result<(), Refusal> {
+    let head: &request::Parts = session.req_header().as_ref();
+    if is_probe(head.uri.path()) {
+        return Ok(());
+    }
+    connection.listener.gate.admit(&head.method, head.uri.path(), client)
+}
+
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).
 fn connection(session: &Session) -> Result<Arc<Connection>> {
     let digest = session.digest().and_then(|digest| digest.proxy_digest.as_ref());
@@ -201,7 +248,7 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
     log.write(&Access {
         time: record.time,
         request_id: &record.request_id,
-        client: connection.peer.ip().to_canonical(),
+        client: record.client(&connection),
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
         path: &telemetry::redact(target),

@@ -3,37 +3,60 @@
 //! Everything here is OCI JSON, because registry clients print the message of such a body and nothing of any other.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use http::header::ALLOW;
+use http::header::{ALLOW, LOCATION, RETRY_AFTER, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
 use super::Prefix;
+use super::limits::Full;
 use crate::exchange::{Answer, Body, Origin, WireError};
 
-/// The longest header section of a request, from the method to the empty line.
-pub(super) const HEADER_LIMIT: usize = 64 << 10;
-/// The most header fields of a request.
-pub(super) const FIELD_LIMIT: usize = 100;
-/// The longest path and query.
-pub(super) const TARGET_LIMIT: usize = 8 << 10;
+/// When it makes sense to connect again, in seconds: connections come and go.
+const CONNECT_AGAIN: &str = "5";
 
 /// Why a request goes no further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Not HTTP/1.1 by the letter (RFC 9112).
     Malformed,
-    /// More than [`HEADER_LIMIT`].
-    HeaderTooLarge,
+    /// A longer header section, from the method to the empty line, than this many bytes.
+    HeaderTooLarge {
+        /// [`Limits::header`](super::Limits).
+        limit: usize,
+    },
     /// Begun, but not finished within the header deadline.
     HeaderTooSlow,
-    /// Plain HTTP where TLS is spoken.
+    /// Plain HTTP where TLS is spoken, or is to be (RFC 9110 15.5.22).
     SpeaksTls,
-    /// More than [`FIELD_LIMIT`].
-    TooManyFields,
-    /// More than [`TARGET_LIMIT`].
-    TargetTooLong,
+    /// Plain HTTP where TLS is spoken, by a client that can be told where.
+    Moved {
+        /// The whole URL.
+        to: String,
+    },
+    /// A connection without a header of the PROXY protocol where there should be one.
+    Unnamed,
+    /// The client's address is not among those that the listener is for.
+    Denied {
+        /// The address.
+        client: IpAddr,
+        /// What it may not do.
+        what: &'static str,
+    },
+    /// More header fields than this.
+    TooManyFields {
+        /// [`Limits::fields`](super::Limits).
+        limit: usize,
+    },
+    /// A longer path and query than this many bytes.
+    TargetTooLong {
+        /// [`Limits::target`](super::Limits).
+        limit: usize,
+    },
+    /// There was no room for the connection.
+    TooManyConnections(Full),
     /// Bytes that no URI has.
     TargetNotText,
     /// `CONNECT`: we are nobody's forward proxy.
@@ -68,12 +91,21 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn answer(&self) -> Answer {
         let status = self.status();
-        let code = if status.is_server_error() { "UNKNOWN" } else { "UNSUPPORTED" };
+        let code = match status {
+            StatusCode::FORBIDDEN => "DENIED",
+            StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+            status if status.is_server_error() => "UNKNOWN",
+            _ => "UNSUPPORTED",
+        };
         let error = WireError::new(code, self.message());
         match self {
             Self::Misdirected { external, .. } => {
                 Answer::error(status, error.detail(json!({ "origin": external.to_string() })))
             }
+            Self::Moved { to } => Answer::error(status, error).header(LOCATION, to),
+            // The answer must name what to speak instead (RFC 9110 15.5.22).
+            Self::SpeaksTls => Answer::error(status, error).header(UPGRADE, "TLS/1.2, HTTP/1.1"),
+            Self::TooManyConnections(_) => Answer::error(status, error).header(RETRY_AFTER, CONNECT_AGAIN),
             Self::Connect => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Answer::error(status, error),
         }
@@ -81,15 +113,17 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed | Self::SpeaksTls | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => StatusCode::BAD_REQUEST,
+            Self::SpeaksTls => StatusCode::UPGRADE_REQUIRED,
+            Self::Moved { .. } => StatusCode::PERMANENT_REDIRECT,
+            Self::Unnamed | Self::Denied { .. } => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::Misdirected { .. } | Self::OtherCertificate { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Self::HeaderTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeaderTooLarge { .. } | Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyConnections(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unanswered => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -97,11 +131,22 @@ impl Refusal {
     fn message(&self) -> String {
         match self {
             Self::Malformed => "the request is not valid HTTP/1.1".to_owned(),
-            Self::HeaderTooLarge => format!("the request header is larger than {HEADER_LIMIT} bytes"),
+            Self::HeaderTooLarge { limit } => format!("the request header is larger than {limit} bytes"),
             Self::HeaderTooSlow => "the request header took too long to arrive".to_owned(),
-            Self::SpeaksTls => "this port speaks TLS: use https://".to_owned(),
-            Self::TooManyFields => format!("the request has more than {FIELD_LIMIT} header fields"),
-            Self::TargetTooLong => format!("path and query are longer than {TARGET_LIMIT} bytes"),
+            Self::SpeaksTls => "nothing is served in the clear here: use https://".to_owned(),
+            Self::Moved { to } => format!("nothing is served in the clear here: use {to}"),
+            Self::Unnamed => {
+                "this port is for a load balancer, which did not say whose connection it is (PROXY protocol)".to_owned()
+            }
+            Self::Denied { client, what } => format!("clients at {client} may not {what} here"),
+            Self::TooManyFields { limit } => format!("the request has more than {limit} header fields"),
+            Self::TargetTooLong { limit } => format!("path and query are longer than {limit} bytes"),
+            Self::TooManyConnections(Full::Everybody) => {
+                "the registry has no room for more connections; try again".to_owned()
+            }
+            Self::TooManyConnections(Full::Client) => {
+                "too many connections from this address; use fewer, or try again later".to_owned()
+            }
             Self::TargetNotText => "path and query must be ASCII, percent-encoded".to_owned(),
             Self::Connect => "CONNECT is not served here".to_owned(),
             Self::HostMissing => "an HTTP/1.1 request must have one Host header".to_owned(),

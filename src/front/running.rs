@@ -11,7 +11,6 @@ use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,11 +23,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use rustls::ServerConfig;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::http2::Windows;
+use super::limits::Connections;
 use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
@@ -296,45 +296,6 @@ impl<S: Service> Running<S> {
             if connections.count() == 0 || tokio::time::timeout_at(deadline, connections.none()).await.is_err() {
                 return Drained { left: connections.count() };
             }
-        }
-    }
-}
-
-/// How many connections are open.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    open: AtomicUsize,
-    none: Notify,
-}
-
-impl Connections {
-    pub(super) fn enter(self: &Arc<Self>) -> Counted {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
-    }
-
-    fn count(&self) -> usize {
-        self.open.load(Ordering::Acquire)
-    }
-
-    async fn none(&self) {
-        loop {
-            let notified = self.none.notified(); // registered before the count is looked at: none can be missed
-            if self.count() == 0 {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-/// A connection that counts as long as this lives.
-pub(super) struct Counted(Arc<Connections>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
         }
     }
 }

@@ -9,6 +9,7 @@
 //!   stream) is then broken off, never ended cleanly.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
+use super::io::Connection;
 use super::mount::Mounted;
 use super::watch::{Pace, Steadiness};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
@@ -44,6 +46,8 @@ pub(super) struct Record {
     pub(super) begun: Instant,
     pub(super) answered: Option<Instant>,
     pub(super) request_id: String,
+    /// Who asks, once that is known.
+    pub(super) client: Option<IpAddr>,
     pub(super) status: Option<StatusCode>,
     pub(super) client_left: bool,
     pub(super) notes: Notes,
@@ -58,11 +62,17 @@ impl Record {
             begun: Instant::now(),
             answered: None,
             request_id: String::new(),
+            client: None,
             status: None,
             client_left: false,
             notes: Notes::default(),
             mounted: None,
         }
+    }
+
+    /// Who asks: at least the other end of the connection is known.
+    pub(super) fn client(&self, connection: &Connection) -> IpAddr {
+        self.client.unwrap_or_else(|| connection.peer.ip().to_canonical())
     }
 }
 

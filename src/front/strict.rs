@@ -11,7 +11,7 @@
 //!
 //! Absent on purpose: what the fields mean, how many bytes a header may have ([`io`](super::io)).
 
-use super::refusal::{FIELD_LIMIT, Refusal};
+use super::refusal::Refusal;
 
 /// How many bytes of chunk extensions and trailers one body may have. Nothing here reads them.
 const EXTRAS: usize = 8 << 10;
@@ -21,6 +21,8 @@ const SIZE_DIGITS: u8 = 15;
 /// Reads the header of one request.
 #[derive(Debug, Default)]
 pub(super) struct Head {
+    /// The most fields.
+    limit: usize,
     /// Where the line begins that is not complete yet.
     line: usize,
     /// How far that line has been searched for its end.
@@ -43,6 +45,11 @@ pub(super) struct Complete {
 }
 
 impl Head {
+    /// Of a request that may have so many fields.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
     /// Looks at what is new in `bytes`, which begins with the request. `None`: there must be more.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<Complete>, Refusal> {
         // One pass finds the end of a line and whatever may not be in one.
@@ -88,8 +95,8 @@ impl Head {
 
     fn field(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.fields += 1;
-        if self.fields > FIELD_LIMIT {
-            return Err(Refusal::TooManyFields);
+        if self.fields > self.limit {
+            return Err(Refusal::TooManyFields { limit: self.limit });
         }
         let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal::Malformed)?;
         let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
@@ -277,8 +284,10 @@ mod tests {
 
     use super::*;
 
+    const FIELDS: usize = 100;
+
     fn head(text: &str) -> Result<Option<Complete>, Refusal> {
-        Head::default().read(text.as_bytes())
+        Head::new(FIELDS).read(text.as_bytes())
     }
 
     fn chunks(text: &str) -> Result<(usize, bool), Broken> {
@@ -299,7 +308,7 @@ mod tests {
         ] {
             let length = text.len();
             assert_eq!(head(&format!("{text}more")), Ok(Some(Complete { length, chunked })), "{text:?}");
-            let mut slow = Head::default();
+            let mut slow = Head::new(FIELDS);
             for end in 0..length {
                 assert_eq!(slow.read(&text.as_bytes()[..end]), Ok(None), "{text:?} up to {end}");
             }
@@ -380,8 +389,8 @@ mod tests {
         }
         assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), Err(Refusal::HostMissing));
         assert_eq!(head("PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Refusal::Malformed));
-        let many = "X: y\r\n".repeat(FIELD_LIMIT + 1);
-        assert_eq!(head(&format!("GET / HTTP/1.1\r\n{many}")), Err(Refusal::TooManyFields));
+        let many = "X: y\r\n".repeat(FIELDS + 1);
+        assert_eq!(head(&format!("GET / HTTP/1.1\r\n{many}")), Err(Refusal::TooManyFields { limit: FIELDS }));
     }
 
     #[test]
@@ -439,8 +448,8 @@ mod tests {
             cut in 0usize..80,
         ) {
             let cut = cut.min(bytes.len());
-            let whole = Head::default().read(&bytes);
-            let mut head = Head::default();
+            let whole = Head::new(FIELDS).read(&bytes);
+            let mut head = Head::new(FIELDS);
             let first = head.read(&bytes[..cut]);
             let pieces = if first == Ok(None) { head.read(&bytes) } else { first };
             // A refusal may come at once or with a later piece, but it comes.

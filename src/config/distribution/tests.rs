@@ -200,7 +200,7 @@ fn values_are_read_as_distribution_reads_them() {
     assert_eq!(registry.purge, Some(Purge { age: hour + hour / 2, interval: hour, dry_run: true }));
     assert!(registry.delete && registry.relative_urls && !registry.read_only);
     assert_eq!(registry.secret, Some(Secret(b"s".to_vec())));
-    assert_eq!((registry.catalog_page, registry.tags_page, registry.manifest_limit), (10, 20, 100_000));
+    assert_eq!((registry.catalog_page, registry.tags_page, registry.limits.manifest), (10, 20, 100_000));
     assert_eq!(registry.validation.allow_urls.as_ref().map(Vec::len), Some(1));
     assert_eq!(registry.validation.platforms, Platforms::Only(vec![("linux".to_owned(), "amd64".to_owned())]));
     assert_eq!(settings.front.timeouts.drain, Duration::from_secs(60));
@@ -403,8 +403,8 @@ fn the_largest_manifest_has_the_bounds_of_our_own_limit() {
         let start = "config.yml:4: validation.manifests.payloadsizelimit: must be between 64KiB and 64MiB";
         assert!(problems.starts_with(start), "{problems}");
     }
-    assert_eq!(good(&text("65536"), "").registry.manifest_limit, 65_536);
-    assert_eq!(good(&text("0"), "").registry.manifest_limit, 4 << 20);
+    assert_eq!(good(&text("65536"), "").registry.limits.manifest, 65_536);
+    assert_eq!(good(&text("0"), "").registry.limits.manifest, 4 << 20);
 }
 
 #[test]

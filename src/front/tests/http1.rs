@@ -266,24 +266,14 @@ async fn the_origin_is_the_one_the_client_named_and_a_stranger_is_told_what_to_d
 }
 
 #[tokio::test]
-async fn plain_http_on_the_tls_port_is_told_to_use_https() {
-    let door = Door::open();
-    let mut wire = Wire::new(TcpStream::connect(door.tls).await.unwrap());
-    wire.send("GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let reply = wire.reply().await;
-    assert_eq!(reply.status, 400);
-    assert!(reply.message().contains("https://"));
-    assert_eq!(wire.rest().await, b"");
-}
-
-#[tokio::test]
 async fn a_service_that_panics_or_says_nothing_is_answered_for() {
     let door = Door::open();
     let mut wire = door.clear().await;
     for path in ["/panic", "/nothing"] {
         wire.send(door.request(&format!("GET {path}"), "X-Request-Id: mine\r\n")).await;
         let reply = wire.reply().await;
-        assert_eq!((reply.status, reply.header("x-request-id")), (500, Some("mine")));
+        assert_eq!(reply.status, 500);
+        assert!(reply.header("x-request-id").is_some_and(|id| id != "mine"), "nobody chooses the name of a request");
         assert!(!reply.message().is_empty());
     }
     assert_eq!(door.lines(2).await[0]["failure"], "the service panicked");
@@ -301,7 +291,7 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
 
 #[tokio::test]
 async fn the_access_line_tells_who_did_what() {
-    let door = Door::open();
+    let door = Door::built(|config, _| config.trusted_proxies = "127.0.0.1".parse().into_iter().collect());
     let mut wire = door.tls("http/1.1").await;
     let target = "POST /echo?token=s3cret&n=1";
     let line = format!("{target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: probe/1\r\nX-Request-Id: r1\r\n");
