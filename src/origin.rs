@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::auth::{self, Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Maintenance, Registry};
 
 mod debug;
 
@@ -51,6 +51,11 @@ impl Embedded {
             authority: self.authority.clone(),
             draining: self.draining.clone(),
         }
+    }
+
+    /// Whether anything may change.
+    pub fn maintenance(&self) -> Arc<Maintenance> {
+        self.registry.maintenance()
     }
 
     /// From now on we are not ready, so that nobody sends us more.

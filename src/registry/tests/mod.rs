@@ -21,6 +21,7 @@ mod faults;
 mod health;
 mod limits;
 mod lists;
+mod maintenance;
 mod manifests;
 mod options;
 mod purge;
