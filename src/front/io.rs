@@ -63,6 +63,8 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
+    /// Whether its address may be taken for a client.
+    by_address: bool,
     /// The longest header section of a request on it.
     pub(super) header_limit: usize,
     /// Set when there was no room for it: its one request is told so.
@@ -91,6 +93,7 @@ impl Connection {
             timeouts: plan.timeouts,
             peer,
             local,
+            by_address: plan.limits.by_address,
             header_limit: plan.limits.header,
             turned_away: None,
             phase,
@@ -106,7 +109,8 @@ impl Connection {
         let local = matches!(self.listener.address, Address::Unix(_))
             || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
         let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
-        (!(local && unnamed)).then(|| exchange::network(client))
+        let shared = unnamed && (local || !self.by_address);
+        (!shared).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
