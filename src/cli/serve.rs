@@ -51,6 +51,9 @@ impl From<server::Error> for Failure {
             | server::Error::Control { .. }
             | server::Error::Maintenance { .. }
             | server::Error::Listen { .. }
+            | server::Error::NotInherited(_)
+            | server::Error::InheritedInVain(_)
+            | server::Error::Inherited(_)
             | server::Error::Tree(_)
             | server::Error::Rustls(_)
             | server::Error::Front(_)
@@ -81,7 +84,14 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
     let listening: Vec<String> = welcome
         .listening
         .iter()
-        .map(|listener| format!("{} ({})", listener.address, if listener.tls { "TLS" } else { "in the clear" }))
+        .map(|listener| {
+            let how = match (listener.redirect, listener.tls) {
+                (true, _) => "redirects to https",
+                (false, true) => "TLS",
+                (false, false) => "in the clear",
+            };
+            format!("{} ({how})", listener.address)
+        })
         .collect();
     line(&mut text, "listens", &listening.join(", "));
     line(&mut text, "data", &welcome.settings.registry.root.display().to_string());

@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 use super::machine::Machine;
-use super::meant::{EXTERNAL_PORT, INTERNAL, default_external_url};
+use super::meant::{EXTERNAL_PORT, INTERNAL, REDIRECT_PORT, default_external_url};
 use super::problem::{Place, Problem};
 use super::reader::Setting;
-use super::written::{Certificate, Internal, Token, Written};
+use super::written::{Certificate, Doorway, Internal, Listener, Token, Written};
 use crate::exchange::Origin;
+use crate::front::{Address, ProxyProtocol};
+
+/// `sockaddr_un` has room for this many bytes and a zero.
+const LONGEST_SOCKET: usize = 107;
 
 /// Compares one key with another, and with the machine.
 pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
@@ -79,6 +83,7 @@ impl Checks<'_> {
 
     /// Every address is bound once, and whoever connects there can be answered.
     fn listeners(&mut self, written: &Written) {
+        self.internal_doorway(written);
         let Some((listeners, place)) = written.listeners.written() else {
             return self.internal_port(written, &[]);
         };
@@ -87,14 +92,26 @@ impl Checks<'_> {
             self.report(place, "listeners", message);
         }
         let mut bound: Vec<(String, SocketAddr, &Place)> = Vec::new();
+        let mut paths: Vec<(String, &Path)> = Vec::new();
         for (number, listener) in listeners.iter().enumerate() {
             let key = format!("listeners[{number}].address");
             match &listener.address {
                 Setting::Unset => {
                     self.report(&listener.place, key, "missing; write where to listen, such as \":5050\"")
                 }
-                Setting::Wrong => {}
-                Setting::Is(address, place) => {
+                Setting::Wrong | Setting::Is(Address::Systemd(_), _) => {}
+                Setting::Is(Address::Unix(path), place) => {
+                    if path.as_os_str().len() > LONGEST_SOCKET {
+                        let message =
+                            format!("the path is longer than {LONGEST_SOCKET} bytes, which no socket's may be");
+                        self.report(place, &key, message);
+                    }
+                    if let Some((other, _)) = paths.iter().find(|(_, taken)| *taken == path) {
+                        self.report(place, &key, format!("is the path of {other} already; remove one"));
+                    }
+                    paths.push((key, path));
+                }
+                Setting::Is(Address::Tcp(address), place) => {
                     if let Some((other, taken, _)) = bound.iter().find(|(_, taken, _)| overlap(*taken, *address)) {
                         let message =
                             format!("{address} is taken by {other} ({taken}); keep one or choose another port");
@@ -104,17 +121,85 @@ impl Checks<'_> {
                 }
             }
         }
+        for (number, listener) in listeners.iter().enumerate() {
+            let key = format!("listeners[{number}]");
+            self.doorway(&key, &listener.doorway, written);
+            self.redirect(&key, listener, written);
+        }
+        if !listeners.is_empty() && listeners.iter().all(|listener| listener.redirect.written().is_some()) {
+            self.report(place, "listeners", "all of them redirect, and nobody serves; add one without redirect");
+        }
         self.tls_without_https(written);
         self.port_of_external_url(written, &bound);
         self.internal_port(written, &bound);
     }
 
+    /// A header of the PROXY protocol comes from somebody who is believed.
+    fn doorway(&mut self, key: &str, doorway: &Doorway, written: &Written) {
+        let nobody = match &written.trusted_proxies {
+            Setting::Unset => true,
+            Setting::Wrong => false,
+            Setting::Is(networks, _) => networks.is_empty(),
+        };
+        if let Some((ProxyProtocol::Optional | ProxyProtocol::Required, place)) = doorway.proxy_protocol.written()
+            && nobody
+        {
+            let message = "trusted_proxies is empty, so nobody's header would be believed and nobody served; name the load \
+                           balancer's network there";
+            self.report(place, format!("{key}.proxy_protocol"), message);
+        }
+    }
+
+    /// What holds for the internal port means nothing without one.
+    fn internal_doorway(&mut self, written: &Written) {
+        let doorway = &written.internal;
+        if !matches!(written.registry.internal, Setting::Is(Internal::Off, _)) {
+            return self.doorway("internal", doorway, written);
+        }
+        let protocol = doorway.proxy_protocol.written();
+        let protocol = protocol.filter(|(protocol, _)| **protocol != ProxyProtocol::Off).map(|(_, place)| place);
+        let (allow, deny) = (&doorway.allow, &doorway.deny);
+        let lists = [
+            ("allow.pull", &allow.pull),
+            ("allow.push", &allow.push),
+            ("deny.pull", &deny.pull),
+            ("deny.push", &deny.push),
+        ];
+        let lists = lists
+            .map(|(key, list)| (key, list.written().filter(|(items, _)| !items.is_empty()).map(|(_, place)| place)));
+        for (key, place) in std::iter::once(("proxy_protocol", protocol)).chain(lists) {
+            if let Some(place) = place {
+                self.report(
+                    place,
+                    format!("internal.{key}"),
+                    "there is no internal port: registry.http.addr is off; remove it",
+                );
+            }
+        }
+    }
+
+    /// Where everything is redirected nothing else is of use.
+    fn redirect(&mut self, key: &str, listener: &Listener, written: &Written) {
+        let Some((_, place)) = listener.redirect.written() else { return };
+        let key = format!("{key}.redirect");
+        if let Some((true, _)) = listener.tls.written() {
+            self.report(place, &key, "cannot be together with tls: true: who is there has come by https already");
+        }
+        let Doorway { allow, deny, .. } = &listener.doorway;
+        if !allow.is_unset() || !deny.is_unset() {
+            self.report(place, &key, "cannot be together with allow or deny: nobody pulls or pushes there");
+        }
+        if !may_be_secure(written) {
+            let message =
+                "neither external_url nor an alias is https://, so there is nothing to send clients to; remove it";
+            self.report(place, &key, message);
+        }
+    }
+
     /// A TLS listener needs an origin that clients can name there.
     fn tls_without_https(&mut self, written: &Written) {
         let Some((external, _)) = written.external_url.written() else { return };
-        let secure =
-            |alias: &Setting<Origin>| alias.is_wrong() || alias.written().is_some_and(|(origin, _)| origin.is_secure());
-        if external.is_secure() || written.aliases.is_wrong() || written.aliases.items().iter().any(secure) {
+        if may_be_secure(written) {
             return;
         }
         for (number, listener) in written.listeners.items().iter().enumerate() {
@@ -152,13 +237,16 @@ impl Checks<'_> {
             Setting::Unset => (INTERNAL, None),
             Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => return,
         };
+        let any = |port| SocketAddr::new(self.machine.any(), port);
         let default = match (&written.listeners, &written.external_url) {
-            (Setting::Unset, Setting::Is(origin, place)) => Some((origin.port(), Some(place))),
-            (Setting::Unset, Setting::Unset) => Some((EXTERNAL_PORT, None)),
-            _ => None,
+            (Setting::Unset, Setting::Is(origin, place)) => {
+                let redirect = (origin.is_secure() && origin.port() == 443).then_some(REDIRECT_PORT);
+                let ports = std::iter::once(origin.port()).chain(redirect);
+                ports.map(|port| ("external_url".to_owned(), any(port), Some(place))).collect()
+            }
+            (Setting::Unset, Setting::Unset) => vec![("external_url".to_owned(), any(EXTERNAL_PORT), None)],
+            _ => Vec::new(),
         };
-        let default =
-            default.map(|(port, place)| ("external_url".to_owned(), SocketAddr::new(self.machine.any(), port), place));
         let bound = bound.iter().map(|(key, address, place)| (key.clone(), *address, Some(*place)));
         for (other, taken, other_place) in bound.chain(default) {
             match (overlap(taken, address), place, other_place) {
@@ -286,6 +374,14 @@ impl Checks<'_> {
     }
 }
 
+/// Whether one of our names is `https`, or may be once a wrong value is mended.
+fn may_be_secure(written: &Written) -> bool {
+    let secure =
+        |origin: &Setting<Origin>| origin.is_wrong() || origin.written().is_some_and(|(origin, _)| origin.is_secure());
+    let external = written.external_url.is_unset() || secure(&written.external_url);
+    external || written.aliases.is_wrong() || written.aliases.items().iter().any(secure)
+}
+
 /// Whether a listener has TLS, or may have once a wrong value is mended.
 fn speaks_tls(written: &Written) -> bool {
     let by_default = written.external_url.written().is_none_or(|(origin, _)| origin.is_secure());
@@ -293,7 +389,7 @@ fn speaks_tls(written: &Written) -> bool {
         Setting::Unset => by_default,
         Setting::Wrong => true,
         Setting::Is(listeners, _) => listeners.iter().any(|listener| match listener.tls {
-            Setting::Unset => by_default,
+            Setting::Unset => by_default && listener.redirect.is_unset(),
             Setting::Wrong => true,
             Setting::Is(tls, _) => tls,
         }),

@@ -20,6 +20,8 @@ use crate::{auth, front, registry, telemetry, tls};
 
 /// The port of `external_url` when it is not written.
 pub(super) const EXTERNAL_PORT: u16 = 5050;
+/// Where clients that know no https come to, if we have its port.
+pub(super) const REDIRECT_PORT: u16 = 80;
 /// The internal port.
 pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 /// Where state is kept when the configuration is the system's.
@@ -38,8 +40,16 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     let state = written.state.or_else(|| default_state(machine, file));
     let mut timeouts = written.timeouts;
     timeouts.drain = written_first(timeouts.drain, written.registry.drain);
-    let mut front =
-        front(written.external_url, written.aliases, written.listeners, written.registry.internal, timeouts, machine);
+    let mut front = front(
+        written.external_url,
+        written.aliases,
+        written.listeners,
+        written.registry.internal,
+        written.internal,
+        timeouts,
+        machine,
+    );
+    front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
         listener.tls = door.internal.tls.is_some();
@@ -117,7 +127,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     front.timeouts.drain = drain;
     let port = match front.listeners.first().map(|listener| &listener.address) {
         Some(front::Address::Tcp(address)) => address.port(),
-        Some(front::Address::Unix(_)) | None => INTERNAL.port(),
+        Some(front::Address::Unix(_) | front::Address::Systemd(_)) | None => INTERNAL.port(),
     };
     if let Some(own) = origin(front.internal.tls.is_some(), "localhost", port) {
         front.external_url = own;
@@ -152,6 +162,7 @@ fn front(
     aliases: Setting<Vec<Setting<Origin>>>,
     listeners: Setting<Vec<written::Listener>>,
     internal: Setting<Internal>,
+    own: written::Doorway,
     timeouts: written::Timeouts,
     machine: &Machine,
 ) -> front::Config {
@@ -165,32 +176,53 @@ fn front(
         }
     };
     let secure = external_url.is_secure();
-    let public = |address: SocketAddr, tls| front::Listener { address: address.into(), tls, internal: false };
+    let any = |port| SocketAddr::new(machine.any(), port);
     let mut listeners = match listeners {
-        Setting::Is(listeners, _) => {
-            let meant = |listener: written::Listener| {
-                listener.address.into_value().map(|address| public(address, listener.tls.or(secure)))
-            };
-            listeners.into_iter().filter_map(meant).collect()
+        Setting::Is(listeners, _) => listeners.into_iter().filter_map(|listener| public(listener, secure)).collect(),
+        Setting::Unset | Setting::Wrong => {
+            let mut listeners = vec![front::Listener::new(any(external_url.port()), secure, false)];
+            if secure && external_url.port() == 443 {
+                listeners
+                    .push(front::Listener { redirect: true, ..front::Listener::new(any(REDIRECT_PORT), false, false) });
+            }
+            listeners
         }
-        Setting::Unset | Setting::Wrong => vec![public(SocketAddr::new(machine.any(), external_url.port()), secure)],
     };
     let address = match internal.or(Internal::At(INTERNAL)) {
-        Internal::At(address) => Some(address.into()),
+        Internal::At(address) => Some(front::Address::from(address)),
         Internal::Unix(path) => Some(front::Address::Unix(path)),
         Internal::Off => None,
     };
-    listeners.extend(address.map(|address| front::Listener { address, tls: false, internal: true }));
+    listeners.extend(address.map(|address| doorway(front::Listener::new(address, false, true), own)));
     front::Config {
         listeners,
         external_url,
         aliases,
+        trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
         limits: front::Limits::default(),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,
     }
+}
+
+fn public(written: written::Listener, secure: bool) -> Option<front::Listener> {
+    let redirect = written.redirect.into_value().is_some();
+    let tls = written.tls.or(secure && !redirect);
+    let listener = front::Listener { redirect, ..front::Listener::new(written.address.into_value()?, tls, false) };
+    Some(doorway(listener, written.doorway))
+}
+
+fn doorway(listener: front::Listener, written: written::Doorway) -> front::Listener {
+    let directions =
+        |written: written::Directions| front::Directions { pull: networks(written.pull), push: networks(written.push) };
+    let gate = front::Gate { allow: directions(written.allow), deny: directions(written.deny) };
+    front::Listener { proxy_protocol: written.proxy_protocol.or_else(Default::default), gate, ..listener }
+}
+
+fn networks(written: Setting<Vec<Setting<front::Network>>>) -> front::Networks {
+    written.into_value().unwrap_or_default().into_iter().filter_map(Setting::into_value).collect()
 }
 
 fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
@@ -200,6 +232,7 @@ fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
         header: written.header.or(usual.header),
         idle: written.idle.or(usual.idle),
         stall: written.stall.or(usual.stall),
+        minimum_rate: written.minimum_rate.or(usual.minimum_rate),
         drain: written.drain.or(usual.drain),
     }
 }

@@ -16,6 +16,7 @@ use super::problem::{Place, Problem, Source, listed, nearest, quoted};
 use super::scalar;
 use super::yaml::{self, Node, Value, join};
 use crate::exchange::Origin;
+use crate::front::Address;
 
 /// A key's value, if there is one.
 #[derive(Debug, Clone)]
@@ -394,9 +395,13 @@ impl<'r> Section<'r> {
         Setting::Is(items.iter().enumerate().map(item).collect(), node.place.clone())
     }
 
-    /// An address to listen on; `any` is what an address without a host means.
-    pub(super) fn address(&mut self, key: &'static str, any: IpAddr) -> Setting<std::net::SocketAddr> {
-        self.scalar(key, |text| scalar::address(text, any))
+    /// Where to listen; `any` is what an address without a host means.
+    pub(super) fn listening(&mut self, key: &'static str, any: IpAddr) -> Setting<Address> {
+        let address = self.scalar(key, |text| scalar::listening(text, any));
+        address.map(|address, place| match address {
+            Address::Unix(path) => Address::Unix(self.reader.resolve(&path.to_string_lossy(), place)),
+            other => other,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::problem::{listed, nearest, quoted};
 use crate::exchange::Origin;
+use crate::front::{Address, Network, NetworkError};
 
 /// Durations, largest unit first, in milliseconds.
 const DURATIONS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -136,9 +137,6 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
 /// An address to listen on: `[::]:5050`, `127.0.0.1:5050`, `localhost:5050`, or `:5050` for every address (`any`).
 pub(super) fn address(text: &str, any: IpAddr) -> Result<SocketAddr, String> {
     let accepted = "must be an address and a port such as \"[::]:5050\", 127.0.0.1:5050 or :5050";
-    if text == "systemd" || text.starts_with("unix:") {
-        return Err(format!("{} is not served yet by this version; it {accepted}", quoted(text)));
-    }
     if text.parse::<u16>().is_ok() {
         return Err(format!("{accepted}, not {}; did you mean \":{text}\"?", quoted(text)));
     }
@@ -154,6 +152,27 @@ pub(super) fn address(text: &str, any: IpAddr) -> Result<SocketAddr, String> {
         Some(address) => Ok(address),
         None => Err(format!("{accepted}, not {}", quoted(text))),
     }
+}
+
+/// Where to listen: an [`address`], `unix:PATH`, `systemd`, or `systemd:NAME`.
+pub(super) fn listening(text: &str, any: IpAddr) -> Result<Address, String> {
+    if text == "systemd" {
+        return Ok(Address::Systemd(None));
+    }
+    match text.split_once(':') {
+        Some(("unix", path)) if !path.is_empty() => Ok(Address::Unix(file_path(path)?.into())),
+        // sd_listen_fds(3): a name has no colon, and at most 255 characters.
+        Some(("systemd", name)) if !name.is_empty() && !name.contains(':') => Ok(Address::Systemd(Some(word(name)?))),
+        Some(("unix" | "systemd", _)) => {
+            Err(format!("must be unix:PATH, systemd or systemd:NAME, or an address and a port, not {}", quoted(text)))
+        }
+        _ => address(text, any).map(Address::Tcp),
+    }
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, or one address.
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|error: NetworkError| format!("{error}, not {}", quoted(text)))
 }
 
 /// What clients put before the path: `https://HOST[:PORT]`.
@@ -322,8 +341,17 @@ mod tests {
         for bad in ["", ":", ":0", "5050", "::1:5050x", "registry.example.com:5050", "127.0.0.1", "127.0.0.1:70000"] {
             assert!(read(bad).is_err(), "{bad}");
         }
-        assert!(read("systemd").unwrap_err().contains("not served yet"));
-        assert!(read("unix:/run/a.sock").unwrap_err().contains("not served yet"));
+    }
+
+    #[test]
+    fn listeners_are_addresses_paths_and_sockets_of_systemd() {
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        for good in ["[::]:5050", "unix:/run/a:b.sock", "unix:a.sock", "systemd", "systemd:registry"] {
+            assert_eq!(listening(good, any).map(|address| address.to_string()).as_deref(), Ok(good));
+        }
+        for bad in ["unix:", "unix:~/a.sock", "systemd:", "systemd:a:b", "systemd:a b", "Systemd", "unix"] {
+            assert!(listening(bad, any).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -386,7 +414,7 @@ mod tests {
         fn no_text_makes_a_reader_panic(text in any::<String>()) {
             let _ = (duration(&text), size(&text), per_minute(&text), flag(&text), origin(&text), word(&text));
             let _ = (own_path(&text), file_path(&text), check_text(&text), is_host(&text));
-            let _ = (address(&text, Ipv4Addr::UNSPECIFIED.into()), choice(&text, &[("a", 1), ("b", 2)]));
+            let _ = (listening(&text, Ipv4Addr::UNSPECIFIED.into()), network(&text), choice(&text, &[("a", 1), ("b", 2)]));
         }
 
         #[test]

@@ -12,9 +12,9 @@ use http::{HeaderName, HeaderValue};
 use super::Settings;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
-use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
+use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS, PROXY_PROTOCOLS};
 use crate::auth::{Guard, Realm, Trust};
-use crate::front;
+use crate::front::{self, ProxyProtocol};
 use crate::registry::health::{self, Pace};
 use crate::registry::{self, Platforms};
 use crate::tls::{Clients, Port, Version};
@@ -59,11 +59,20 @@ impl Page<'_> {
             Some(user) => self.scalar("user", user),
             None => self.line("user", "null"),
         }
+        self.list("trusted_proxies", front.trusted_proxies.iter().map(|network| vec![("", scalar(network))]));
         let public = front.listeners.iter().filter(|listener| !listener.internal);
-        self.list(
-            "listeners",
-            public.map(|listener| vec![("address", scalar(&listener.address)), ("tls", listener.tls.to_string())]),
-        );
+        self.list("listeners", public.map(listener));
+        let internal = front.listeners.iter().find(|listener| listener.internal);
+        let (protocol, gate) = internal.map_or_else(Default::default, |port| (port.proxy_protocol, port.gate.clone()));
+        self.section("internal", |page| {
+            page.choice("proxy_protocol", &PROXY_PROTOCOLS, protocol);
+            for (key, directions) in [("allow", &gate.allow), ("deny", &gate.deny)] {
+                page.section(key, |page| {
+                    page.line("pull", &networks(&directions.pull));
+                    page.line("push", &networks(&directions.push));
+                });
+            }
+        });
     }
 
     fn tls(&mut self, settings: &Settings) {
@@ -100,7 +109,7 @@ impl Page<'_> {
                 self.scalar("addr", path.display());
             }
             Some(front::Address::Tcp(address)) => self.scalar("addr", address),
-            None => self.scalar("addr", "off"),
+            Some(front::Address::Systemd(_)) | None => self.scalar("addr", "off"), // no key says systemd
         }
         if let Some(prefix) = &front.internal.prefix {
             self.scalar("prefix", prefix.as_str());
@@ -330,6 +339,7 @@ impl Page<'_> {
             page.scalar("header", AsDuration(timeouts.header));
             page.scalar("idle", AsDuration(timeouts.idle));
             page.scalar("stall", AsDuration(timeouts.stall));
+            page.scalar("minimum_rate", AsSize(timeouts.minimum_rate));
             page.scalar("drain", AsDuration(timeouts.drain));
         });
     }
@@ -359,8 +369,7 @@ impl Page<'_> {
     }
 
     fn choice<T: PartialEq>(&mut self, key: &'static str, choices: &[(&str, T)], value: T) {
-        let word = choices.iter().find(|(_, choice)| *choice == value).map_or("null", |(word, _)| word);
-        self.scalar(key, word);
+        self.scalar(key, word(choices, value));
     }
 
     /// A list of scalars (one entry without key) or of mappings.
@@ -395,6 +404,35 @@ impl Page<'_> {
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "{line}");
     }
+}
+
+/// A listener with what is not as everywhere.
+fn listener(listener: &front::Listener) -> Item {
+    let mut item = vec![("address", scalar(&listener.address)), ("tls", listener.tls.to_string())];
+    if listener.redirect {
+        item.push(("redirect", "https".to_owned()));
+    }
+    if listener.proxy_protocol != ProxyProtocol::Off {
+        item.push(("proxy_protocol", word(&PROXY_PROTOCOLS, listener.proxy_protocol).to_owned()));
+    }
+    for (key, directions) in [("allow", &listener.gate.allow), ("deny", &listener.gate.deny)] {
+        if *directions != front::Directions::default() {
+            let (pull, push) = (networks(&directions.pull), networks(&directions.push));
+            item.push((key, format!("{{ pull: {pull}, push: {push} }}")));
+        }
+    }
+    item
+}
+
+/// Networks as a list on one line.
+fn networks(networks: &front::Networks) -> String {
+    let texts: Vec<String> = networks.iter().map(|network| quoted(&network.to_string())).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+/// The word of a choice.
+fn word<'a, T: PartialEq>(choices: &[(&'a str, T)], value: T) -> &'a str {
+    choices.iter().find(|(_, choice)| *choice == value).map_or("null", |(word, _)| word)
 }
 
 /// A duration in Distribution's words.

@@ -159,12 +159,8 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert_eq!(
         settings.front.listeners,
         [
-            front::Listener { address: front::Address::Tcp("[::]:5050".parse().unwrap()), tls: true, internal: false },
-            front::Listener {
-                address: front::Address::Tcp("127.0.0.1:5000".parse().unwrap()),
-                tls: false,
-                internal: true
-            },
+            front::Listener::new(front::Address::Tcp("[::]:5050".parse().unwrap()), true, false),
+            front::Listener::new(front::Address::Tcp("127.0.0.1:5000".parse().unwrap()), false, true),
         ]
     );
     assert_eq!(settings.front.timeouts, front::Timeouts::default());
@@ -378,7 +374,7 @@ fn keys() -> Vec<String> {
             keys.push(open.join("."));
         }
     }
-    keys.retain(|key| !key.ends_with(".tls")); // of a listener
+    keys.retain(|key| !key.starts_with("listeners.")); // they have no variable of their own
     keys
 }
 
@@ -415,9 +411,12 @@ fn the_page_is_a_configuration_that_means_the_same() {
     let desk = Desk::new();
     desk.put("a.crt", "").put("it's a # key.pem", "");
     let text = "external_url: http://registry.example.com:8080\naliases: [https://a.example.com]\nuser: root\n\
-         listeners: [{address: '127.0.0.1:8080', tls: false}, {address: ':8443'}, {address: '[::1]:444', tls: true}]\n\
+         listeners: [{address: '127.0.0.1:8080', tls: false}, {address: ':8443'}, {address: '[::1]:444', tls: true}, \
+           {address: ':80', redirect: https, proxy_protocol: required}, {address: 'unix:a b.sock'}, \
+           {address: 'systemd:front', proxy_protocol: optional, allow: {push: [10.0.0.0/8, '2001:db8::/32']}}]\n\
+         internal: {deny: {pull: [192.0.2.1]}}\ntrusted_proxies: [127.0.0.0/8, '::1']\n\
          tls: {certificates: [{certificate: a.crt, key: \"it's a # key.pem\"}], local: '- odd: name'}\n\
-         registry: {storage: {delete: {enabled: false}}, http: {addr: off}}\n\
+         registry: {storage: {delete: {enabled: false}}}\n\
          token: {service: 'null', issuer: '~', algorithm: RS256}\nlog: {access: off, format: json, level: trace}\n";
     let settings = desk.good(text, "");
     let page = show(&settings);
@@ -447,7 +446,7 @@ fn good_files() -> impl Strategy<Value = String> {
         line("token: {service: ", text.clone().boxed()),
         line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
         line("limits: {manifest: ", limits.boxed()),
-        line("timeouts: {stall: ", seconds.boxed()),
+        line("timeouts: {minimum_rate: 7KiB, stall: ", seconds.boxed()),
         line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
         line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),
     ];
@@ -462,7 +461,8 @@ fn good_files() -> impl Strategy<Value = String> {
 
 /// Configurations as a tired operator writes them: known words in the wrong places.
 fn tired_files() -> impl Strategy<Value = String> {
-    let words = "external_url aliases state user listeners address tls certificates certificate key local registry \
+    let words = "external_url aliases state user listeners address tls certificates certificate key local registry redirect \
+         trusted_proxies proxy_protocol internal allow deny pull push systemd unix:a 10.0.0.0/8 optional https \
          storage filesystem rootdirectory http addr token path duration limits manifest log level https://a.example 5m \
          4MiB 10/m true off null :5050 ' \" *a &a !b [] {} << /v2 \u{e9}";
     let word = || prop::sample::select(words.split(' ').collect::<Vec<_>>());
@@ -552,6 +552,7 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     // These have no default that could be written, so an example stands there.
     assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com:5050");
     assert_eq!(settings.front.aliases.len(), 1);
+    assert_eq!(settings.front.trusted_proxies.iter().count(), 1);
     assert_eq!(settings.user.as_deref(), Some("root"));
     assert_eq!(settings.tls.certificates.len(), 1);
     assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));

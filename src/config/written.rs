@@ -17,6 +17,7 @@ use super::reader::{Item, Section, Setting};
 use super::scalar;
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
+use crate::front::{Address, Network, ProxyProtocol};
 use crate::telemetry::Format;
 
 /// The configuration as written.
@@ -27,6 +28,8 @@ pub(super) struct Written {
     pub(super) state: Setting<PathBuf>,
     pub(super) user: Setting<String>,
     pub(super) listeners: Setting<Vec<Listener>>,
+    pub(super) internal: Doorway,
+    pub(super) trusted_proxies: Setting<Vec<Setting<Network>>>,
     pub(super) tls: Tls,
     pub(super) registry: Registry,
     pub(super) token: Token,
@@ -39,8 +42,24 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) place: Place,
-    pub(super) address: Setting<SocketAddr>,
+    pub(super) address: Setting<Address>,
     pub(super) tls: Setting<bool>,
+    pub(super) redirect: Setting<()>,
+    pub(super) doorway: Doorway,
+}
+
+/// Who comes in by a listener, and how.
+#[derive(Debug)]
+pub(super) struct Doorway {
+    pub(super) proxy_protocol: Setting<ProxyProtocol>,
+    pub(super) allow: Directions,
+    pub(super) deny: Directions,
+}
+
+#[derive(Debug)]
+pub(super) struct Directions {
+    pub(super) pull: Setting<Vec<Setting<Network>>>,
+    pub(super) push: Setting<Vec<Setting<Network>>>,
 }
 
 #[derive(Debug)]
@@ -98,6 +117,7 @@ pub(super) struct Timeouts {
     pub(super) header: Setting<Duration>,
     pub(super) idle: Setting<Duration>,
     pub(super) stall: Setting<Duration>,
+    pub(super) minimum_rate: Setting<u64>,
     pub(super) drain: Setting<Duration>,
 }
 
@@ -114,6 +134,8 @@ const TOKEN_DURATION: RangeInclusive<Duration> = seconds(60, 86_400);
 const FINISH_UPLOADS: RangeInclusive<Duration> = seconds(0, 7 * 86_400);
 /// Shorter, and a slow link is cut off; longer, and the limit protects nothing.
 const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
+/// Bytes a second: none at all, or at most what every link in use carries.
+const MINIMUM_RATE: RangeInclusive<u64> = 0..=(64 << 10);
 /// A drain may be as short as nothing.
 const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
 /// Fewer than a few, and the health checks of a load balancer take them all; more than there are descriptors help nobody.
@@ -136,6 +158,11 @@ const BLOB: RangeInclusive<u64> = (1 << 20)..=(1 << 50);
 /// One docker has five; all together may have ten thousand.
 const UPLOADS: RangeInclusive<u64> = 5..=10_000;
 
+/// The words of `proxy_protocol`.
+pub(super) const PROXY_PROTOCOLS: [(&str, ProxyProtocol); 3] =
+    [("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
+/// The word of `redirect`.
+pub(super) const REDIRECTS: [(&str, ()); 1] = [("https", ())];
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
 /// The words of `log.level`.
@@ -159,13 +186,15 @@ const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
 impl Written {
     /// Reads the document; `any` is what an address without a host means on this machine.
     pub(super) fn read(root: &mut Section<'_>, any: IpAddr) -> Self {
-        root.later(&["trusted_proxies", "upstreams", "routes", "metrics"]);
+        root.later(&["upstreams", "routes", "metrics"]);
         Self {
             external_url: root.origin("external_url"),
             aliases: root.list("aliases", |item| item.scalar(scalar::origin)),
             state: root.path("state"),
             user: root.word("user"),
             listeners: root.list("listeners", |item| Listener::read(item, any)),
+            internal: root.section("internal", Doorway::read),
+            trusted_proxies: root.list("trusted_proxies", |item| item.scalar(scalar::network)),
             tls: root.section("tls", Tls::read),
             registry: root.tree("registry", |reader, node| distribution::embedded(reader, node, any)),
             token: root.section("token", Token::read),
@@ -181,10 +210,34 @@ impl Written {
 impl Listener {
     fn read(item: Item<'_>, any: IpAddr) -> Self {
         let place = item.place();
-        item.section(|section| {
-            section.later(&["proxy_protocol", "allow", "deny", "redirect"]);
-            Self { place, address: section.address("address", any), tls: section.flag("tls") }
+        item.section(|section| Self {
+            place,
+            address: section.listening("address", any),
+            tls: section.flag("tls"),
+            redirect: section.choice("redirect", &REDIRECTS),
+            doorway: Doorway::read(section),
         })
+    }
+}
+
+impl Doorway {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            proxy_protocol: section.choice("proxy_protocol", &PROXY_PROTOCOLS),
+            allow: section.section("allow", Directions::read),
+            deny: section.section("deny", Directions::read),
+        }
+    }
+}
+
+impl Directions {
+    fn read(section: &mut Section<'_>) -> Self {
+        let mut networks = |key| section.list(key, |item| item.scalar(scalar::network));
+        Self { pull: networks("pull"), push: networks("push") }
+    }
+
+    pub(super) fn is_unset(&self) -> bool {
+        self.pull.is_unset() && self.push.is_unset()
     }
 }
 
@@ -242,6 +295,7 @@ impl Timeouts {
             header: section.duration("header", TIMEOUT),
             idle: section.duration("idle", TIMEOUT),
             stall: section.duration("stall", TIMEOUT),
+            minimum_rate: section.size("minimum_rate", MINIMUM_RATE),
             drain: section.duration("drain", DRAIN),
         }
     }

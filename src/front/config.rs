@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::Limits;
+use super::{Gate, Limits, Networks};
 use crate::exchange::Origin;
 use crate::tls;
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub external_url: Origin,
     /// Further origins that clients may use.
     pub aliases: Vec<Origin>,
+    /// Whose forwarding headers are believed; by default nobody's.
+    pub trusted_proxies: Networks,
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
     /// How much anybody may have at once.
@@ -43,9 +45,10 @@ impl Config {
     #[must_use]
     pub fn for_debug(&self, debug: Debug) -> Self {
         Self {
-            listeners: vec![Listener { address: debug.address.into(), tls: false, internal: true }],
+            listeners: vec![Listener::new(debug.address, false, true)],
             external_url: self.external_url.clone(),
             aliases: Vec::new(),
+            trusted_proxies: Networks::default(),
             timeouts: self.timeouts,
             limits: self.limits,
             headers: Vec::new(),
@@ -131,6 +134,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A socket in the file system. One that a process left behind is replaced.
     Unix(PathBuf),
+    /// The next of those that systemd listens on for us, of this name if there is one (`FileDescriptorName=`).
+    Systemd(Option<String>),
 }
 
 impl Address {
@@ -151,6 +156,8 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -164,6 +171,32 @@ pub struct Listener {
     pub tls: bool,
     /// The internal port: any `Host` is answered, under the origin that it names if that is ours.
     pub internal: bool,
+    /// Whether a load balancer says there whose connection it is.
+    pub proxy_protocol: ProxyProtocol,
+    /// Who may come in.
+    pub gate: Gate,
+    /// Whether every request is sent to our `https` origin.
+    pub redirect: bool,
+}
+
+impl Listener {
+    /// One for everybody, without a load balancer.
+    pub fn new(address: impl Into<Address>, tls: bool, internal: bool) -> Self {
+        let (address, proxy_protocol, gate) = (address.into(), ProxyProtocol::Off, Gate::default());
+        Self { address, tls, internal, proxy_protocol, gate, redirect: false }
+    }
+}
+
+/// Whether connections begin with a header of the PROXY protocol, which is read from trusted proxies only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    #[default]
+    Off,
+    /// Those without one get nothing but the answers to probes.
+    Optional,
+    /// Those without one are closed.
+    Required,
 }
 
 /// How long anybody may keep us waiting.
@@ -177,6 +210,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without a byte in either direction in the middle of a request.
     pub stall: Duration,
+    /// Bytes a second in the middle of a request, averaged over `stall`: a drip is a stall.
+    pub minimum_rate: u64,
     /// For running requests after SIGTERM.
     pub drain: Duration,
 }
@@ -184,6 +219,13 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { handshake: seconds(10), header: seconds(10), idle: seconds(75), stall: seconds(60), drain: seconds(300) }
+        Self {
+            handshake: seconds(10),
+            header: seconds(10),
+            idle: seconds(75),
+            stall: seconds(60),
+            minimum_rate: 512,
+            drain: seconds(300),
+        }
     }
 }

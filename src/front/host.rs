@@ -1,14 +1,15 @@
 //! By which of our names did the client call us?
 //!
 //! Every absolute URL that we send (realm, `Location`, `Link`) starts with the answer, so a client can only choose
-//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere. `Forwarded` and `X-Forwarded-*` are
-//! not looked at at all: whether a proxy wrote them cannot be known, and one that passes `Host` on needs none of them.
+//! among the names that the operator wrote: a forged `Host` leads nobody elsewhere. What a proxy says of scheme, host and
+//! port is looked at only where it is trusted, and chooses among the same names.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::HOST;
 use http::{Version, request};
 
+use super::peer::Told;
 use super::refusal::Refusal;
 use crate::exchange::Origin;
 
@@ -34,14 +35,28 @@ pub(super) struct Arrival {
     pub(super) local: Option<SocketAddr>,
 }
 
-/// Probes ask by address or by whatever name their balancer has.
-const PROBES: [&str; 2] = ["/-/healthy", "/-/ready"];
+/// Whether this is one of the pages that load balancers and monitoring look at, by address or whatever name they have.
+pub(super) fn is_probe(path: &str) -> bool {
+    ["/-/healthy", "/-/ready"].contains(&path)
+}
 
 impl Origins {
     pub(super) fn new(external: Origin, aliases: Vec<Origin>, internal: Option<Origin>, any: bool) -> Self {
         let mut known = vec![external];
         known.extend(aliases);
         Self { known, internal, any }
+    }
+
+    /// The `https` origin that a request in the clear means: of our names that with its host, on whatever port. An address
+    /// means `external_url`.
+    pub(super) fn secure(&self, head: &request::Parts) -> Option<&Origin> {
+        let host = authority(head).ok()??;
+        let named = Origin::new(true, host).ok()?;
+        let secure = || self.known.iter().filter(|known| known.is_secure());
+        let same = secure().find(|known| **known == named);
+        let same_host = || secure().find(|known| known.host() == named.host());
+        let external = || address(&named).and(secure().find(|known| *known == self.external()));
+        same.or_else(same_host).or_else(external)
     }
 
     pub(super) fn external(&self) -> &Origin {
@@ -65,10 +80,33 @@ impl Origins {
             let ours = is_own_address(&named, arrival.local);
             return Ok(if ours { named } else { self.external().clone() });
         }
-        if address(&named).is_some() || PROBES.contains(&head.uri.path()) {
+        if address(&named).is_some() || is_probe(head.uri.path()) {
             return Ok(self.external().clone());
         }
         Err(Refusal::Misdirected { host: host.to_owned(), external: self.external().clone() })
+    }
+
+    /// The same for a request of a proxy that we believe: the first of its names that is ours, with the port that it
+    /// names apart or without, and else whatever the request itself names.
+    pub(super) fn of_forwarded(
+        &self,
+        head: &request::Parts,
+        arrival: Arrival,
+        told: &Told<'_>,
+    ) -> Result<Origin, Refusal> {
+        let arrival = Arrival { tls: told.secure.unwrap_or(arrival.tls), ..arrival };
+        let host = authority(head)?;
+        let is_named_otherwise = arrival.internal && (self.internal.is_some() || self.any);
+        if !is_named_otherwise {
+            for name in [told.host, host].into_iter().flatten() {
+                let with_port = told.port.filter(|_| !has_port(name)).map(|port| format!("{name}:{port}"));
+                let found = with_port.and_then(|name| self.find(&name, arrival.tls));
+                if let Some(known) = found.or_else(|| self.find(name, arrival.tls)) {
+                    return Ok(known.clone());
+                }
+            }
+        }
+        self.of(head, arrival)
     }
 
     /// Behind a balancer that ends TLS the scheme of the connection is not the client's, so it only breaks ties.
@@ -98,6 +136,10 @@ fn authority(head: &request::Parts) -> Result<Option<&str>, Refusal> {
         None if head.version == Version::HTTP_11 => Err(Refusal::HostMissing),
         None => Ok(None),
     }
+}
+
+fn has_port(authority: &str) -> bool {
+    authority.rfind(':').is_some_and(|colon| !authority[colon..].contains(']'))
 }
 
 /// The address that an origin's host is, if it is one.
@@ -228,6 +270,29 @@ mod tests {
         head.headers.clear();
         head.version = Version::HTTP_10;
         assert!(origins().of(&head, PUBLIC).is_ok());
+    }
+
+    #[test]
+    fn a_trusted_proxy_chooses_among_our_names_and_only_among_those() {
+        let clear = Arrival { tls: false, ..PUBLIC };
+        let ask = |host: &str, told: Told<'_>| {
+            let head = http::Request::get("/v2/").header(HOST, host).body(()).unwrap().into_parts().0;
+            origins().of_forwarded(&head, clear, &told).map(|origin| origin.to_string()).map_err(|error| error.status())
+        };
+        let none = Told::default;
+        for (host, told, origin) in [
+            ("registry.example.com:5050", none(), "http://registry.example.com:5050"),
+            ("registry.example.com:5050", Told { secure: Some(true), ..none() }, EXTERNAL),
+            ("registry.example.com", Told { secure: Some(true), port: Some(5050), ..none() }, EXTERNAL),
+            ("old.example.com", Told { secure: Some(true), port: Some(8443), ..none() }, "https://old.example.com"),
+            ("backend:80", Told { host: Some("old.example.com"), ..none() }, "https://old.example.com"),
+            ("old.example.com", Told { host: Some("evil.example"), ..none() }, "https://old.example.com"),
+            ("127.0.0.1", Told { host: Some("evil.example"), ..none() }, EXTERNAL),
+        ] {
+            assert_eq!(ask(host, told).as_deref(), Ok(origin), "{host}");
+        }
+        let evil = Told { secure: Some(true), host: Some("evil.example"), port: Some(443) };
+        assert_eq!(ask("backend", evil), Err(StatusCode::MISDIRECTED_REQUEST));
     }
 
     #[test]

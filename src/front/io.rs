@@ -3,7 +3,8 @@
 //! [`FrontIo`] is the client's stream, in the clear or inside TLS, as a Pingora `IO`. Beyond carrying bytes it
 //! - gathers small writes until the flush, so that an answer's header and body leave as one TLS record and one packet:
 //!   the client wakes up once;
-//! - knows the limit of a request header, which Pingora would let grow to a mebibyte;
+//! - reads each request header whole and [by the letter](super::strict) before Pingora sees any of it: Pingora would let
+//!   it grow to a mebibyte, and take for one what others read differently;
 //! - speaks for us where Pingora would answer an unreadable request by itself, empty and under its own name;
 //! - closes politely: what the client still sends is read and thrown away for a moment, because closing a socket with
 //!   unread bytes resets it, and a reset can overtake the answer.
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -33,11 +35,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::Frames;
+use super::http2::GivenUp;
 use super::limits::Full;
 use super::plan::Plan;
 use super::refusal::Refusal;
+use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Address, Listener, Timeouts};
+use super::{Address, Limits, Listener, Networks, Timeouts, peer};
 use crate::exchange;
 use crate::telemetry;
 
@@ -45,8 +50,8 @@ use crate::telemetry;
 const GATHER: usize = 16 << 10;
 /// What rustls may hold for a client. Its default of 64 KiB costs one long download 1.7 times the CPU.
 const TLS_BUFFER: usize = 48 << 10;
-/// The first bytes of a request are taken into a buffer of this size, enough for most headers whole.
-const FIRST_READ: usize = 4 << 10;
+/// Request headers are taken into a buffer of this size, enough for most of them whole.
+const HEADER_READ: usize = 4 << 10;
 /// How long a client may go on sending after our last word, and how much.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 << 20;
@@ -59,14 +64,15 @@ pub(super) struct Connection {
     pub(super) listener: Arc<Listener>,
     /// How long its client may keep us waiting.
     pub(super) timeouts: Timeouts,
-    /// The client.
+    /// The client, as far as the connection tells.
     pub(super) peer: SocketAddr,
+    /// Whether `peer` is known for the client (or a proxy for the one that it names): false where a load balancer should
+    /// have said whose connection it is and did not.
+    pub(super) named: bool,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
-    /// Whether its address may be taken for a client.
-    by_address: bool,
-    /// The longest header section of a request on it.
-    pub(super) header_limit: usize,
+    /// How much its client may send at once.
+    pub(super) limits: Limits,
     /// Set when there was no room for it: its one request is told so.
     pub(super) turned_away: Option<Full>,
     /// Where it stands.
@@ -75,15 +81,18 @@ pub(super) struct Connection {
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
     refused: Mutex<Option<(Refusal, String)>>,
+    pub(super) given_up: GivenUp,
     /// Whether HTTP/2 was agreed on.
     http2: AtomicBool,
+    /// Whether the client does not speak TLS although the listener does.
+    plain: AtomicBool,
 }
 
 impl Connection {
     pub(super) fn new<S>(
         listener: Arc<Listener>,
         plan: &Plan<S>,
-        peer: SocketAddr,
+        (peer, named): (SocketAddr, bool),
         local: Option<SocketAddr>,
         closing: ShutdownWatch,
     ) -> Self {
@@ -92,15 +101,32 @@ impl Connection {
             listener,
             timeouts: plan.timeouts,
             peer,
+            named,
             local,
-            by_address: plan.limits.by_address,
-            header_limit: plan.limits.header,
+            limits: plan.limits,
             turned_away: None,
             phase,
             closing,
             refused: Mutex::new(None),
+            given_up: GivenUp::default(),
             http2: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it is a proxy's whose word counts.
+    pub(super) fn is_trusted(&self, trusted: &Networks) -> bool {
+        trusted.contains(self.peer.ip())
+    }
+
+    /// Whom a request on it is from.
+    pub(super) fn client(&self, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+        peer::client(self.peer.ip(), headers, trusted)
+    }
+
+    /// Whose limits the connection itself counts under: a trusted proxy's are those of all its clients, and no limit.
+    pub(super) fn own_network(&self, trusted: &Networks) -> Option<IpAddr> {
+        self.network(self.peer.ip()).filter(|_| !self.is_trusted(trusted))
     }
 
     /// Whose limits a request of this client counts under. `None` when it came through a program on this machine, in the
@@ -109,12 +135,17 @@ impl Connection {
         let local = matches!(self.listener.address, Address::Unix(_))
             || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
         let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
-        let shared = unnamed && (local || !self.by_address);
+        let shared = unnamed && (local || !self.limits.by_address);
         (!shared).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
         self.refused.lock().clone()
+    }
+
+    /// The client speaks no TLS although the listener does.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -129,10 +160,14 @@ pub(super) struct FrontIo {
     digest: Arc<ProxyDigest>,
     /// Written by Pingora, not yet by us.
     gathered: BytesMut,
-    /// Read by [`ready`](Self::ready), not yet by Pingora.
+    /// Read by us, not yet by Pingora.
     ahead: BytesMut,
-    /// How much Pingora has read of a header that is not complete yet.
+    /// How much of that is the request's header. Pingora gets it alone, so that it never holds another request's bytes.
     header: usize,
+    /// Where the request's body ends, if it comes in chunks.
+    chunks: Option<Chunks>,
+    /// On HTTP/2.
+    frames: Option<Frames>,
     parting: Option<Parting>,
 }
 
@@ -156,6 +191,12 @@ impl FrontIo {
         Self::new(Inner::Plain(stream), connection)
     }
 
+    /// A client that speaks no TLS although the listener does.
+    pub(super) fn plain_on_tls(stream: Watched, connection: Arc<Connection>) -> io::Result<Self> {
+        connection.plain.store(true, Ordering::Relaxed);
+        Self::plain(stream, connection)
+    }
+
     pub(super) fn tls(mut stream: TlsStream<Watched>, connection: Arc<Connection>) -> io::Result<Self> {
         let (_, tls) = stream.get_mut();
         tls.set_buffer_limit(Some(TLS_BUFFER));
@@ -165,6 +206,7 @@ impl FrontIo {
 
     fn new(stream: Inner, connection: Arc<Connection>) -> io::Result<Self> {
         connection.phase.set(Phase::Header);
+        let frames = connection.is_http2().then(Frames::new);
         // The digest wants the answer of a CONNECT proxy, which nobody here is; only `user_data` is ours.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection.clone()))));
@@ -175,6 +217,8 @@ impl FrontIo {
             gathered: BytesMut::new(),
             ahead: BytesMut::new(),
             header: 0,
+            chunks: None,
+            frames,
             parting: None,
         })
     }
@@ -186,14 +230,47 @@ impl FrontIo {
     /// Waits for the first bytes of the next HTTP/1.1 request with nothing but this stream alive. False: the client
     /// has closed.
     pub(super) async fn ready(&mut self) -> io::Result<bool> {
-        self.header = 0;
+        if self.ahead.is_empty() {
+            return Ok(self.read_ahead().await? > 0);
+        }
+        self.connection.phase.set(Phase::Header); // it came together with the request before it
+        Ok(true)
+    }
+
+    /// Reads the rest of the header that [`ready`](Self::ready) saw the beginning of. After an error there is nothing
+    /// to read any more, and perhaps a refusal to tell.
+    pub(super) async fn head(&mut self) -> io::Result<()> {
+        let Limits { header, fields, .. } = self.connection.limits;
+        let mut head = Head::new(fields);
+        loop {
+            match head.read(&self.ahead) {
+                Ok(Some(Complete { length, chunked })) => {
+                    self.header = length;
+                    self.chunks = chunked.then(Chunks::default);
+                    return Ok(());
+                }
+                Ok(None) if self.ahead.len() < header => {}
+                Ok(None) => return Err(self.turn_away(Refusal::HeaderTooLarge { limit: header })),
+                Err(refusal) => return Err(self.turn_away(refusal)),
+            }
+            match self.read_ahead().await {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(self.turn_away(Refusal::HeaderTooSlow));
+                }
+                read => read?,
+            };
+        }
+    }
+
+    async fn read_ahead(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             // On the stack only while it is polled: an idle connection must not carry a buffer.
-            let mut space = [MaybeUninit::uninit(); FIRST_READ];
+            let mut space = [MaybeUninit::uninit(); HEADER_READ];
             let mut buf = ReadBuf::uninit(&mut space);
             ready!(self.stream.poll_read(cx, &mut buf))?;
             self.ahead.extend_from_slice(buf.filled());
-            Poll::Ready(Ok(!buf.filled().is_empty()))
+            Poll::Ready(Ok(buf.filled().len()))
         })
         .await
     }
@@ -213,6 +290,11 @@ impl FrontIo {
     /// From now on all that this connection will ever say is this.
     pub(super) fn refuse(&self, refusal: Refusal) {
         self.connection.refused.lock().get_or_insert_with(|| (refusal, telemetry::request_id(None)));
+    }
+
+    fn turn_away(&self, refusal: Refusal) -> io::Error {
+        self.refuse(refusal);
+        io::ErrorKind::InvalidData.into()
     }
 
     /// On HTTP/1.1, whether Pingora has not yet told anybody of a request: what it writes now is its own invention.
@@ -300,32 +382,74 @@ impl Inner {
     }
 }
 
+impl FrontIo {
+    /// Hands over what was read ahead.
+    fn give(&mut self, buf: &mut ReadBuf<'_>, length: usize) {
+        let taken = self.ahead.split_to(length);
+        buf.put_slice(&taken);
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new(); // an idle connection holds no buffer
+        }
+    }
+
+    fn count_sent(&mut self, bytes: usize) {
+        if let Some(frames) = &mut self.frames {
+            frames.sent(bytes);
+        }
+    }
+
+    /// Bytes of the body, from where they are.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.ahead.is_empty() {
+            ready!(self.stream.poll_read(cx, buf))?;
+        } else {
+            self.give(buf, self.ahead.len().min(buf.remaining()));
+        }
+        let Some(chunks) = &mut self.chunks else { return Poll::Ready(Ok(())) };
+        let came = &buf.filled()[before..];
+        let ours = chunks.read(came).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        if ours == 0 && !came.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into())); // Pingora sees no end where we see one
+        }
+        if ours < came.len() {
+            let others = BytesMut::from(&came[ours..]);
+            let ahead = std::mem::replace(&mut self.ahead, others);
+            self.ahead.unsplit(ahead);
+            buf.set_filled(before + ours);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn poll_frames(
+    frames: &mut Frames,
+    stream: &mut Inner,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let before = buf.filled().len();
+    ready!(stream.poll_read(cx, buf))?;
+    let read = frames.read(&buf.filled()[before..]);
+    Poll::Ready(read.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a flood of frames that carry nothing")))
+}
+
 impl AsyncRead for FrontIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
-        let before = buf.filled().len();
-        if me.ahead.is_empty() {
-            // Pingora reads on only while the header is incomplete: what it has read is all header.
-            let limit = me.connection.header_limit;
-            if me.header >= limit && me.is_before_request() {
-                me.refuse(Refusal::HeaderTooLarge { limit });
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-            }
-            if let Err(error) = ready!(me.stream.poll_read(cx, buf)) {
-                if error.kind() == io::ErrorKind::TimedOut && me.header > 0 && me.is_before_request() {
-                    me.refuse(Refusal::HeaderTooSlow);
-                }
-                return Poll::Ready(Err(error));
-            }
-        } else {
-            let taken = me.ahead.split_to(me.ahead.len().min(buf.remaining()));
-            buf.put_slice(&taken);
-            if me.ahead.is_empty() {
-                me.ahead = BytesMut::new();
-            }
+        if let Some(frames) = &mut me.frames {
+            return poll_frames(frames, &mut me.stream, cx, buf);
         }
-        me.header = me.header.saturating_add(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
+        if me.header > 0 {
+            let length = me.header.min(buf.remaining());
+            me.header -= length;
+            me.give(buf, length);
+            return Poll::Ready(Ok(()));
+        }
+        if me.is_before_request() {
+            return Poll::Ready(Err(me.turn_away(Refusal::Malformed))); // Pingora sees no end where we see one
+        }
+        me.poll_body(cx, buf)
     }
 }
 
@@ -338,10 +462,13 @@ impl AsyncWrite for FrontIo {
         }
         if me.gathered.len() + bytes.len() <= GATHER {
             me.gathered.extend_from_slice(bytes);
+            me.count_sent(bytes.len());
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(me.poll_drain(cx))?;
-        me.stream.poll_write(cx, bytes)
+        let written = ready!(me.stream.poll_write(cx, bytes))?;
+        me.count_sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,7 @@
 //! What happens to a connection from `accept` to its end?
 //!
 //! Pingora accepts; then this is the application in front of its `HttpProxy`: TLS, the choice between HTTP/1.1 and
-//! HTTP/2, and the HTTP/1.1 keep-alive loop. Between two requests of that loop nothing is alive but the stream.
+//! [HTTP/2](super::http2), and the HTTP/1.1 keep-alive loop. Between two requests of that loop nothing is alive but the stream.
 //!
 //! **Invariant:** a connection is counted from its first moment here to its last, handshake included, so that a drain
 //! waits for all of them.
@@ -20,14 +20,15 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
+use tokio::time::Instant as Deadline;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::io::{Connection, FrontIo};
 use super::plan::Doorway;
-use super::refusal::Refusal;
+use super::proxy_protocol::{self, Header};
 use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{Address, Service};
+use super::{ProxyProtocol, Service, http2};
 use crate::telemetry::Access;
 
 /// How long a client that had just connected when we began to end may take for its first request.
@@ -44,28 +45,31 @@ pub(super) struct Front<S> {
 
 #[async_trait]
 impl<S: Service> ServerApp for Front<S> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = self.live.connections.enter();
-        let (peer, local) = addresses(&stream);
+        let (peer, local) = addresses(&stream)?;
         let doorway = self.doorway.load_full();
-        let peer = match doorway.listener.address {
-            Address::Tcp(_) => peer?,
-            Address::Unix(_) => ON_THIS_MACHINE,
+        let (timeouts, trusted) = {
+            let plan = self.live.plan.load();
+            (plan.timeouts, plan.trusted.contains(peer.ip()))
         };
+        let protocol = doorway.listener.proxy_protocol;
+        let deadline = Deadline::now() + timeouts.handshake;
+        let client = whose(&mut stream, peer, protocol, trusted, deadline).await?;
         let plan = self.live.plan.load_full();
-        let mut connection = Connection::new(doorway.listener.clone(), &plan, peer, local, shutdown.clone());
-        let admitted = self.live.connections.admit(connection.network(peer.ip()), &plan.limits);
+        let mut connection = Connection::new(doorway.listener.clone(), &plan, client, local, shutdown.clone());
+        let admitted = self.live.connections.admit(connection.own_network(&plan.trusted), &plan.limits);
         if let Err(full) = admitted {
-            if !self.live.connections.tells(full, peer.ip(), Instant::now()) {
+            if !self.live.connections.tells(full, connection.peer.ip(), Instant::now()) {
                 return None;
             }
             connection.turned_away = Some(full);
         }
         drop(plan);
         let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
-        let io = self.welcome(stream, tls, Arc::new(connection)).await?;
+        let io = self.welcome(stream, tls, Arc::new(connection), deadline).await?;
         if io.connection().is_http2() {
-            self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;
+            http2::serve(&self.live, io, shutdown).await;
         } else {
             self.http1(io, shutdown).await;
         }
@@ -81,13 +85,14 @@ impl<S: Service> Front<S> {
         stream: Stream,
         tls: Option<Arc<ServerConfig>>,
         connection: Arc<Connection>,
+        deadline: Deadline,
     ) -> Option<FrontIo> {
         let Some(tls) = tls else { return clear(stream, connection).ok() };
-        let (limit, peer) = (connection.timeouts.handshake, connection.peer);
+        let peer = connection.peer;
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection));
-        match tokio::time::timeout(limit, handshake).await {
-            Ok(Ok(io)) => io,
+        match tokio::time::timeout_at(deadline, handshake).await {
+            Ok(Ok(io)) => Some(io),
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
                 None
@@ -99,26 +104,22 @@ impl<S: Service> Front<S> {
         }
     }
 
-    /// `None`: the client spoke no TLS and was told so.
+    /// Clients that speak no TLS are served as well: they are told where to go.
     async fn handshake(
         &self,
         mut stream: Stream,
         tls: Arc<ServerConfig>,
         connection: Arc<Connection>,
-    ) -> io::Result<Option<FrontIo>> {
+    ) -> io::Result<FrontIo> {
         let mut first = [0];
         stream.try_peek(&mut first).await?;
         if first[0].is_ascii_uppercase() {
             // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-            let mut io = clear(stream, connection)?;
-            io.refuse(Refusal::SpeaksTls);
-            io.part().await;
-            self.log_refusal(io.connection());
-            return Ok(None);
+            return FrontIo::plain_on_tls(watched(stream, &connection), connection);
         }
         let stream = watched(stream, &connection);
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        FrontIo::tls(hello.into_stream(tls).await?, connection).map(Some)
+        FrontIo::tls(hello.into_stream(tls).await?, connection)
     }
 
     /// The keep-alive loop.
@@ -134,6 +135,10 @@ impl<S: Service> Front<S> {
             };
             if !begun {
                 return io.close().await;
+            }
+            if io.head().await.is_err() {
+                io.part().await;
+                break;
             }
             let mut session = ServerSession::new_http1(Box::new(io));
             session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
@@ -196,10 +201,57 @@ async fn over(ending: &mut ShutdownWatch, grace: Duration) {
     tokio::time::sleep(grace).await;
 }
 
-fn addresses(stream: &Stream) -> (Option<SocketAddr>, Option<SocketAddr>) {
-    let Some(socket) = stream.get_socket_digest() else { return (None, None) };
-    let inet = |address: Option<&pingora::protocols::l4::socket::SocketAddr>| address?.as_inet().copied();
-    (inet(socket.peer_addr()), inet(socket.local_addr()))
+/// The other end and ours. A socket in the file system has no address: whoever connects there is on this machine.
+fn addresses(stream: &Stream) -> Option<(SocketAddr, Option<SocketAddr>)> {
+    use pingora::protocols::l4::socket::SocketAddr::{Inet, Unix};
+    let socket = stream.get_socket_digest()?;
+    match (socket.peer_addr(), socket.local_addr()) {
+        (Some(Inet(peer)), local) => Some((*peer, local.and_then(|local| local.as_inet()).copied())),
+        (_, Some(Unix(_))) => Some((ON_THIS_MACHINE, None)),
+        _ => None,
+    }
+}
+
+/// Whose connection it is, and whether that is known. `None`: nobody's that we would talk to.
+async fn whose(
+    stream: &mut Stream,
+    peer: SocketAddr,
+    protocol: ProxyProtocol,
+    trusted: bool,
+    deadline: Deadline,
+) -> Option<(SocketAddr, bool)> {
+    match protocol {
+        ProxyProtocol::Off => return Some((peer, true)),
+        ProxyProtocol::Optional if !trusted => return Some((peer, false)),
+        ProxyProtocol::Required if !trusted => {
+            tracing::debug!(%peer, "closed: a PROXY header is required here, and this is none of trusted_proxies");
+            return None;
+        }
+        ProxyProtocol::Optional | ProxyProtocol::Required => {}
+    }
+    let header = async {
+        if protocol == ProxyProtocol::Optional && !proxy_protocol::announced(stream).await? {
+            return Ok(None);
+        }
+        proxy_protocol::read(stream).await.map(Some)
+    };
+    match tokio::time::timeout_at(deadline, header).await {
+        Ok(Ok(Some(Header::For(client)))) => Some((client, true)),
+        Ok(Ok(Some(Header::Unnamed))) => Some((peer, true)),
+        Ok(Ok(None)) => Some((peer, false)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%peer, "closed: a trusted proxy sent no PROXY header; does its configuration say that it should?");
+            None
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "closed before its PROXY header was whole");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "closed: its PROXY header took too long");
+            None
+        }
+    }
 }
 
 /// Scanners and clients that change their mind are no news. A client that does not trust us is: its user sees only a

@@ -3,8 +3,13 @@
 //! In the order of a connection's life:
 //! - [`running`]: opens the door on bound sockets, changes its plan while it is open, drains it at the end;
 //! - [`plan`]: what such a change replaces;
+//! - [`peer`]: who the client is when a proxy asks for it; [`networks`]: which addresses are meant;
+//! - [`proxy_protocol`]: which client a load balancer connects for; [`gate`]: who may come in by a listener;
+//!   [`redirect`]: where a request belongs that came in the clear;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
-//! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
+//!   stream as Pingora sees it;
+//! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
@@ -25,23 +30,35 @@ use crate::exchange::Exchange;
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod frames;
+mod gate;
 mod host;
+mod http2;
 mod io;
 mod limits;
 mod listener;
 mod mount;
+mod networks;
+mod peer;
 mod plan;
 mod proxy;
+mod proxy_protocol;
+mod redirect;
 mod refusal;
 mod running;
 mod session;
+mod strict;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts, is_our_own};
+pub use config::{
+    Address, Config, Debug, Internal, Listener, Prefix, PrefixError, ProxyProtocol, Timeouts, is_our_own,
+};
+pub use gate::{Directions, Gate};
 pub use limits::Limits;
+pub use networks::{Network, NetworkError, Networks};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).

@@ -13,11 +13,14 @@ use rustls::ServerConfig;
 
 use super::host::Origins;
 use super::session::Terms;
-use super::{Config, Internal, Limits, Listener, Prefix, Timeouts};
+use super::watch::Steadiness;
+use super::{Config, Internal, Limits, Listener, Networks, Prefix, Timeouts};
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
     pub(super) origins: Origins,
+    /// Whose forwarding headers are believed.
+    pub(super) trusted: Networks,
     /// What the API lies below on the internal port.
     pub(super) prefix: Option<Prefix>,
     pub(super) terms: Terms,
@@ -30,12 +33,23 @@ pub(super) struct Plan<S> {
 
 impl<S> Plan<S> {
     pub(super) fn new(config: Config, service: Arc<S>) -> Self {
-        let Config { external_url, aliases, timeouts, limits, headers, internal, listeners: _, debug: _ } = config;
+        let Config {
+            external_url,
+            aliases,
+            trusted_proxies,
+            timeouts,
+            limits,
+            headers,
+            internal,
+            listeners: _,
+            debug: _,
+        } = config;
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
             origins: Origins::new(external_url, aliases, host, any_host),
+            trusted: trusted_proxies,
             prefix,
-            terms: Terms { stall: timeouts.stall, headers },
+            terms: Terms { steadiness: Steadiness::of(&timeouts), headers },
             timeouts,
             limits,
             service,

@@ -6,6 +6,7 @@
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -19,14 +20,15 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::host::Arrival;
+use super::host::{Arrival, is_probe};
 use super::io::Connection;
 use super::limits::Limits;
+use super::peer::Told;
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
 use super::watch::Phase;
-use super::{Service, mount};
+use super::{Service, mount, redirect};
 use crate::exchange::{self, Caller, Origin};
 use crate::telemetry::{self, Access, AccessLog};
 
@@ -45,6 +47,15 @@ pub(super) struct App<S> {
 }
 
 impl<S: Service> Plan<S> {
+    /// Whose request it is and what it is called. A name that just anybody may choose could be somebody else's, on this
+    /// machine as well: a proxy here that nobody told us to trust hands on what its clients send.
+    fn identify(&self, session: &Session, connection: &Connection, record: &mut Record) {
+        let headers = &session.req_header().headers;
+        let offered = headers.get("x-request-id").filter(|_| connection.is_trusted(&self.trusted));
+        record.request_id = telemetry::request_id(offered);
+        record.client = Some(connection.client(headers, &self.trusted));
+    }
+
     /// What the request must satisfy before anybody looks at it.
     fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
         let head: &request::Parts = session.req_header().as_ref();
@@ -65,7 +76,21 @@ impl<S: Service> Plan<S> {
             return Err(Refusal::Connect);
         }
         let listener = &connection.listener;
+        if connection.is_plain() {
+            return Err(redirect::typed(&self.origins, head));
+        }
+        if !is_probe(head.uri.path()) {
+            if listener.redirect {
+                return Err(redirect::always(&self.origins, head));
+            }
+            if !connection.named {
+                return Err(Refusal::Unnamed);
+            }
+        }
         let arrival = Arrival { tls: listener.tls, internal: listener.internal, local: connection.local };
+        if connection.is_trusted(&self.trusted) {
+            return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
+        }
         self.origins.of(head, arrival)
     }
 
@@ -114,7 +139,7 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         if session.is_http2() {
             connection.phase.set(Phase::Streams);
-            session.set_write_timeout(Some(self.plan.load().terms.stall));
+            session.set_write_timeout(Some(self.plan.load().terms.steadiness.stall));
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
@@ -128,14 +153,18 @@ impl<S: Service> ProxyHttp for App<S> {
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
-        record.request_id = telemetry::request_id(session.req_header().headers.get("x-request-id"));
+        plan.identify(session, &connection, record);
         let admitted = plan.admit(session, &connection);
-        let admitted = admitted.and_then(|origin| plan.mount(session, &connection, record).map(|()| origin));
+        let admitted = admitted.and_then(|origin| {
+            plan.mount(session, &connection, record)?;
+            enter(session, &connection, record.client(&connection))?;
+            Ok(origin)
+        });
         let (origin, refused) = match admitted {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
-        let address = connection.peer.ip().to_canonical();
+        let address = record.client(&connection);
         let network = connection.network(address);
         let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
         let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);
@@ -172,8 +201,20 @@ impl<S: Service> ProxyHttp for App<S> {
                 tracing::debug!(request_id = record.request_id, failure, "a request was refused");
             }
         }
+        if let Ok(connection) = connection(session) {
+            connection.given_up.count(record.client_left);
+        }
         write_access_line(&self.access, session, record);
     }
+}
+
+/// Whether the listener is for this client. The path is as behind a prefix.
+fn enter(session: &Session, connection: &Connection, client: IpAddr) -> Result<(), Refusal> {
+    let head: &request::Parts = session.req_header().as_ref();
+    if is_probe(head.uri.path()) {
+        return Ok(());
+    }
+    connection.listener.gate.admit(&head.method, head.uri.path(), client)
 }
 
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).
@@ -202,7 +243,7 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
     log.write(&Access {
         time: record.time,
         request_id: &record.request_id,
-        client: connection.peer.ip().to_canonical(),
+        client: record.client(&connection),
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
         path: &telemetry::redact(target),

@@ -3,8 +3,9 @@
 //! Everything here is OCI JSON, because registry clients print the message of such a body and nothing of any other.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use http::header::{ALLOW, RETRY_AFTER};
+use http::header::{ALLOW, LOCATION, RETRY_AFTER, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
@@ -28,8 +29,22 @@ pub(super) enum Refusal {
     },
     /// Begun, but not finished within the header deadline.
     HeaderTooSlow,
-    /// Plain HTTP where TLS is spoken.
+    /// Plain HTTP where TLS is spoken, or is to be (RFC 9110 15.5.22).
     SpeaksTls,
+    /// Plain HTTP where TLS is spoken, by a client that can be told where.
+    Moved {
+        /// The whole URL.
+        to: String,
+    },
+    /// A connection without a header of the PROXY protocol where there should be one.
+    Unnamed,
+    /// The client's address is not among those that the listener is for.
+    Denied {
+        /// The address.
+        client: IpAddr,
+        /// What it may not do.
+        what: &'static str,
+    },
     /// More header fields than this.
     TooManyFields {
         /// [`Limits::fields`](super::Limits).
@@ -70,6 +85,7 @@ impl Refusal {
     pub(super) fn answer(&self) -> Answer {
         let status = self.status();
         let code = match status {
+            StatusCode::FORBIDDEN => "DENIED",
             StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
             status if status.is_server_error() => "UNKNOWN",
             _ => "UNSUPPORTED",
@@ -79,6 +95,9 @@ impl Refusal {
             Self::Misdirected { external, .. } => {
                 Answer::error(status, error.detail(json!({ "origin": external.to_string() })))
             }
+            Self::Moved { to } => Answer::error(status, error).header(LOCATION, to),
+            // The answer must name what to speak instead (RFC 9110 15.5.22).
+            Self::SpeaksTls => Answer::error(status, error).header(UPGRADE, "TLS/1.2, HTTP/1.1"),
             Self::TooManyConnections(_) => Answer::error(status, error).header(RETRY_AFTER, CONNECT_AGAIN),
             Self::Connect => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Answer::error(status, error),
@@ -87,9 +106,10 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed | Self::SpeaksTls | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => StatusCode::BAD_REQUEST,
+            Self::SpeaksTls => StatusCode::UPGRADE_REQUIRED,
+            Self::Moved { .. } => StatusCode::PERMANENT_REDIRECT,
+            Self::Unnamed | Self::Denied { .. } => StatusCode::FORBIDDEN,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
@@ -106,7 +126,12 @@ impl Refusal {
             Self::Malformed => "the request is not valid HTTP/1.1".to_owned(),
             Self::HeaderTooLarge { limit } => format!("the request header is larger than {limit} bytes"),
             Self::HeaderTooSlow => "the request header took too long to arrive".to_owned(),
-            Self::SpeaksTls => "this port speaks TLS: use https://".to_owned(),
+            Self::SpeaksTls => "nothing is served in the clear here: use https://".to_owned(),
+            Self::Moved { to } => format!("nothing is served in the clear here: use {to}"),
+            Self::Unnamed => {
+                "this port is for a load balancer, which did not say whose connection it is (PROXY protocol)".to_owned()
+            }
+            Self::Denied { client, what } => format!("clients at {client} may not {what} here"),
             Self::TooManyFields { limit } => format!("the request has more than {limit} header fields"),
             Self::TargetTooLong { limit } => format!("path and query are longer than {limit} bytes"),
             Self::TooManyConnections(Full::Everybody) => {

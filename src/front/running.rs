@@ -17,7 +17,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig, Listeners, TcpSocketOptions};
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
@@ -28,23 +27,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::http2::Windows;
 use super::limits::Connections;
 use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
-use super::{Address, Config, Limits, Listener, Service, Timeouts};
+use super::{Address, Config, Listener, Service};
 use crate::telemetry::AccessLog;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
 const SOCKET_BUFFER: usize = 4 << 10;
-/// How much an HTTP/2 client may send before we have taken any. The 64 KiB of the protocol's default cap an upload over
-/// 40 ms at 1.4 MB/s. The second is also what one connection can make us hold.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The largest HTTP/2 frame that we take: fewer, larger pieces.
-const FRAME: u32 = 64 << 10;
-/// How much of an answer one HTTP/2 stream may hold in memory.
-const STREAM_SEND_BUFFER: usize = 256 << 10;
 /// Connections that were accepted but have not reached us are invisible; by then they have.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -101,10 +93,9 @@ pub fn open<S: Service>(
     access: AccessLog,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running<S>, Error> {
-    let (timeouts, limits) = (config.timeouts, config.limits);
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
-    let proxy = proxy(App { plan: plan.clone(), access: access.clone() }, timeouts, limits)?;
-    let live = Live { plan, proxy: ArcSwap::new(proxy), connections: Arc::default(), access };
+    let proxy = proxy(App { plan: plan.clone(), access: access.clone() })?;
+    let live = Live { plan, proxy: ArcSwap::new(proxy), connections: Arc::default(), windows: Arc::default(), access };
     let mut running = Running { live: Arc::new(live), doors: Vec::new(), services: JoinSet::new() };
     for new in prepare(sockets, tls)? {
         running.open(new);
@@ -118,6 +109,7 @@ pub(super) struct Live<S> {
     /// Looks at the plan; is itself replaced with it for what Pingora asks for when a connection begins.
     pub(super) proxy: ArcSwap<HttpProxy<App<S>>>,
     pub(super) connections: Arc<Connections>,
+    pub(super) windows: Arc<Windows>,
     pub(super) access: AccessLog,
 }
 
@@ -146,30 +138,15 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
     }
 }
 
-fn proxy<S: Service>(app: App<S>, timeouts: Timeouts, limits: Limits) -> Result<Arc<HttpProxy<App<S>>>, Error> {
+fn proxy<S: Service>(app: App<S>) -> Result<Arc<HttpProxy<App<S>>>, Error> {
     let conf = Arc::new(ServerConf::default());
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
-    proxy.h2_options = Some(h2_options(limits));
     let mut options = HttpServerOptions::default();
     options.h2c = false; // it waits for the client's first bytes without a limit
     options.allow_connect_method_proxying = true; // to be refused by us, in our words
-    options.h2_idle_timeout = Some(timeouts.idle);
     proxy.server_options = Some(options);
     Ok(Arc::new(proxy))
-}
-
-/// Our bounds on header lists and streams, and our windows.
-fn h2_options(limits: Limits) -> H2Options {
-    let mut options = default_h2_options();
-    options
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .max_send_buffer_size(STREAM_SEND_BUFFER);
-    options
 }
 
 /// Hands a bound socket to Pingora the way one process hands it to the next: in a table of descriptors by address.
@@ -267,7 +244,7 @@ impl<S: Service> Running<S> {
             kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
         let new = prepare(sockets, tls)?;
         let app = App { plan: self.live.plan.clone(), access: self.live.access.clone() };
-        let proxy = proxy(app, config.timeouts, config.limits)?;
+        let proxy = proxy(app)?;
 
         self.live.plan.store(Arc::new(Plan::new(config, service)));
         self.live.proxy.store(proxy);

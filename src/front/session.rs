@@ -9,6 +9,7 @@
 //!   stream) is then broken off, never ended cleanly.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,9 @@ use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
+use super::io::Connection;
 use super::mount::Mounted;
+use super::watch::{Pace, Steadiness};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
@@ -43,6 +46,8 @@ pub(super) struct Record {
     pub(super) begun: Instant,
     pub(super) answered: Option<Instant>,
     pub(super) request_id: String,
+    /// Who asks, once that is known.
+    pub(super) client: Option<IpAddr>,
     pub(super) status: Option<StatusCode>,
     pub(super) client_left: bool,
     pub(super) notes: Notes,
@@ -57,18 +62,24 @@ impl Record {
             begun: Instant::now(),
             answered: None,
             request_id: String::new(),
+            client: None,
             status: None,
             client_left: false,
             notes: Notes::default(),
             mounted: None,
         }
     }
+
+    /// Who asks: at least the other end of the connection is known.
+    pub(super) fn client(&self, connection: &Connection) -> IpAddr {
+        self.client.unwrap_or_else(|| connection.peer.ip().to_canonical())
+    }
 }
 
 /// What every exchange is held under.
 pub(super) struct Terms {
-    /// How long the body of an HTTP/2 request may stand still; on HTTP/1.1 the stream watches.
-    pub(super) stall: Duration,
+    /// How steady the client of an HTTP/2 stream must be; on HTTP/1.1 the connection watches.
+    pub(super) steadiness: Steadiness,
     /// What every answer carries that says nothing else under the name.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -94,6 +105,8 @@ pub(super) struct Call<'a> {
     closing: &'a ShutdownWatch,
     ending: Ending,
     continued: bool,
+    /// Of the body, on HTTP/2.
+    pace: Pace,
 }
 
 impl<'a> Call<'a> {
@@ -104,7 +117,16 @@ impl<'a> Call<'a> {
         terms: &'a Terms,
         closing: &'a ShutdownWatch,
     ) -> Self {
-        Self { session, caller, record, terms, closing, ending: Ending::Unanswered, continued: false }
+        Self {
+            session,
+            caller,
+            record,
+            terms,
+            closing,
+            ending: Ending::Unanswered,
+            continued: false,
+            pace: Pace::default(),
+        }
     }
 
     pub(super) fn ending(&self) -> Ending {
@@ -154,10 +176,7 @@ impl<'a> Call<'a> {
 
     async fn read_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
         let read = if self.session.is_http2() {
-            match tokio::time::timeout(self.terms.stall, self.session.read_request_body()).await {
-                Ok(read) => read,
-                Err(_) => return Err(BodyError::Stalled),
-            }
+            self.read_from_stream().await?
         } else {
             self.session.read_request_body().await
         };
@@ -169,6 +188,19 @@ impl<'a> Call<'a> {
                 other => other,
             }
         })
+    }
+
+    /// Pingora has no limit of its own for a stream.
+    async fn read_from_stream(&mut self) -> Result<Result<Option<Bytes>, Box<Error>>, BodyError> {
+        let (begun, steadiness) = (Instant::now(), self.terms.steadiness);
+        let read = tokio::time::timeout(steadiness.stall, self.session.read_request_body()).await;
+        let read = read.map_err(|_| BodyError::Stalled)?;
+        let bytes = if let Ok(Some(bytes)) = &read { bytes.len() } else { return Ok(read) };
+        self.pace.add(bytes, begun.elapsed());
+        if self.pace.is_over(steadiness) && !self.pace.begin_anew(steadiness) {
+            return Err(BodyError::Stalled);
+        }
+        Ok(read)
     }
 
     fn left<E>(&mut self, error: E) -> E {
@@ -261,8 +293,9 @@ impl Exchange for Call<'_> {
         if self.ending == Ending::Complete {
             return Ok(()); // HEAD
         }
+        let most = if self.session.is_http2() { self.terms.steadiness.timely(PIECE) } else { PIECE };
         loop {
-            let piece = bytes.split_to(bytes.len().min(PIECE));
+            let piece = bytes.split_to(bytes.len().min(most));
             let last = end && bytes.is_empty();
             let written = self.session.downstream_session.write_response_body(piece, last).await;
             self.sent(written, last)?;
@@ -277,14 +310,15 @@ impl Exchange for Call<'_> {
 fn misfortune(error: &Error) -> BodyError {
     match error.etype() {
         ErrorType::ReadTimedout => BodyError::Stalled,
-        ErrorType::ReadError if timed_out(error) => BodyError::Stalled,
+        ErrorType::ReadError if is(error, io::ErrorKind::TimedOut) => BodyError::Stalled,
+        ErrorType::ReadError if is(error, io::ErrorKind::InvalidData) => BodyError::Malformed,
         // Of HTTP/2's stream errors only the text tells whose they are, and after none can the stream be answered.
         ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => BodyError::Gone,
         _ => BodyError::Malformed,
     }
 }
 
-fn timed_out(error: &Error) -> bool {
+fn is(error: &Error, kind: io::ErrorKind) -> bool {
     let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+    cause.is_some_and(|cause| cause.kind() == kind)
 }

@@ -8,7 +8,9 @@
 //! - Only waiting for the *client* is timed. Nobody reads or writes the stream while our storage works, so that a
 //!   commit may take as long as it takes; the next wait starts a new deadline.
 //! - A client that is slow but steady is never cut in the middle of a request: each byte in either direction starts
-//!   the deadline anew, and so does each byte that its kernel acknowledged of what our kernel still holds.
+//!   the deadline anew. What its kernel acknowledged of what our kernel still holds counts as well.
+//! - One that sends or takes a byte now and then, only to stay, is cut: in the time that we spent waiting for it, it must
+//!   move as much as its [`Steadiness`] asks for.
 //!
 //! Absent on purpose: one stalled HTTP/2 stream among busy ones, which only [`session`](super::session) can see.
 
@@ -61,6 +63,62 @@ impl SharedPhase {
     }
 }
 
+/// What is asked of a client in the middle of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steadiness {
+    /// The longest silence, and the time over which the rate is averaged.
+    pub(super) stall: Duration,
+    /// Bytes a second.
+    minimum_rate: u64,
+}
+
+impl Steadiness {
+    /// A write that is awaited as a whole is no smaller than this, whatever the rate: small ones cost too much.
+    const SMALLEST_WRITE: usize = 4 << 10;
+
+    pub(super) fn of(timeouts: &Timeouts) -> Self {
+        Self { stall: timeouts.stall, minimum_rate: timeouts.minimum_rate }
+    }
+
+    /// How many bytes must have moved in a time; at least one.
+    fn least(self, time: Duration) -> u64 {
+        let least = u128::from(self.minimum_rate) * time.as_millis() / 1000;
+        u64::try_from(least).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// At most `piece`, and no more than a steady client takes before it would be silent for too long: for writes of
+    /// which one sees only the end.
+    pub(super) fn timely(self, piece: usize) -> usize {
+        let least = usize::try_from(self.least(self.stall)).unwrap_or(usize::MAX);
+        least.clamp(Self::SMALLEST_WRITE, piece.max(Self::SMALLEST_WRITE))
+    }
+}
+
+/// What a client has moved in the time that we waited for it.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    waited: Duration,
+    moved: u64,
+}
+
+impl Pace {
+    pub(super) fn add(&mut self, bytes: usize, waited: Duration) {
+        self.moved = self.moved.saturating_add(bytes as u64);
+        self.waited = self.waited.saturating_add(waited);
+    }
+
+    /// Whether it is time to judge.
+    pub(super) fn is_over(&self, asked: Steadiness) -> bool {
+        self.waited >= asked.stall
+    }
+
+    /// Judges, and begins to count anew.
+    pub(super) fn begin_anew(&mut self, asked: Steadiness) -> bool {
+        let Self { waited, moved } = std::mem::take(self);
+        moved >= asked.least(waited)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Read,
@@ -76,18 +134,22 @@ pub(super) struct Watched {
     phase: Phase,
     /// When the client's time is over. `None` while nobody waits for it.
     deadline: Option<Instant>,
+    /// Since when it is waited for in the middle of a request.
+    waiting: Option<Instant>,
+    pace: Pace,
     /// Set for some deadline, perhaps one that was met long ago: moving it for every request would cost more than
     /// letting it go off in vain now and then.
     timer: Pin<Box<Sleep>>,
-    /// What the client's kernel had acknowledged when the timer last went off.
-    acknowledged: u64,
+    /// What the client's kernel had acknowledged when counting began; unknown while no write had to wait.
+    acknowledged: Option<u64>,
 }
 
 impl Watched {
     pub(super) fn new(inner: Stream, shared: Arc<SharedPhase>, timeouts: Timeouts) -> Self {
         let timer = Box::pin(tokio::time::sleep(timeouts.header));
         let phase = shared.load();
-        let mut watched = Self { inner, shared, timeouts, phase, deadline: None, timer, acknowledged: 0 };
+        let (deadline, waiting, pace, acknowledged) = (None, None, Pace::default(), None);
+        let mut watched = Self { inner, shared, timeouts, phase, deadline, waiting, pace, timer, acknowledged };
         watched.enter(phase);
         watched
     }
@@ -108,6 +170,7 @@ impl Watched {
     /// Header and idle time are counted from here; a stall only from the first time that we have to wait.
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
+        (self.waiting, self.pace, self.acknowledged) = (None, Pace::default(), None);
         self.deadline = match phase {
             Phase::Header | Phase::Idle => Some(Instant::now() + self.limit(phase)),
             Phase::Handshake | Phase::Answering | Phase::Streams => None,
@@ -122,16 +185,30 @@ impl Watched {
         phase
     }
 
-    /// Bytes moved.
-    fn moved(&mut self, side: Side) {
+    /// Bytes moved. False: over the time that we waited for them, too few.
+    fn moved(&mut self, side: Side, bytes: usize) -> bool {
         match (self.follow(), side) {
-            (Phase::Answering | Phase::Streams, _) => self.deadline = None,
+            (Phase::Answering, _) | (Phase::Streams, Side::Write) => self.keeps_pace(bytes),
             (Phase::Idle, Side::Read) => {
                 self.shared.set(Phase::Header);
                 self.enter(Phase::Header);
+                true
             }
-            (Phase::Handshake | Phase::Header | Phase::Idle, _) => {}
+            (Phase::Handshake | Phase::Header | Phase::Idle | Phase::Streams, _) => true,
         }
+    }
+
+    fn keeps_pace(&mut self, bytes: usize) -> bool {
+        self.deadline = None;
+        let waited = self.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.pace.add(bytes, waited);
+        let asked = Steadiness::of(&self.timeouts);
+        if !self.pace.is_over(asked) {
+            return true;
+        }
+        self.pace.moved = self.pace.moved.max(self.acknowledged());
+        self.acknowledged = None;
+        self.pace.begin_anew(asked)
     }
 
     /// Nothing moves: ready when the client's time is over, else we are woken when it will be.
@@ -141,15 +218,14 @@ impl Watched {
             return Poll::Pending;
         }
         loop {
-            let limit = self.limit(phase);
-            let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+            let deadline = self.deadline.unwrap_or_else(|| self.wait(side));
             if deadline < self.timer.deadline() {
                 self.timer.as_mut().reset(deadline);
             }
             ready!(self.timer.as_mut().poll(cx));
             if Instant::now() < deadline {
                 self.timer.as_mut().reset(deadline);
-            } else if side == Side::Write && matches!(phase, Phase::Answering | Phase::Streams) && self.acknowledges() {
+            } else if side == Side::Write && matches!(phase, Phase::Answering | Phase::Streams) && self.takes() {
                 self.deadline = None;
             } else {
                 return Poll::Ready(());
@@ -157,13 +233,36 @@ impl Watched {
         }
     }
 
-    /// Whether the client's kernel took anything since we last asked. Our kernel may hold megabytes for a slow client
-    /// and becomes writable again only when a third of that is gone: until then only this shows that it is steady.
-    /// The first answer is always yes, hence a stalled client is cut after one to two times the limit.
-    fn acknowledges(&mut self) -> bool {
+    /// The client's time begins.
+    fn wait(&mut self, side: Side) -> Instant {
+        let now = Instant::now();
+        let deadline = now + self.limit(self.phase);
+        self.deadline = Some(deadline);
+        self.waiting.get_or_insert(now);
+        if side == Side::Write && self.acknowledged.is_none() {
+            self.acknowledged = Some(self.all_acknowledged());
+        }
+        deadline
+    }
+
+    /// Whether the client's kernel took enough while our own took nothing. That may hold megabytes for a slow client and
+    /// becomes writable again only when a third of them is gone: until then only this shows that it is steady.
+    fn takes(&mut self) -> bool {
+        let waited = self.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.pace.add(0, waited);
+        self.pace.moved = self.acknowledged();
+        self.acknowledged = None;
+        self.pace.begin_anew(Steadiness::of(&self.timeouts))
+    }
+
+    /// What the client's kernel acknowledged since counting began.
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.map_or(0, |before| self.all_acknowledged().saturating_sub(before))
+    }
+
+    fn all_acknowledged(&self) -> u64 {
         let socket = self.inner.get_socket_digest();
-        let now = socket.and_then(|socket| socket.tcp_info()).map_or(0, |info| info.tcpi_bytes_acked);
-        now > std::mem::replace(&mut self.acknowledged, now)
+        socket.and_then(|socket| socket.tcp_info()).map_or(0, |info| info.tcpi_bytes_acked)
     }
 
     fn judge<T>(
@@ -171,15 +270,14 @@ impl Watched {
         cx: &mut Context<'_>,
         side: Side,
         result: Poll<io::Result<T>>,
-        moved: impl FnOnce(&T) -> bool,
+        moved: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         match &result {
             Poll::Pending => self.patience(cx, side).map(|()| Err(io::ErrorKind::TimedOut.into())),
             Poll::Ready(Ok(value)) => {
-                if moved(value) {
-                    self.moved(side);
-                }
-                result
+                let bytes = moved(value);
+                let steady = bytes == 0 || self.moved(side, bytes);
+                if steady { result } else { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) }
             }
             Poll::Ready(Err(_)) => result,
         }
@@ -197,8 +295,8 @@ impl AsyncRead for Watched {
         let me = self.get_mut();
         let before = buf.filled().len();
         let result = Pin::new(&mut me.inner).poll_read(cx, buf);
-        let any = buf.filled().len() > before;
-        me.judge(cx, Side::Read, result, |()| any)
+        let came = buf.filled().len() - before;
+        me.judge(cx, Side::Read, result, |()| came)
     }
 }
 
@@ -206,7 +304,7 @@ impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         let result = Pin::new(&mut me.inner).poll_write(cx, bytes);
-        me.judge(cx, Side::Write, result, |&written| written > 0)
+        me.judge(cx, Side::Write, result, |&written| written)
     }
 
     fn poll_write_vectored(
@@ -216,7 +314,7 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         let result = Pin::new(&mut me.inner).poll_write_vectored(cx, bytes);
-        me.judge(cx, Side::Write, result, |&written| written > 0)
+        me.judge(cx, Side::Write, result, |&written| written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -226,12 +324,46 @@ impl AsyncWrite for Watched {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         let result = Pin::new(&mut me.inner).poll_flush(cx);
-        me.judge(cx, Side::Write, result, |()| false)
+        me.judge(cx, Side::Write, result, |()| 0)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         let result = Pin::new(&mut me.inner).poll_shutdown(cx);
-        me.judge(cx, Side::Write, result, |()| false)
+        me.judge(cx, Side::Write, result, |()| 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKED: Steadiness = Steadiness { stall: Duration::from_secs(60), minimum_rate: 512 };
+
+    #[test]
+    fn a_client_is_judged_by_the_time_that_it_was_waited_for() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        for _ in 0..59 {
+            pace.add(512, second);
+            assert!(!pace.is_over(ASKED));
+        }
+        pace.add(512, second);
+        assert!(pace.is_over(ASKED) && pace.begin_anew(ASKED));
+        pace.add(1, 59 * second);
+        pace.add(1, 59 * second);
+        assert!(pace.is_over(ASKED) && !pace.begin_anew(ASKED), "a byte a minute is a stall");
+        pace.add(0, 60 * second);
+        let anything = Steadiness { minimum_rate: 0, ..ASKED };
+        assert!(!pace.begin_anew(anything), "without a rate it takes silence");
+        pace.add(1, 60 * second);
+        assert!(pace.begin_anew(anything));
+    }
+
+    #[test]
+    fn a_write_that_is_awaited_whole_is_no_larger_than_a_steady_client_takes() {
+        assert_eq!(ASKED.timely(32 << 10), 60 * 512);
+        assert_eq!(Steadiness { minimum_rate: 1 << 20, ..ASKED }.timely(32 << 10), 32 << 10);
+        assert_eq!(Steadiness { minimum_rate: 0, ..ASKED }.timely(32 << 10), 4 << 10);
     }
 }

@@ -23,14 +23,14 @@ const SOCKET_MODE: u32 = 0o660;
 pub(super) fn bind_ports(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
     bind(listeners, |address| match address {
         Address::Tcp(address) => Some(bind_tcp(*address).map(Socket::Tcp)),
-        Address::Unix(_) => None,
+        Address::Unix(_) | Address::Systemd(_) => None,
     })
 }
 
 /// Binds those listeners that are paths.
 pub(super) fn bind_paths(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
     bind(listeners, |address| match address {
-        Address::Tcp(_) => None,
+        Address::Tcp(_) | Address::Systemd(_) => None,
         Address::Unix(path) => Some(bind_unix(path).map(Socket::Unix)),
     })
 }
@@ -112,7 +112,7 @@ impl SocketFiles {
     pub(super) fn of(sockets: &[(Socket, Listener)]) -> Self {
         let paths = sockets.iter().filter_map(|(_, listener)| match &listener.address {
             Address::Unix(path) => Some((path.clone(), inode(path)?)),
-            Address::Tcp(_) => None,
+            Address::Tcp(_) | Address::Systemd(_) => None, // systemd's are systemd's
         });
         Self(paths.collect())
     }
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn listener(address: &str) -> Listener {
-        Listener { address: Address::Tcp(address.parse().unwrap()), tls: false, internal: false }
+        Listener::new(address.parse::<SocketAddr>().unwrap(), false, false)
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn at(path: &Path) -> Vec<Listener> {
-        vec![Listener { address: Address::Unix(path.to_owned()), tls: false, internal: true }]
+        vec![Listener::new(Address::Unix(path.to_owned()), false, true)]
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod change;
 pub mod control;
 mod folders;
+mod inherited;
 mod listen;
 pub mod maintenance;
 pub mod privileges;
@@ -60,6 +61,20 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A listener at `systemd` without a socket.
+    #[error(
+        "cannot listen on {0}: systemd handed over no such socket; start pierhead by its socket unit (ListenStream=, \
+         FileDescriptorName=), one for each listener at `systemd`"
+    )]
+    NotInherited(Address),
+    /// A socket of systemd's without a listener.
+    #[error(
+        "systemd listens for us on a socket named {0:?}, and no listener at `systemd` takes it; add one to `listeners`"
+    )]
+    InheritedInVain(String),
+    /// A socket of systemd's that is not one to listen on.
+    #[error("cannot use the socket that systemd handed over: {0}")]
+    Inherited(std::io::Error),
     /// Another server keeps the state.
     #[error("another server runs on the state directory {}; stop it, or set `state` to another", .0.display())]
     StateTaken(PathBuf),
@@ -191,7 +206,8 @@ pub struct Welcome<'a> {
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
     listen::compare_with_file_limit(settings.front.limits.connections);
-    let mut sockets = listen::bind_ports(&settings.front.listeners)?;
+    let mut sockets = inherited::take(&settings.front.listeners)?;
+    sockets.extend(listen::bind_ports(&settings.front.listeners)?);
     let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug))).transpose()?;
     let needs_tls = settings.front.needs_certificates();
     let named = &settings.tls.certificates;

@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::change::{self, Refused};
 use super::control::{self, Answer, Command, Outcome};
 use super::maintenance::Status;
-use super::{Configuration, Error, listen, maintenance};
+use super::{Configuration, Error, inherited, listen, maintenance};
 use crate::config::Settings;
 use crate::front::{self, Running};
 use crate::origin::Embedded;
@@ -151,7 +151,8 @@ impl Serving {
         }
         let tls = load_tls(&settings, SystemTime::now())?;
         let wanted = self.running.not_open(&settings.front.listeners);
-        let mut sockets = listen::bind_ports(&wanted)?;
+        let mut sockets = inherited::take(&wanted)?;
+        sockets.extend(listen::bind_ports(&wanted)?);
         sockets.extend(listen::bind_paths(&wanted)?);
         let files = listen::SocketFiles::of(&sockets);
         let embedded = Arc::new(self.embedded.reconfigured(settings.registry.clone()));

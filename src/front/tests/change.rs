@@ -5,8 +5,8 @@ use crate::front::Error;
 
 fn free_socket() -> (Socket, Listener) {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap().into();
-    (Socket::Tcp(socket), Listener { address, tls: false, internal: true })
+    let address = socket.local_addr().unwrap();
+    (Socket::Tcp(socket), Listener::new(address, false, true))
 }
 
 async fn answer(wire: &mut Wire, host: &str) -> (u16, String) {

@@ -79,8 +79,7 @@ async fn a_socket_in_the_file_system_serves_like_a_port() {
     let door = Door::built(|_, sockets| {
         let socket = UnixListener::bind(&path).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        *sockets.last_mut().unwrap() =
-            (Socket::Unix(socket), Listener { address: Address::Unix(path.clone()), tls: false, internal: true });
+        *sockets.last_mut().unwrap() = (Socket::Unix(socket), Listener::new(Address::Unix(path.clone()), false, true));
     });
     let mut wire = Wire::new(UnixStream::connect(&path).await.unwrap());
     for _ in 0..3 {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Address, Config, Internal, Limits, Listener, Running, Service, Socket, Timeouts, Tls};
+use super::{Address, Config, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format};
 
@@ -28,6 +28,7 @@ mod http2;
 mod internal;
 mod limits;
 mod patience;
+mod peers;
 
 /// Longer than anything here takes on a loaded machine.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -48,6 +49,10 @@ impl Service for Script {
         exchange.notes().repository = Some("a/b".to_owned());
         let answer = match uri.path() {
             "/origin" => Answer::text(StatusCode::OK, exchange.caller().origin.to_string()),
+            "/who" => {
+                let caller = exchange.caller();
+                Answer::text(StatusCode::OK, format!("{} {}", caller.address, caller.origin))
+            }
             "/v2/where" => {
                 let origin = exchange.caller().origin.clone();
                 let answer = Answer::text(StatusCode::ACCEPTED, exchange.head().uri.to_string());
@@ -119,7 +124,7 @@ impl Script {
 fn tcp(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Tcp(address) => Some(*address),
-        Address::Unix(_) => None,
+        Address::Unix(_) | Address::Systemd(_) => None,
     }
 }
 
@@ -179,7 +184,7 @@ impl Door {
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
-            (Socket::Tcp(socket), Listener { address: address.into(), tls, internal })
+            (Socket::Tcp(socket), Listener::new(address, tls, internal))
         };
         let mut sockets = vec![bind(true, false), bind(false, false), bind(false, true)];
         let addresses: Vec<SocketAddr> = sockets.iter().filter_map(|(_, listener)| tcp(&listener.address)).collect();
@@ -187,6 +192,7 @@ impl Door {
             listeners: sockets.iter().map(|(_, listener)| listener.clone()).collect(),
             external_url: format!("https://localhost:{}", addresses[0].port()).parse().unwrap(),
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
+            trusted_proxies: Networks::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             headers: Vec::new(),

@@ -11,7 +11,12 @@ const STALL: Duration = Duration::from_millis(600);
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn impatient() -> Door {
-    Door::with(Timeouts { header: HEADER, idle: IDLE, stall: STALL, ..Timeouts::default() })
+    at_least(5)
+}
+
+/// The same, and asks for so many bytes a second.
+fn at_least(minimum_rate: u64) -> Door {
+    Door::with(Timeouts { header: HEADER, idle: IDLE, stall: STALL, minimum_rate, ..Timeouts::default() })
 }
 
 /// Waits for the server to close; how long that took.
@@ -123,6 +128,45 @@ async fn an_upload_that_stands_still_is_told_and_cut() {
     pieces.send(Ok(Bytes::from_static(b"12345"))).await.unwrap();
     let upload = door.http2().put(door.url("/sink")).body(reqwest::Body::wrap_stream(body)).send();
     assert_eq!(within(upload).await.unwrap().status().as_u16(), 408);
+}
+
+#[tokio::test]
+async fn an_upload_that_drips_is_told_and_cut() {
+    let door = at_least(10_000);
+    let mut wire = door.tls("http/1.1").await;
+    wire.send("PUT /sink HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10000\r\n\r\n").await;
+    let (mut reader, mut writer) = tokio::io::split(wire.stream);
+    let drip = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    let mut said = vec![0; 12];
+    within(reader.read_exact(&mut said)).await.unwrap();
+    assert_eq!(said, b"HTTP/1.1 408");
+    drip.abort();
+
+    let drips = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(PAUSE).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+    });
+    let upload = door.http2().put(door.url("/sink")).body(reqwest::Body::wrap_stream(drips)).send();
+    assert_eq!(within(upload).await.unwrap().status().as_u16(), 408);
+}
+
+#[tokio::test]
+async fn a_download_that_is_taken_in_drips_is_cut() {
+    let door = at_least(1_000_000);
+    let mut wire = door.tls("http/1.1").await;
+    wire.send("GET /gen?n=10000000000 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+    let drip = tokio::spawn(async move {
+        let mut piece = vec![0; 4 << 10];
+        while wire.stream.read(&mut piece).await.is_ok_and(|read| read > 0) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    assert_eq!(door.lines(1).await[0]["status"], 499);
+    drip.abort();
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub(crate) mod random;
 pub(crate) mod registry;
 pub(crate) mod trace;
 pub(crate) mod tree;
+pub(crate) mod wire;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};

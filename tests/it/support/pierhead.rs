@@ -1,6 +1,7 @@
 //! The server under test: a site, which outlives a process, and the process.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -113,11 +114,6 @@ impl Site {
         self.port
     }
 
-    /// The internal port.
-    pub(crate) fn internal_port(&self) -> u16 {
-        self.internal_port
-    }
-
     /// The certificate of the local authority, in PEM.
     pub(crate) fn certificate_authority(&self) -> String {
         fs::read_to_string(self.authority_file()).expect("the local authority was made")
@@ -167,6 +163,22 @@ impl Site {
     fn start_as(&self, mut command: Command) -> Pierhead {
         let process = Process::start("pierhead", self.directory(), &mut command);
         Pierhead::ready(process, self)
+    }
+
+    /// Starts the server as systemd does that listens for it (`sd_listen_fds(3)`), on a socket of this name.
+    pub(crate) fn start_activated(&self, socket: OwnedFd, name: &str) -> Pierhead {
+        const ACTIVATE: &str = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"";
+        let serve = self.serve();
+        let mut command = without_settings(Command::new("sh"));
+        command.args(["-c", ACTIVATE, PIERHEAD]).args(serve.get_args()).current_dir(self.directory());
+        command.env("LISTEN_FDNAMES", name).env("PIERHEAD_ADMIN_PASSWORD", ADMIN_PASSWORD);
+        let process = Process::start_with("pierhead", self.directory(), &mut command, socket.into());
+        Pierhead::ready(process, self)
+    }
+
+    /// The internal port.
+    pub(crate) fn internal_port(&self) -> u16 {
+        self.internal_port
     }
 
     /// Starts the server as `make run` does: no file, no password, certificates in `certs`.

@@ -18,11 +18,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command` with its output in `directory/NAME.{stdout,stderr}`, appended when it is started again.
     pub(crate) fn start(name: &str, directory: &Path, command: &mut Command) -> Self {
+        Self::start_with(name, directory, command, Stdio::null())
+    }
+
+    /// The same with something as standard input.
+    pub(crate) fn start_with(name: &str, directory: &Path, command: &mut Command, stdin: Stdio) -> Self {
         let stdout = directory.join(format!("{name}.stdout"));
         let stderr = directory.join(format!("{name}.stderr"));
         let open =
             |path: &Path| File::options().create(true).append(true).open(path).expect("a log file can be opened");
-        command.stdin(Stdio::null()).stdout(open(&stdout)).stderr(open(&stderr));
+        command.stdin(stdin).stdout(open(&stdout)).stderr(open(&stderr));
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self { name: name.to_owned(), child, stdout, stderr, ended: None }
     }
@@ -80,10 +85,19 @@ impl Process {
         }
     }
 
-    /// The largest resident memory that the process ever had, in bytes (`VmHWM`).
+    /// The largest resident memory that the process ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    /// The resident memory that it has, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux reports VmHWM");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux reports memory");
         let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
         kibibytes * 1024
     }

@@ -1,0 +1,242 @@
+//! What happens to an HTTP/2 connection?
+//!
+//! The loop that Pingora would run, with bounds that Pingora has not. One connection gets
+//! - as much of a window as an upload needs over a long link, out of a store for all connections together;
+//! - as many requests at once as the codec lets it have open, those included that it gave up and we still work on;
+//! - a limit to the requests that it gives up, and to those that are none.
+//!
+//! **Invariants**
+//! - What clients have sent and we have not taken fits in [`WINDOWS`] and 64 KiB for each connection.
+//! - A connection on which no request runs is closed after the idle time, whatever else comes on it.
+//!
+//! Absent on purpose: frames that carry nothing ([`frames`](super::frames)), stalls ([`watch`](super::watch) and
+//! [`session`](super::session)).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
+use pingora::server::ShutdownWatch;
+use tokio::sync::Notify;
+
+use super::io::{Connection, FrontIo};
+use super::running::Live;
+use super::{Limits, Service};
+use crate::exchange;
+
+/// How much one stream may send before we have taken any: three times what is on its way at 400 Mbit/s over 80 ms. The
+/// client learns that it may go on when we have taken half.
+const STREAM_WINDOW: u32 = 12 << 20;
+/// The same for a connection with an upload.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// What every connection has by the protocol (RFC 9113 6.9.2), enough where nothing is uploaded.
+const LEAST_WINDOW: u32 = 65_535;
+/// What is lent to all connections together.
+const WINDOWS: u32 = 256 << 20;
+/// One connection gets at most this part of what is left, so that there is always something left for the next.
+const SHARE: u32 = 8;
+/// The largest frame that we take: fewer, larger pieces.
+const FRAME: u32 = 64 << 10;
+/// How much of an answer one stream may hold in memory.
+const SEND_BUFFER: usize = 256 << 10;
+/// Requests at once with those that the client gave up, as a multiple of its limit: the codec does not count these any
+/// more, but they cost.
+const RUNNING: usize = 2;
+/// How many more requests a client may give up than it lets finish.
+const GIVEN_UP: usize = 200;
+/// How many malformed requests one connection may send.
+const MALFORMED: usize = 32;
+
+/// Our bounds on header lists and streams, and our windows.
+fn options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER);
+    options
+}
+
+/// What is left of [`WINDOWS`].
+#[derive(Debug)]
+pub(super) struct Windows(Mutex<u32>);
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self(Mutex::new(WINDOWS))
+    }
+}
+
+impl Windows {
+    fn borrow(self: &Arc<Self>) -> Lease {
+        let mut left = self.0.lock();
+        let size = (*left / SHARE).min(CONNECTION_WINDOW);
+        *left -= size;
+        Lease { size, windows: self.clone() }
+    }
+}
+
+/// What one connection may send beyond [`LEAST_WINDOW`]. A window that was granted cannot be taken back, so it is given
+/// back at the end of the connection and not of the upload.
+struct Lease {
+    size: u32,
+    windows: Arc<Windows>,
+}
+
+impl Lease {
+    fn window(&self) -> u32 {
+        self.size.max(LEAST_WINDOW)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *self.windows.0.lock() += self.size;
+    }
+}
+
+/// Requests that the client gave up, less those that it let finish.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp(AtomicUsize);
+
+impl GivenUp {
+    pub(super) fn count(&self, given_up: bool) {
+        let count = |more: usize| Some(if given_up { more.saturating_add(1) } else { more.saturating_sub(1) });
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count); // it always has a value
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > GIVEN_UP
+    }
+}
+
+/// The requests that run on a connection.
+#[derive(Default)]
+struct Requests {
+    running: AtomicUsize,
+    none: Notify,
+}
+
+impl Requests {
+    fn begin(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(self.clone())
+    }
+
+    async fn none(&self) {
+        while self.running.load(Ordering::Acquire) != 0 {
+            self.none.notified().await; // a notification that nobody waited for is kept
+        }
+    }
+}
+
+struct Running(Arc<Requests>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_one();
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &ShutdownWatch) {
+    let connection = io.connection().clone();
+    let digest = Arc::new(Digest {
+        proxy_digest: io.get_proxy_digest(),
+        socket_digest: io.get_socket_digest(),
+        ..Digest::default()
+    });
+    let Ok(mut http2) = handshake(Box::new(io), Some(options(&connection.limits))).await else { return };
+    let requests = Arc::new(Requests::default());
+    let most = RUNNING.saturating_mul(connection.limits.streams as usize);
+    let (mut ending, mut ended, mut malformed, mut lease) = (shutdown.clone(), false, 0, None);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = ending.wait_for(|ending| *ending), if !ended => {
+                http2.graceful_shutdown();
+                ended = true;
+                continue;
+            }
+            // This also drives everything else on the connection.
+            accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
+            () = idle(&requests, &connection) => return,
+        };
+        let stream = match accepted {
+            Ok(Some(H2Accept::Session(stream))) => stream,
+            Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED => {
+                malformed += 1;
+                continue;
+            }
+            Ok(Some(H2Accept::Rejected)) => return report(&connection, "malformed requests"),
+            Ok(None) | Err(_) => return,
+        };
+        if requests.running.load(Ordering::Relaxed) >= most || connection.given_up.are_too_many() {
+            return report(&connection, "requests given up");
+        }
+        if lease.is_none() && uploads(&stream) {
+            let lent = live.windows.borrow();
+            http2.set_target_window_size(lent.window());
+            lease = Some(lent);
+        }
+        let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
+        tokio::spawn(async move {
+            let _running = running;
+            proxy.process_new_http(ServerSession::new_http2(stream), &shutdown).await;
+        });
+    }
+}
+
+/// Whether more is coming than the least window takes.
+fn uploads(stream: &HttpSession) -> bool {
+    let length = exchange::content_length(&stream.req_header().headers);
+    !stream.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
+}
+
+async fn idle(requests: &Requests, connection: &Connection) {
+    requests.none().await;
+    tokio::time::sleep(connection.timeouts.idle).await;
+}
+
+fn report(connection: &Connection, what: &str) {
+    tracing::info!(client = %connection.peer.ip(), "a client was sent away: too many {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_window_for_the_next_and_all_of_them_fit() {
+        let windows = Arc::new(Windows::default());
+        let first = windows.borrow();
+        assert_eq!(first.window(), CONNECTION_WINDOW);
+        let leases: Vec<Lease> = (0..10_000).map(|_| windows.borrow()).collect();
+        assert!(leases.iter().all(|lease| lease.window() >= LEAST_WINDOW));
+        assert!(leases.iter().map(|lease| u64::from(lease.size)).sum::<u64>() <= u64::from(WINDOWS - first.size));
+        drop((first, leases));
+        assert_eq!(*windows.0.lock(), WINDOWS);
+    }
+
+    #[test]
+    fn requests_that_finish_make_up_for_requests_given_up() {
+        let given_up = GivenUp::default();
+        given_up.count(false);
+        for _ in 0..GIVEN_UP {
+            given_up.count(true);
+        }
+        assert!(!given_up.are_too_many());
+        given_up.count(true);
+        assert!(given_up.are_too_many());
+        given_up.count(false);
+        assert!(!given_up.are_too_many());
+    }
+}
