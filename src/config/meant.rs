@@ -133,6 +133,10 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
         front.external_url = own;
     }
     front.internal.any_host = true;
+    // As a rule a proxy stands before it, and Distribution's file has no key to say so: its address is nobody's, and a
+    // few wrong passwords through it must not keep everybody out. Nor has the file a key for uploads at once.
+    front.limits.by_address = false;
+    settings.registry.limits.uploads = usize::MAX;
     // Without a name of its own, and with forwarding headers not believed, whether clients speak TLS to a proxy is not
     // known: a path is right for all of them, where a wrong scheme would send their pushes in circles.
     settings.registry.relative_urls = relative_urls.or(front.internal.host.is_none());
@@ -243,6 +247,7 @@ fn limits_meant(written: &written::Limits) -> front::Limits {
     front::Limits {
         connections: number(&written.connections, usual.connections),
         connections_per_client: number(&written.connections_per_client, usual.connections_per_client),
+        by_address: usual.by_address,
         streams: streams.unwrap_or(usual.streams),
         header: number(&written.header, usual.header),
         fields: number(&written.fields, usual.fields),

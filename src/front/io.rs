@@ -144,7 +144,8 @@ impl Connection {
         let local = matches!(self.listener.address, Address::Unix(_))
             || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
         let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
-        (!(local && unnamed)).then(|| exchange::network(client))
+        let shared = unnamed && (local || !self.limits.by_address);
+        (!shared).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {

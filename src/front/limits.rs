@@ -15,7 +15,7 @@
 //!   no more entries than there are such connections.
 //! - A drain counts every connection, those turned away and those whose client is not known yet among them.
 //! - A client behind a proxy on this machine that does not say for whom it speaks has no network of its own, and no limit
-//!   of its own either: it would be everybody's.
+//!   of its own either: it would be everybody's. For a registry alone, which cannot be told of proxies, that holds for all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -38,6 +38,9 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one client.
     pub connections_per_client: usize,
+    /// Whether an address is a client. Not where a proxy may stand before us and there is no key to say so
+    /// (`pierhead registry serve`): then nobody has limits of their own but accounts.
+    pub by_address: bool,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
     /// Bytes of a request's header section, from the method to the empty line.
@@ -53,6 +56,7 @@ impl Default for Limits {
         Self {
             connections: 20_000,
             connections_per_client: 512,
+            by_address: true,
             streams: 100,
             header: 64 << 10,
             fields: 100,
@@ -201,8 +205,15 @@ impl TurnedAway {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { connections: 3, connections_per_client: 2, streams: 1, header: 0, fields: 0, target: 0 };
+    const LIMITS: Limits = Limits {
+        connections: 3,
+        connections_per_client: 2,
+        by_address: true,
+        streams: 1,
+        header: 0,
+        fields: 0,
+        target: 0,
+    };
 
     fn client(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, last]))

@@ -171,6 +171,7 @@ fn the_page_of_keys_is_the_table() {
 fn the_least_file_has_the_defaults_of_distribution() {
     let settings = good(LEAST, "");
     assert!(settings.registry_only && !settings.registry.delete && !settings.registry.read_only);
+    assert!(!settings.front.limits.by_address && settings.registry.limits.uploads == usize::MAX, "it has no such keys");
     assert_eq!(settings.registry.purge, Some(Purge::default()));
     assert_eq!(settings.auth.guard, Guard::Nobody);
     assert_eq!(settings.registry.validation.allow_urls, Some(Vec::new()));
@@ -492,7 +493,7 @@ fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_i
         "REGISTRY_STORAGE_DELETE_ENABLED=false\nPIERHEAD_REGISTRY_CATALOG_MAXENTRIES=7",
     );
     assert_eq!(settings.registry.root, desk.path().join("etc/tree"));
-    assert!(!settings.registry.delete && !settings.registry_only);
+    assert!(!settings.registry.delete && !settings.registry_only && settings.front.limits.by_address);
     assert_eq!((settings.registry.catalog_page, &settings.auth.guard), (7, &Guard::Own));
     assert!(
         settings

@@ -76,6 +76,13 @@ async fn the_limit_of_all_holds_for_everybody_and_a_proxy_on_this_machine_has_no
 }
 
 #[tokio::test]
+async fn where_a_proxy_may_stand_before_us_unsaid_no_address_has_a_limit() {
+    let door = limited(Limits { connections_per_client: 1, by_address: false, ..Limits::default() });
+    let _first = door.tls("http/1.1").await;
+    door.serves().await;
+}
+
+#[tokio::test]
 async fn above_a_number_a_second_nobody_hears_why() {
     let door = limited(Limits { connections_per_client: 1, ..Limits::default() });
     let _first = door.tls("http/1.1").await;
