@@ -36,3 +36,4 @@ mod shapes;
 mod shutdown;
 mod support;
 mod trees;
+mod upgrade;
