@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::support::content::Content;
 use crate::support::machine::on_a_fresh_machine;
-use crate::support::pierhead::{Pierhead, Site};
+use crate::support::pierhead::{PIERHEAD, Site};
+use crate::support::process::Process;
 use crate::support::registry::Registry;
 use crate::support::{free_port, wait_for};
 
@@ -43,8 +44,8 @@ fn certify(folder: &Path) -> String {
 /// The key that names what [`certify`] made.
 const OWN: &str = "tls: { local: certs, certificates: [{ certificate: own.crt, key: own.key }] }";
 
-fn hang_up(server: &Pierhead) {
-    let sent = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status();
+fn hang_up(server: &Process) {
+    let sent = Command::new("kill").args(["-HUP", &server.id().to_string()]).status();
     assert!(sent.expect("kill can be run").success());
 }
 
@@ -71,7 +72,7 @@ fn a_reload_opens_and_closes_listeners_and_changes_limits_and_the_log_level() {
     assert!(server.process.stderr().contains("DEBUG"), "the log tells more than before");
 
     site.configure(&[&listeners(&site, &[])]);
-    hang_up(&server);
+    hang_up(&server.process);
     wait_for("the port to close", 10, || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
     repository.push_blob(Content::new(2, 100_000)).expect("what went goes on");
     assert_eq!(server.stop().code(), Some(0));
@@ -122,7 +123,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     }
     let before = server.process.stderr();
     site.configure(&["log: { level: shout }"]);
-    hang_up(&server);
+    hang_up(&server.process);
     server
         .process
         .wait_until("say why in its log", 10, |process| process.stderr()[before.len()..].contains("log.level"));
@@ -305,4 +306,33 @@ fn a_registry_that_becomes_read_only_by_its_configuration_lets_pushes_end() {
     site.configure(&[]);
     site.run(&["reload"]).ok();
     repository.push("after", &[Content::new(2, 1000)]).expect("everything goes again");
+}
+
+#[test]
+fn a_registry_alone_reads_its_file_again_on_sighup() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let port = free_port();
+    let file = folder.path().join("config.yml");
+    let configure = |more: &str| {
+        let root = folder.path().join("tree");
+        let text = format!(
+            "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
+            root.display()
+        );
+        fs::write(&file, text).expect("written");
+    };
+    configure("");
+    let mut command = Command::new(PIERHEAD);
+    command.args(["registry", "serve"]).arg(&file);
+    let mut server = Process::start("registry", folder.path(), &mut command);
+    server.wait_until("listen", 30, |_| TcpStream::connect(("127.0.0.1", port)).is_ok());
+    server.wait_until("say how it is used", 30, |server| server.stderr().contains("serves the registry"));
+    configure("  headers: { X-Plan: [new] }\n");
+    hang_up(&server);
+    server.wait_until("reload", 10, |server| server.stderr().contains("reloaded"));
+    let client = reqwest::blocking::Client::builder().no_proxy().build().expect("a client");
+    let answer = client.get(format!("http://127.0.0.1:{port}/v2/")).send().expect("an answer");
+    assert_eq!(answer.headers()["x-plan"], "new");
+    server.terminate();
+    assert_eq!(server.wait(20).code(), Some(0));
 }

@@ -124,7 +124,7 @@ fn replace(program: &Path, content: &[u8]) {
     fs::rename(&new, program).expect("replaced");
 }
 
-/// How many clients push and pull all the time.
+/// How many clients push and pull all the time, half of them by HTTP/2.
 const CLIENTS: u64 = 16;
 
 #[derive(Default)]
@@ -176,12 +176,19 @@ fn no_request_fails_while_everything_changes() {
     }
     let realm = format!("{}/jwt/auth", site.origin());
     let login = Some(("admin", crate::support::pierhead::ADMIN_PASSWORD));
-    let clients: Vec<Repository> = (0..CLIENTS)
-        .map(|client| {
-            Registry::guarded(&site.origin(), &realm, &trusted, login)
-                .repository(&format!("steady/{client}"), "pull,push")
-        })
-        .collect();
+    let http2 = http2(&trusted);
+    let probe = http2.get(format!("{}/-/healthy", site.origin())).send().expect("an answer");
+    assert_eq!(probe.version(), reqwest::Version::HTTP_2);
+    let client = |number: u64| {
+        let name = format!("steady/{number}");
+        let known = Registry::guarded(&site.origin(), &realm, &trusted, login).repository(&name, "pull,push");
+        if number.is_multiple_of(2) {
+            return known;
+        }
+        let authorization = known.authorization().expect("a token").to_owned();
+        Registry::through(http2.clone(), &site.origin()).repository_with(&name, authorization)
+    };
+    let clients: Vec<Repository> = (0..CLIENTS).map(client).collect();
     let steady = Steady::default();
     let mut successors: Vec<Successor> = Vec::new();
     thread::scope(|scope| {
@@ -212,6 +219,13 @@ fn no_request_fails_while_everything_changes() {
     let last = successors.pop().expect("two upgrades");
     wait_for("the others to end", 40, || successors.iter().all(Successor::ended).then_some(()));
     last.stop();
+}
+
+/// One connection for all who use it, by HTTP/2.
+fn http2(trusted: &str) -> reqwest::blocking::Client {
+    let trusted = reqwest::Certificate::from_pem_bundle(trusted.as_bytes()).expect("certificates");
+    let builder = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(240));
+    builder.tls_certs_only(trusted).build().expect("a client")
 }
 
 /// One of three: the local authority's, `a`, `b`.
