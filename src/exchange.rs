@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -53,10 +53,22 @@ pub trait Exchange: Send {
 pub struct Caller {
     /// The client's address (never a header that the client could have written).
     pub address: IpAddr,
+    /// Whose limits the request counts under: the client's [`network`]. `None` when it came through a proxy that does
+    /// not say for whom it speaks.
+    pub network: Option<IpAddr>,
     /// The origin that the client used, one of those the operator named. Every absolute URL we send starts with it.
     pub origin: Origin,
     /// Names this request in logs and in the `X-Request-Id` response header.
     pub request_id: String,
+}
+
+/// What counts as one client: an IPv4 address, and of IPv6 a /64, for a customer has at least that to take addresses from
+/// (RFC 6177).
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
 }
 
 /// What the access line says beyond method, path and status.
@@ -371,6 +383,15 @@ mod tests {
         assert_eq!((short.host(), short.port()), ("registry.example.com", 443));
         let v6: Origin = "http://[::1]:5000".parse().unwrap();
         assert_eq!((v6.host(), v6.port(), v6.to_string().as_str()), ("[::1]", 5000, "http://[::1]:5000"));
+    }
+
+    #[test]
+    fn an_ipv6_network_and_an_ipv4_address_count_as_one_client() {
+        let same = |one: &str, two: &str| network(one.parse().unwrap()) == network(two.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 
-use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
+use crate::auth::{self, Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Maintenance, Registry};
@@ -61,6 +61,21 @@ impl Embedded {
     /// From now on we are not ready, so that nobody sends us more.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on so often may be asked.
+    pub fn limit(&self, limits: auth::Limits) {
+        self.guardian.limit(limits);
+        if let Some(authority) = &self.authority {
+            authority.limit(limits);
+        }
+    }
+
+    /// Forgets the failed logins and the anonymous requests that count against somebody; says how many limits that
+    /// concerned.
+    pub fn forgive(&self, whom: &auth::Whom) -> usize {
+        let by_guardian = self.guardian.forgive(whom);
+        by_guardian + self.authority.as_ref().map_or(0, |authority| authority.forgive(whom))
     }
 
     /// What the registry does without being asked, for ever.

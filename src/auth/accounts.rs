@@ -47,7 +47,7 @@ const FIRST_ADMIN: &str = "admin";
 /// Decides about logins.
 pub(super) struct Accounts {
     database: Database,
-    attempts: Attempts<AccountName>,
+    pub(super) attempts: Attempts<AccountName>,
     hashing: Hashing,
     verified: Cache<Fingerprint, ()>,
     fingerprints: hmac::Key,
@@ -83,7 +83,7 @@ impl Accounts {
         aws_lc_rs::rand::fill(&mut key).map_err(|_| Error::Internal("the random number generator"))?;
         Ok(Self {
             database,
-            attempts: Attempts::new(config.failed_logins),
+            attempts: Attempts::new(config.limits.failed_logins),
             hashing: Hashing::new()?,
             verified: Cache::builder().max_capacity(VERIFIED).time_to_idle(VERIFIED_FOR).build(),
             fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -95,11 +95,11 @@ impl Accounts {
         &self,
         name: &str,
         password: &[u8],
-        address: IpAddr,
+        network: Option<IpAddr>,
         now: Instant,
     ) -> Result<Account, Refusal> {
         let name = name.parse::<AccountName>().ok();
-        let attempt = self.attempts.attempt(name.as_ref(), address);
+        let attempt = self.attempts.attempt(name.as_ref(), network);
         if password.len() < UNGUESSABLE {
             attempt.check_source(now).map_err(Refusal::Limited)?; // before the database is asked
         }

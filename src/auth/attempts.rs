@@ -1,8 +1,7 @@
 //! Who has guessed too often?
 //!
-//! Only failed logins count. Each key may fail so many times at once and gets its failures back evenly over a minute
-//! (the generic cell rate algorithm, which needs one instant for each key). Attempts that are refused for this reason do
-//! not count again, so an honest client that waits as long as it was told gets in.
+//! Only failed logins count, each key's at the same [`Rate`]. Attempts that are refused for this reason do not count
+//! again.
 //!
 //! What counts where:
 //!
@@ -14,31 +13,32 @@
 //!   behind a shared address or a proxy does not lock out its neighbours. It gives a guesser nothing: this pair, too, has
 //!   only its few failures a minute.
 //!
-//! **Invariant:** memory is bounded by [`KEYS`] in each table; the least recently used are forgotten first.
+//! - **Behind a proxy that does not say for whom it speaks**, everybody has the same address, and it is nobody's. A limit
+//!   of it would let one guesser lock all others out, for as long as they like and with names that do not even exist. So
+//!   there each account has, as a regular has, a limit of its own; who floods a name there keeps out whoever has that
+//!   name, and the work is bounded by [`hashing`](super::hashing). A proxy that says for whom it speaks and is trusted is
+//!   better: then it is the guesser's address that is limited.
 //!
-//! This is not the `governor` crate, which counts when it asks and cannot look first: with it either every login would
-//! count, or one over the limit would still be hashed.
+//! **Invariant:** memory is bounded by [`KEYS`] in each table; the least recently used are forgotten first.
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-/// The most keys that each table remembers.
-const KEYS: u64 = 16_384;
-/// All failures are given back after this long.
-const PERIOD: Duration = Duration::from_secs(60);
+use super::rate::{KEYS, Rate};
+
 /// How long a pair of account and address stays a regular.
 const REGULAR_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The failed logins of the last minute.
 pub(super) struct Attempts<N: Name> {
-    accounts: Buckets<Option<N>>,
-    sources: Buckets<Source<N>>,
-    regulars: Cache<(N, IpAddr), ()>,
+    accounts: Rate<Option<N>>,
+    sources: Rate<Source<N>>,
+    regulars: Cache<(N, Option<IpAddr>), ()>,
 }
 
 /// What accounts are named by.
@@ -49,15 +49,17 @@ impl<T: Hash + Eq + Clone + Send + Sync + 'static> Name for T {}
 /// Where an attempt comes from, as far as limits go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Source<N> {
-    Stranger(IpAddr),
-    Regular(N, IpAddr),
+    /// An address, whatever account it tries.
+    Address(IpAddr),
+    /// An account at an address, or at none of its own.
+    Pair(Option<N>, Option<IpAddr>),
 }
 
 impl<N: Name> Attempts<N> {
     pub(super) fn new(failures_per_minute: NonZeroU32) -> Self {
         Self {
-            accounts: Buckets::new(failures_per_minute),
-            sources: Buckets::new(failures_per_minute),
+            accounts: Rate::new(Some(failures_per_minute)),
+            sources: Rate::new(Some(failures_per_minute)),
             regulars: Cache::builder()
                 .max_capacity(KEYS)
                 .eviction_policy(EvictionPolicy::lru())
@@ -66,14 +68,39 @@ impl<N: Name> Attempts<N> {
         }
     }
 
-    /// A login begins. `None` stands for every name that no account can have.
-    pub(super) fn attempt(&self, account: Option<&N>, address: IpAddr) -> Attempt<'_, N> {
-        let network = network(address);
-        let regular = account
-            .filter(|account| self.regulars.contains_key(&((*account).clone(), network)))
-            .map(|account| Source::Regular(account.clone(), network));
-        let source = regular.unwrap_or(Source::Stranger(network));
-        Attempt { attempts: self, account: account.cloned(), source, network }
+    /// From now on so many failures a minute.
+    pub(super) fn limit(&self, failures_per_minute: NonZeroU32) {
+        self.accounts.set(Some(failures_per_minute));
+        self.sources.set(Some(failures_per_minute));
+    }
+
+    /// A login begins. `account` is `None` for every name that no account can have, `network` where it is nobody's
+    /// ([`Caller::network`](crate::exchange::Caller)).
+    pub(super) fn attempt(&self, account: Option<&N>, network: Option<IpAddr>) -> Attempt<'_, N> {
+        let regular = account.is_some_and(|account| self.regulars.contains_key(&(account.clone(), network)));
+        let source = match network {
+            Some(network) if !regular => Source::Address(network),
+            _ => Source::Pair(account.cloned(), network),
+        };
+        Attempt { attempts: self, account: account.cloned(), regular, source, network }
+    }
+
+    /// Gives an address, and every account at it, its tries back; says how many limits that concerned.
+    pub(super) fn forgive_network(&self, network: IpAddr) -> usize {
+        self.sources.forgive(|source| match source {
+            Source::Address(from) => *from == network,
+            Source::Pair(_, from) => *from == Some(network),
+        })
+    }
+
+    /// Gives an account its tries back, wherever it is tried from; says how many limits that concerned.
+    pub(super) fn forgive_account(&self, account: &N) -> usize {
+        let is_meant = |name: &Option<N>| name.as_ref() == Some(account);
+        let at_addresses = self.sources.forgive(|source| match source {
+            Source::Address(_) => false,
+            Source::Pair(name, _) => is_meant(name),
+        });
+        self.accounts.forgive(is_meant) + at_addresses
     }
 }
 
@@ -81,14 +108,15 @@ impl<N: Name> Attempts<N> {
 pub(super) struct Attempt<'a, N: Name> {
     attempts: &'a Attempts<N>,
     account: Option<N>,
+    regular: bool,
     source: Source<N>,
-    network: IpAddr,
+    network: Option<IpAddr>,
 }
 
 impl<N: Name> Attempt<'_, N> {
     /// Whether this account has logged in from this address before.
     pub(super) fn is_regular(&self) -> bool {
-        matches!(self.source, Source::Regular(..))
+        self.regular
     }
 
     /// Whether anything at all is heard from there; otherwise how long to wait.
@@ -125,52 +153,6 @@ impl<N: Name> Attempt<'_, N> {
     }
 }
 
-/// An IPv6 customer has at least a /64 to take addresses from, so that is what counts as one client (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
-/// For each key, when its failures will all have been given back.
-struct Buckets<K> {
-    settled: Cache<K, Instant>,
-    interval: Duration,
-    depth: Duration,
-}
-
-impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
-    fn new(failures: NonZeroU32) -> Self {
-        let interval = PERIOD / failures.get();
-        Self {
-            settled: Cache::builder()
-                .max_capacity(KEYS)
-                .eviction_policy(EvictionPolicy::lru())
-                .time_to_live(PERIOD * 2)
-                .build(),
-            interval,
-            depth: interval * (failures.get() - 1),
-        }
-    }
-
-    /// Whether one more failure would fit; otherwise when it will.
-    fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        let Some(settled) = self.settled.get(key) else { return Ok(()) };
-        match settled.saturating_duration_since(now + self.depth) {
-            Duration::ZERO => Ok(()),
-            wait => Err(wait),
-        }
-    }
-
-    /// Counts a failure.
-    fn take(&self, key: K, now: Instant) {
-        self.settled
-            .entry(key)
-            .and_upsert_with(|known| known.map_or(now, |known| known.into_value().max(now)) + self.interval);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,9 +160,15 @@ mod tests {
 
     const HOME: &str = "192.0.2.1";
     const ELSEWHERE: &str = "198.51.100.9";
+    /// Where everybody has the same address.
+    const PROXY: &str = "a proxy";
 
     fn attempts(limit: u32) -> Attempts<AccountName> {
         Attempts::new(NonZeroU32::new(limit).unwrap())
+    }
+
+    fn at(address: &str) -> Option<IpAddr> {
+        (address != PROXY).then(|| address.parse().unwrap())
     }
 
     fn account(name: &str) -> AccountName {
@@ -192,7 +180,7 @@ mod tests {
         let mut failures = 0;
         loop {
             let name = account(name);
-            let attempt = attempts.attempt(Some(&name), address.parse().unwrap());
+            let attempt = attempts.attempt(Some(&name), at(address));
             if let Err(wait) = attempt.check_source(now).and_then(|()| attempt.check_account(now)) {
                 return (failures, wait);
             }
@@ -203,7 +191,7 @@ mod tests {
 
     fn is_heard(attempts: &Attempts<AccountName>, name: &str, address: &str, now: Instant) -> bool {
         let name = account(name);
-        let attempt = attempts.attempt(Some(&name), address.parse().unwrap());
+        let attempt = attempts.attempt(Some(&name), at(address));
         attempt.check_source(now).and_then(|()| attempt.check_account(now)).is_ok()
     }
 
@@ -230,7 +218,7 @@ mod tests {
     #[test]
     fn who_logged_in_from_there_before_is_not_locked_out_by_others() {
         let (attempts, now) = (attempts(3), Instant::now());
-        attempts.attempt(Some(&account("alice")), HOME.parse().unwrap()).succeeded();
+        attempts.attempt(Some(&account("alice")), at(HOME)).succeeded();
         exhaust(&attempts, "alice", ELSEWHERE, now);
         exhaust(&attempts, "bob", HOME, now);
         assert!(is_heard(&attempts, "alice", HOME, now), "from home");
@@ -241,7 +229,7 @@ mod tests {
     #[test]
     fn a_regulars_failures_lock_nobody_else_out() {
         let (attempts, now) = (attempts(3), Instant::now());
-        attempts.attempt(Some(&account("alice")), HOME.parse().unwrap()).succeeded();
+        attempts.attempt(Some(&account("alice")), at(HOME)).succeeded();
         exhaust(&attempts, "alice", HOME, now);
         assert!(is_heard(&attempts, "bob", HOME, now) && is_heard(&attempts, "alice", ELSEWHERE, now));
     }
@@ -259,17 +247,47 @@ mod tests {
     #[test]
     fn names_that_no_account_can_have_share_one_limit() {
         let (attempts, now) = (attempts(1), Instant::now());
-        let attempt = |address: &str| attempts.attempt(None, address.parse().unwrap());
+        let attempt = |address: &str| attempts.attempt(None, at(address));
         attempt(HOME).failed(now);
         assert!(attempt(ELSEWHERE).check_account(now).is_err());
     }
 
     #[test]
-    fn an_ipv6_network_and_an_ipv4_address_count_as_one_client() {
-        let same = |one: &str, two: &str| network(one.parse().unwrap()) == network(two.parse().unwrap());
-        assert!(same("2001:db8::1", "2001:db8::ffff:1"));
-        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
-        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
-        assert!(!same("192.0.2.1", "192.0.2.2"));
+    fn behind_a_proxy_that_names_nobody_a_guesser_locks_out_no_name_but_the_guessed() {
+        let (attempts, now) = (attempts(3), Instant::now());
+        for number in 0..100 {
+            exhaust(&attempts, &format!("guess{number}"), PROXY, now);
+        }
+        assert_eq!(exhaust(&attempts, "alice", PROXY, now).0, 3, "who has the same few guesses as anywhere");
+        assert!(is_heard(&attempts, "bob", PROXY, now) && is_heard(&attempts, "bob", HOME, now));
+        assert!(!is_heard(&attempts, "alice", PROXY, now) && !is_heard(&attempts, "alice", HOME, now));
+    }
+
+    #[test]
+    fn behind_a_proxy_a_closed_account_is_not_compared_without_end() {
+        let (attempts, now) = (attempts(3), Instant::now());
+        exhaust(&attempts, "alice", HOME, now);
+        let attempt = attempts.attempt(Some(&account("alice")), None);
+        let compared = (0..10).filter(|_| attempt.check_source(now).is_ok() && attempt.check_account(now).is_err());
+        assert_eq!(compared.count(), 3);
+    }
+
+    #[test]
+    fn an_address_and_an_account_can_be_forgiven() {
+        let (attempts, now) = (attempts(3), Instant::now());
+        let home = at(HOME).unwrap();
+        exhaust(&attempts, "alice", HOME, now);
+        assert_eq!(attempts.forgive_network(home), 1);
+        assert!(is_heard(&attempts, "bob", HOME, now) && !is_heard(&attempts, "alice", HOME, now));
+        assert_eq!(attempts.forgive_account(&account("alice")), 1);
+        assert!(is_heard(&attempts, "alice", HOME, now));
+        assert_eq!(attempts.forgive_account(&account("alice")), 0);
+    }
+
+    #[test]
+    fn a_new_limit_holds_at_once() {
+        let (attempts, now) = (attempts(3), Instant::now());
+        attempts.limit(NonZeroU32::new(5).unwrap());
+        assert_eq!(exhaust(&attempts, "alice", HOME, now).0, 5);
     }
 }

@@ -49,7 +49,7 @@ impl Claims {
         }
         let expired_at = self.exp.saturating_add(LEEWAY);
         let grant = Grant {
-            subject: self.sub,
+            subject: self.sub.filter(|subject| !subject.is_empty()), // as anonymous tokens have it
             issuer: Some(self.iss),
             access: self.access.iter().filter_map(Entry::parse).collect(),
             everything: false,

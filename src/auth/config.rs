@@ -21,14 +21,24 @@ pub struct Config {
     pub key: PathBuf,
     /// The certificate of that key, which other registries need as `rootcertbundle`. Made with the key.
     pub certificate: PathBuf,
-    /// Wrong passwords per minute, for each account and for each client address.
-    pub failed_logins: NonZeroU32,
+    /// How often may be asked, as long as [`Guardian::limit`](super::Guardian::limit) and
+    /// [`Authority::limit`](super::Authority::limit) say nothing else.
+    pub limits: Limits,
     /// Whether a developer of a group may create projects in it by pushing.
     pub members_may_create_projects: bool,
     /// Who guards the embedded registry.
     pub guard: Guard,
     /// How long after its start an upload may be continued with a token that expired on the way; zero: not at all.
     pub finish_uploads: Duration,
+}
+
+/// How often may be asked (`limits`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Wrong passwords a minute, for each account and for each client.
+    pub failed_logins: NonZeroU32,
+    /// What each client may ask for in a minute without saying who it is; `None`: without a limit.
+    pub anonymous: Option<NonZeroU32>,
 }
 
 /// Who guards the embedded registry (`registry.auth`).

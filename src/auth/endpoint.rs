@@ -35,6 +35,7 @@ enum Refused {
     Service,
     TooManyScopes,
     Login(Refusal),
+    Anonymous(Duration),
     NothingForNobody,
     Failed(Error),
 }
@@ -59,11 +60,14 @@ async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment
     if scopes.iter().flat_map(|value| value.split_whitespace()).nth(SCOPES).is_some() {
         return Err(Refused::TooManyScopes);
     }
+    let network = exchange.caller().network;
     let identity = match credential {
-        Ok(Credential::None) => Identity::Anonymous,
+        Ok(Credential::None) => {
+            authority.anonymous.ask(network, now.steady).map_err(Refused::Anonymous)?;
+            Identity::Anonymous
+        }
         Ok(Credential::Password { name, password }) => {
-            let address = exchange.caller().address;
-            let login = authority.accounts.login(&name, &password, address, now.steady).await;
+            let login = authority.accounts.login(&name, &password, network, now.steady).await;
             Identity::Account(login.map_err(Refused::Login)?)
         }
         Err(Malformed) => return Err(Refused::Login(Refusal::Wrong)),
@@ -94,6 +98,7 @@ fn failure(refused: &Refused) -> Option<String> {
         Refused::Login(Refusal::Wrong) => Some("wrong user name or password".to_owned()),
         Refused::Login(Refusal::Limited(_)) => Some("too many failed logins".to_owned()),
         Refused::Login(Refusal::Busy) => Some("too many logins at once".to_owned()),
+        Refused::Anonymous(_) => Some("too many requests without a login".to_owned()),
         Refused::Request(_) | Refused::Service | Refused::TooManyScopes | Refused::NothingForNobody => None,
     }
 }
@@ -114,6 +119,7 @@ fn refusal(authority: &Authority, refused: Refused) -> Answer {
         .header(header::WWW_AUTHENTICATE, format!("Basic realm={}", quoted(&authority.config.service))),
         Refused::Login(Refusal::Limited(wait)) => limited(wait),
         Refused::Login(Refusal::Busy) => busy(),
+        Refused::Anonymous(wait) => anonymous(wait),
         Refused::NothingForNobody => Answer::json(
             StatusCode::FORBIDDEN,
             &json!({ "errors": [{ "code": "DENIED", "message": "access forbidden" }], "http_status": 403 }),
@@ -125,6 +131,11 @@ fn refusal(authority: &Authority, refused: Refused) -> Answer {
 /// A login that is not heard, because too many failed.
 pub(super) fn limited(wait: Duration) -> Answer {
     too_many("too many failed logins for this user or from this address; try again later", wait)
+}
+
+/// Nobody in particular has asked too often.
+pub(super) fn anonymous(wait: Duration) -> Answer {
+    too_many("too many requests without a login from this address; log in, or try again later", wait)
 }
 
 /// A login that is not heard, because too many wait.

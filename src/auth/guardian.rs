@@ -18,13 +18,14 @@ use super::credential;
 use super::endpoint::Moment;
 use super::htpasswd::Htpasswd;
 use super::trust::Trusted;
-use super::{Authority, Beginning, Config, Error, Expired, Grant, Guard};
-use crate::exchange::{Answer, Caller};
+use super::{Anonymous, Authority, Beginning, Config, Error, Expired, Grant, Guard, Limits, Whom};
+use crate::exchange::{Answer, Caller, network};
 use crate::oci::{Access, RepositoryName};
 
 /// Decides who may ask the embedded registry for what.
 pub struct Guardian {
     kind: Kind,
+    anonymous: Arc<Anonymous>,
     finish_uploads: Duration,
 }
 
@@ -56,15 +57,44 @@ impl Guardian {
     /// # Errors
     /// A file that cannot be read or has nothing in it; our own tokens without an authority.
     pub fn open(config: &Config, own: Option<Arc<Authority>>) -> Result<Self, Error> {
+        let anonymous = match &own {
+            Some(own) => own.anonymous.clone(),
+            None => Arc::new(Anonymous::new(config.limits)),
+        };
         let kind = match &config.guard {
             Guard::Own => Kind::Own(own.ok_or(Error::Internal("opening the token service"))?),
             Guard::Nobody => Kind::Nobody,
             Guard::Htpasswd { realm, path } => {
-                Kind::Htpasswd(Box::new(Htpasswd::open(realm, path, config.failed_logins)?))
+                Kind::Htpasswd(Box::new(Htpasswd::open(realm, path, config.limits.failed_logins)?))
             }
             Guard::Token(trust) => Kind::Token(Box::new(Trusted::open(trust)?)),
         };
-        Ok(Self { kind, finish_uploads: config.finish_uploads })
+        Ok(Self { kind, anonymous, finish_uploads: config.finish_uploads })
+    }
+
+    /// From now on it may be asked so often.
+    pub fn limit(&self, limits: Limits) {
+        self.anonymous.limit(limits);
+        match &self.kind {
+            Kind::Own(authority) => authority.limit(limits),
+            Kind::Htpasswd(htpasswd) => htpasswd.attempts.limit(limits.failed_logins),
+            Kind::Nobody | Kind::Token(_) => {}
+        }
+    }
+
+    /// Forgets what counts against somebody; says how many limits that concerned.
+    pub fn forgive(&self, whom: &Whom) -> usize {
+        match (&self.kind, whom) {
+            (Kind::Own(authority), _) => authority.forgive(whom),
+            (Kind::Htpasswd(htpasswd), Whom::Account(name)) => {
+                htpasswd.attempts.forgive_account(&name.clone().into_boxed_str())
+            }
+            (Kind::Htpasswd(htpasswd), Whom::Address(address)) => {
+                htpasswd.attempts.forgive_network(network(*address)) + self.anonymous.forgive(*address)
+            }
+            (Kind::Nobody | Kind::Token(_), Whom::Address(address)) => self.anonymous.forgive(*address),
+            (Kind::Nobody | Kind::Token(_), Whom::Account(_)) => 0,
+        }
     }
 
     /// What the caller may do, if that is all of `needed`; otherwise the answer that says how to come again.
@@ -80,6 +110,12 @@ impl Guardian {
         needed: &[Access],
         now: Moment,
     ) -> Result<Grant, Refusal> {
+        let grant = self.vouch(head, caller, needed, now).await?;
+        Ok(self.anonymous.admit(grant, caller.network, now.steady)?)
+    }
+
+    /// What the caller may do, however often they ask.
+    async fn vouch(&self, head: &Parts, caller: &Caller, needed: &[Access], now: Moment) -> Result<Grant, Refusal> {
         match &self.kind {
             Kind::Own(authority) => authority.authorize_at(head, caller, needed, now.wall),
             Kind::Nobody => Ok(Grant::everything(None)),

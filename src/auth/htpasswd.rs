@@ -50,7 +50,7 @@ const VERIFIED_FOR: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Htpasswd {
     realm: String,
     users: Watched<Users>,
-    attempts: Attempts<Box<str>>,
+    pub(super) attempts: Attempts<Box<str>>,
     lanes: Lanes,
     verified: Cache<[u8; 32], ()>,
     key: hmac::Key,
@@ -106,7 +106,7 @@ impl Htpasswd {
         let users = self.users.content(now).await;
         let known = users.hashes.get(name.as_str());
         let login = Login {
-            attempt: self.attempts.attempt(Some(&name.clone().into_boxed_str()), caller.address),
+            attempt: self.attempts.attempt(Some(&name.clone().into_boxed_str()), caller.network),
             digest: known.map(|hash| self.digest(hash, &password)),
             hash: known.unwrap_or(&users.dearest).clone(),
             password,

@@ -13,6 +13,7 @@
 //!          -> htpasswd          or the password that of the file
 //!          -> challenge         or how to come again
 //!          -> continuation      or was the token good when this upload began
+//!          -> anonymous         does nobody in particular ask too often (rate)
 //! ```
 //!
 //! **Invariant:** an unknown project or account and a forbidden one cannot be told apart: same status, same body, same
@@ -27,16 +28,19 @@
 //! Absent on purpose: refresh tokens, sessions, and credentials other than passwords (access, deploy and job tokens have
 //! their place in `credential`).
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::request::Parts;
 use jiff::Timestamp;
 
-use crate::exchange::{Answer, Caller, Exchange};
+use crate::exchange::{Answer, Caller, Exchange, network};
 use crate::metadata::Database;
 use crate::oci::{Access, RepositoryName};
 
 mod accounts;
+mod anonymous;
 mod attempts;
 mod challenge;
 mod claims;
@@ -53,13 +57,14 @@ mod issuer;
 mod keys;
 mod password;
 mod permissions;
+mod rate;
 mod request;
 mod trust;
 mod verifier;
 mod watched;
 
 pub use accounts::{FirstAdmin, first_admin, needs_first_admin};
-pub use config::{Algorithm, Config, Guard, Realm, Trust};
+pub use config::{Algorithm, Config, Guard, Limits, Realm, Trust};
 pub use continuation::{Beginning, Expired};
 pub use error::Error;
 pub use grant::Grant;
@@ -67,6 +72,7 @@ pub use guardian::{Guardian, Refusal};
 pub use password::{Password, PasswordError, first_password};
 
 use accounts::Accounts;
+use anonymous::Anonymous;
 use challenge::Desk;
 use credential::Identity;
 use endpoint::Moment;
@@ -74,6 +80,15 @@ use issuer::Issuer;
 use keys::TokenKey;
 use permissions::Permissions;
 use verifier::Verifier;
+
+/// Who may be forgiven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// Everybody at an address; of IPv6, in its /64.
+    Address(IpAddr),
+    /// An account, wherever it is tried from.
+    Account(String),
+}
 
 /// Gives out tokens and checks them.
 pub struct Authority {
@@ -84,6 +99,7 @@ pub struct Authority {
     key: TokenKey,
     issuer: Issuer,
     verifier: Verifier,
+    anonymous: Arc<Anonymous>,
 }
 
 impl Authority {
@@ -97,11 +113,27 @@ impl Authority {
                 members_may_create_projects: config.members_may_create_projects,
             },
             database,
+            anonymous: Arc::new(Anonymous::new(config.limits)),
             issuer: Issuer::new(&config, &key),
             verifier: Verifier::new(&config, &key),
             key,
             config,
         })
+    }
+
+    /// From now on it may be asked so often.
+    pub fn limit(&self, limits: Limits) {
+        self.accounts.attempts.limit(limits.failed_logins);
+        self.anonymous.limit(limits);
+    }
+
+    /// Forgets what counts against somebody; says how many limits that concerned.
+    pub fn forgive(&self, whom: &Whom) -> usize {
+        let attempts = &self.accounts.attempts;
+        match whom {
+            Whom::Address(address) => attempts.forgive_network(network(*address)) + self.anonymous.forgive(*address),
+            Whom::Account(name) => name.parse().map_or(0, |name| attempts.forgive_account(&name)),
+        }
     }
 
     /// The path that [`token`](Self::token) is to be asked at.

@@ -22,6 +22,7 @@ use crate::oci::Action;
 
 mod answers;
 mod finishing;
+mod limits;
 mod logins;
 mod rights;
 mod tokens;
@@ -40,7 +41,7 @@ pub(super) fn config(folder: &Path) -> Config {
         algorithm: Algorithm::Es256,
         key: folder.join("token.key"),
         certificate: folder.join("token.crt"),
-        failed_logins: NonZeroU32::new(10).unwrap(),
+        limits: Limits { failed_logins: NonZeroU32::new(10).unwrap(), anonymous: None },
         members_may_create_projects: false,
         guard: Guard::Own,
         finish_uploads: Duration::from_secs(86_400),
@@ -112,7 +113,7 @@ impl Office {
 
     async fn login(&self, name: &str, password: &str, address: &str, now: Instant) -> Result<Account, Refusal> {
         let address: IpAddr = address.parse().unwrap();
-        self.authority.accounts.login(name, password.as_bytes(), address, now).await
+        self.authority.accounts.login(name, password.as_bytes(), Some(address), now).await
     }
 
     fn hashes(&self) -> usize {

@@ -53,6 +53,12 @@ pub enum Command {
     /// Make the running server go by the configuration as it is now; a bad one changes nothing
     #[command(after_help = "SIGHUP does the same, and then what went wrong is in the log.")]
     Reload,
+    /// Let somebody try again who failed to log in, or asked, too often
+    Unban {
+        /// An address (of IPv6, its /64), or the name of an account
+        #[arg(value_name = "ADDRESS|NAME")]
+        whom: String,
+    },
     /// Hand over to a new binary without losing a request
     #[command(
         after_help = "The running server starts the program at the path that it was started from, hands over its \
@@ -110,6 +116,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
             serve::run(settings()?, Box::new(again))
         }
         Command::Reload => control::run(&settings()?, &server::control::Command::Reload {}),
+        Command::Unban { whom } => control::run(&settings()?, &server::control::Command::Unban { whom }),
         Command::Upgrade => control::run(&settings()?, &server::control::Command::Upgrade {}),
         Command::Maintenance(command) => maintenance::run(&command, &settings()?),
         Command::Check => check::run(&settings()?),

@@ -30,7 +30,6 @@ const STATE: &str = "data";
 const FINISH_UPLOADS: Duration = Duration::from_secs(24 * 3600);
 const TOKEN_DURATION: Duration = Duration::from_secs(300);
 const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-const MANIFEST: u64 = 4 << 20;
 /// Repositories and tags on a page, as Distribution has it.
 const PAGE: usize = 1000;
 
@@ -45,6 +44,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
         listener.tls = door.internal.tls.is_some();
     }
+    front.limits = limits_meant(&written.limits);
     front.headers = door.headers;
     front.internal = door.internal;
     front.debug = door.debug;
@@ -69,7 +69,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             algorithm: written.token.algorithm.or(Algorithm::Es256),
             key: written.token.key.or_else(|| state.join("token.key")),
             certificate: written.token.certificate.or_else(|| state.join("token.crt")),
-            failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+            limits: auth::Limits {
+                failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
+                anonymous: written.limits.anonymous.into_value(),
+            },
             members_may_create_projects: written.members_may_create_projects.or(false),
             guard: written.registry.guard.or(auth::Guard::Own),
             finish_uploads: written.token.finish_uploads.or(FINISH_UPLOADS),
@@ -79,7 +82,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             delete: written.registry.delete.or(true),
             read_only: written.registry.read_only.or(false),
             purge: written.registry.purge,
-            manifest_limit: usize::try_from(manifest.or(MANIFEST)).unwrap_or(usize::MAX),
+            limits: push_limits(manifest, written.limits.blob, written.limits.uploads),
             secret: written.registry.secret.into_value(),
             relative_urls: written.registry.relative_urls.or(false),
             catalog_page: written.registry.catalog_page.or(PAGE),
@@ -120,6 +123,10 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
         front.external_url = own;
     }
     front.internal.any_host = true;
+    // As a rule a proxy stands before it, and Distribution's file has no key to say so: its address is nobody's, and a
+    // few wrong passwords through it must not keep everybody out. Nor has the file a key for uploads at once.
+    front.limits.by_address = false;
+    settings.registry.limits.uploads = usize::MAX;
     // Without a name of its own, and with forwarding headers not believed, whether clients speak TLS to a proxy is not
     // known: a path is right for all of them, where a wrong scheme would send their pushes in circles.
     settings.registry.relative_urls = relative_urls.or(front.internal.host.is_none());
@@ -179,6 +186,7 @@ fn front(
         external_url,
         aliases,
         timeouts: timeouts_meant(timeouts),
+        limits: front::Limits::default(),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,
@@ -193,6 +201,36 @@ fn timeouts_meant(written: written::Timeouts) -> front::Timeouts {
         idle: written.idle.or(usual.idle),
         stall: written.stall.or(usual.stall),
         drain: written.drain.or(usual.drain),
+    }
+}
+
+fn limits_meant(written: &written::Limits) -> front::Limits {
+    let usual = front::Limits::default();
+    // Each has a bound that fits, in `written.rs`.
+    let number = |setting: &Setting<u64>, usual| {
+        setting.written().and_then(|(value, _)| usize::try_from(*value).ok()).unwrap_or(usual)
+    };
+    let streams = written.streams.written().and_then(|(value, _)| u32::try_from(*value).ok());
+    front::Limits {
+        connections: number(&written.connections, usual.connections),
+        connections_per_client: number(&written.connections_per_client, usual.connections_per_client),
+        by_address: usual.by_address,
+        streams: streams.unwrap_or(usual.streams),
+        header: number(&written.header, usual.header),
+        fields: number(&written.fields, usual.fields),
+        target: number(&written.target, usual.target),
+    }
+}
+
+fn push_limits(manifest: Setting<u64>, blob: Setting<u64>, uploads: Setting<u64>) -> registry::Limits {
+    let usual = registry::Limits::default();
+    let number = |setting: Setting<u64>, usual| {
+        setting.into_value().and_then(|value| usize::try_from(value).ok()).unwrap_or(usual)
+    };
+    registry::Limits {
+        manifest: number(manifest, usual.manifest),
+        blob: blob.into_value(),
+        uploads: number(uploads, usual.uploads),
     }
 }
 

@@ -357,6 +357,10 @@ impl<'r> Section<'r> {
         self.scalar(key, |text| within(scalar::size(text)?, &range, text, |value| scalar::AsSize(value).to_string()))
     }
 
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Setting<u64> {
+        self.scalar(key, |text| within(scalar::number(text)?, &range, text, |value| value.to_string()))
+    }
+
     /// A list. A variable holds it as YAML: `[a, b]`.
     pub(super) fn list<T>(&mut self, key: &'static str, mut read: impl FnMut(Item<'_>) -> T) -> Setting<Vec<T>> {
         let (path, node) = self.ask(key);

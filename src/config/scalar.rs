@@ -78,6 +78,12 @@ impl fmt::Display for AsSize {
     }
 }
 
+/// A whole number.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    let number = number_and_unit(text).filter(|(_, rest)| rest.is_empty());
+    number.map(|(number, _)| number).ok_or_else(|| format!("must be a whole number, not {}", quoted(text)))
+}
+
 /// `10/m`, or another unit that comes to a whole number in a minute: `1/s`, `600/h`.
 pub(super) fn per_minute(text: &str) -> Result<NonZeroU32, String> {
     let refused = || format!("must be a rate such as 10/m (s, m, h or d; at least 1/m), not {}", quoted(text));

@@ -304,9 +304,26 @@ impl Page<'_> {
 
     fn limits(&mut self, settings: &Settings) {
         let timeouts = &settings.front.timeouts;
+        let front = &settings.front.limits;
         self.section("limits", |page| {
-            page.scalar("manifest", AsSize(settings.registry.manifest_limit as u64));
-            page.scalar("failed_logins", format_args!("{}/m", settings.auth.failed_logins));
+            page.line("connections", &front.connections.to_string());
+            page.line("connections_per_client", &front.connections_per_client.to_string());
+            page.line("streams", &front.streams.to_string());
+            page.scalar("header", AsSize(front.header as u64));
+            page.line("fields", &front.fields.to_string());
+            page.scalar("target", AsSize(front.target as u64));
+            let push = &settings.registry.limits;
+            page.scalar("manifest", AsSize(push.manifest as u64));
+            match push.blob {
+                Some(blob) => page.scalar("blob", AsSize(blob)),
+                None => page.line("blob", "null"),
+            }
+            page.line("uploads", &push.uploads.to_string());
+            page.scalar("failed_logins", format_args!("{}/m", settings.auth.limits.failed_logins));
+            match settings.auth.limits.anonymous {
+                Some(anonymous) => page.scalar("anonymous", format_args!("{anonymous}/m")),
+                None => page.line("anonymous", "null"),
+            }
         });
         self.section("timeouts", |page| {
             page.scalar("handshake", AsDuration(timeouts.handshake));

@@ -173,7 +173,7 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert_eq!(settings.tls.local.names, ["localhost", "127.0.0.1", "::1", "harbour", "192.0.2.7", "2001:db8::7"]);
     assert_eq!(settings.registry.root, state.join("registry"));
     assert!(settings.registry.delete);
-    assert_eq!(settings.registry.manifest_limit, 4 << 20);
+    assert_eq!(settings.registry.limits.manifest, 4 << 20);
     assert_eq!(settings.auth.path, "/jwt/auth");
     assert_eq!(settings.auth.service, "container_registry");
     assert_eq!(settings.auth.issuer, "pierhead");
@@ -181,7 +181,7 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert_eq!(settings.auth.algorithm, Algorithm::Es256);
     assert_eq!(settings.auth.key, state.join("token.key"));
     assert_eq!(settings.auth.certificate, state.join("token.crt"));
-    assert_eq!(settings.auth.failed_logins.get(), 10);
+    assert_eq!(settings.auth.limits.failed_logins.get(), 10);
     assert!(!settings.auth.members_may_create_projects);
     assert_eq!(settings.telemetry.level, tracing::Level::INFO);
     assert_eq!(settings.telemetry.format, Format::Auto);
@@ -309,7 +309,7 @@ fn a_variable_beats_the_file() {
     assert_eq!(settings.registry.root, Path::new("/srv/registry"));
     assert!(settings.front.listeners.iter().all(|listener| !listener.internal));
     assert!(settings.auth.members_may_create_projects);
-    assert_eq!(settings.auth.failed_logins.get(), 20);
+    assert_eq!(settings.auth.limits.failed_logins.get(), 20);
 }
 
 #[test]
@@ -430,6 +430,12 @@ fn good_files() -> impl Strategy<Value = String> {
     let line = |key: &'static str, value: BoxedStrategy<String>| {
         proptest::option::of(value).prop_map(move |value| value.map(|value| (key, value)))
     };
+    let limits = (65_536..=67_108_864u64, 20..=200u64).prop_map(|(size, number)| {
+        format!(
+            "{size}, connections: {number}, connections_per_client: {number}, streams: {number}, header: {number}KiB, \
+             fields: {number}, target: 3KiB, blob: {size}KiB, uploads: {number}, anonymous: {number}/s"
+        )
+    });
     let text = "[a-zA-Z0-9~#:&*!|>%@,{}\\[\\]._-]{1,12}".prop_map(|text| format!("'{text}'"));
     let path =
         "[a-zA-Z0-9 #:&*!'|>%@,{}\\[\\]._\u{e9}-]{1,12}".prop_map(|text| format!("'./{}'", text.replace('\'', "''")));
@@ -440,7 +446,7 @@ fn good_files() -> impl Strategy<Value = String> {
         line("tls: {local: ", path.clone().boxed()),
         line("token: {service: ", text.clone().boxed()),
         line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
-        line("limits: {manifest: ", (65_536..=67_108_864u64).prop_map(|size| size.to_string()).boxed()),
+        line("limits: {manifest: ", limits.boxed()),
         line("timeouts: {stall: ", seconds.boxed()),
         line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
         line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),
@@ -537,7 +543,8 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     let desk = Desk::new();
     let defaults = installed(&desk, "pierhead.yml", |_| String::new());
     // A user that every machine has.
-    let settings = installed(&desk, "pierhead.yml", |text| uncommented(text).replace("user: pierhead", "user: root"));
+    let mut settings =
+        installed(&desk, "pierhead.yml", |text| uncommented(text).replace("user: pierhead", "user: root"));
     let written: Vec<&String> = settings.written.keys().collect();
     for key in keys() {
         assert!(written.contains(&&key), "conf/pierhead.yml does not name {key}: {written:?}");
@@ -547,10 +554,13 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.front.aliases.len(), 1);
     assert_eq!(settings.user.as_deref(), Some("root"));
     assert_eq!(settings.tls.certificates.len(), 1);
+    assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));
+    assert_eq!(settings.auth.limits.anonymous.take().map(u32::from), Some(1200));
     // The rest is the default.
     assert_eq!(settings.state, defaults.state);
     assert_eq!(settings.front.listeners, defaults.front.listeners);
     assert_eq!(settings.front.timeouts, defaults.front.timeouts);
+    assert_eq!(settings.front.limits, defaults.front.limits);
     assert_eq!(settings.tls.local.directory, defaults.tls.local.directory);
     assert_eq!(settings.registry, defaults.registry);
     assert_eq!(settings.auth, defaults.auth);

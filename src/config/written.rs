@@ -79,8 +79,17 @@ pub(super) struct Token {
 
 #[derive(Debug)]
 pub(super) struct Limits {
+    pub(super) connections: Setting<u64>,
+    pub(super) connections_per_client: Setting<u64>,
+    pub(super) streams: Setting<u64>,
+    pub(super) header: Setting<u64>,
+    pub(super) fields: Setting<u64>,
+    pub(super) target: Setting<u64>,
     pub(super) manifest: Setting<u64>,
+    pub(super) blob: Setting<u64>,
+    pub(super) uploads: Setting<u64>,
     pub(super) failed_logins: Setting<NonZeroU32>,
+    pub(super) anonymous: Setting<NonZeroU32>,
 }
 
 #[derive(Debug)]
@@ -107,8 +116,25 @@ const FINISH_UPLOADS: RangeInclusive<Duration> = seconds(0, 7 * 86_400);
 const TIMEOUT: RangeInclusive<Duration> = seconds(1, 3_600);
 /// A drain may be as short as nothing.
 const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
+/// Fewer than a few, and the health checks of a load balancer take them all; more than there are descriptors help nobody.
+const CONNECTIONS: RangeInclusive<u64> = 10..=1_000_000;
+/// One docker opens a handful.
+const CONNECTIONS_PER_CLIENT: RangeInclusive<u64> = 1..=1_000_000;
+/// Each may make us hold the whole window of its connection.
+const STREAMS: RangeInclusive<u64> = 1..=1_000;
+/// A token that lists many repositories has several KiB; what reads HTTP/1.1 ends at a mebibyte.
+const HEADER: RangeInclusive<u64> = (8 << 10)..=(512 << 10);
+/// What reads HTTP/1.1 ends at 256.
+const FIELDS: RangeInclusive<u64> = 20..=200;
+/// A name has 255 letters, a digest 71, and `_state` of an upload some hundred.
+const TARGET: RangeInclusive<u64> = (1 << 10)..=(64 << 10);
 /// A manifest is held in memory as a whole, several at a time.
 pub(super) const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+
+/// Smaller, and hardly an image fits.
+const BLOB: RangeInclusive<u64> = (1 << 20)..=(1 << 50);
+/// One docker has five; all together may have ten thousand.
+const UPLOADS: RangeInclusive<u64> = 5..=10_000;
 
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
@@ -193,10 +219,18 @@ impl Token {
 
 impl Limits {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["connections", "connections_per_client", "streams", "anonymous"]);
         Self {
+            connections: section.number("connections", CONNECTIONS),
+            connections_per_client: section.number("connections_per_client", CONNECTIONS_PER_CLIENT),
+            streams: section.number("streams", STREAMS),
+            header: section.size("header", HEADER),
+            fields: section.number("fields", FIELDS),
+            target: section.size("target", TARGET),
             manifest: section.size("manifest", MANIFEST),
+            blob: section.size("blob", BLOB),
+            uploads: section.number("uploads", UPLOADS),
             failed_logins: section.scalar("failed_logins", scalar::per_minute),
+            anonymous: section.scalar("anonymous", scalar::per_minute),
         }
     }
 }

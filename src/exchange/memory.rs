@@ -7,6 +7,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::{BodyError, Caller, Exchange, Gone, Notes, Origin};
 
+/// Where requests made by hand come from.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// A request made by hand and the response that came of it.
 #[derive(Debug)]
 pub struct Recorded {
@@ -34,13 +37,20 @@ impl Recorded {
         let origin: Origin = "https://localhost:5050".parse().expect("a valid origin");
         Self {
             head,
-            caller: Caller { address: IpAddr::V4(Ipv4Addr::LOCALHOST), origin, request_id: "test".to_owned() },
+            caller: Caller { address: HERE, network: Some(HERE), origin, request_id: "test".to_owned() },
             notes: Notes::default(),
             body: pieces.into(),
             response: None,
             written: BytesMut::new(),
             ended: false,
         }
+    }
+
+    /// The same through a proxy that does not say for whom it speaks.
+    #[must_use]
+    pub fn through_a_proxy(mut self) -> Self {
+        self.caller.network = None;
+        self
     }
 
     /// The response head, once there is one.

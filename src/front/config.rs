@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::Limits;
 use crate::exchange::Origin;
 use crate::tls;
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub aliases: Vec<Origin>,
     /// How long anybody may keep us waiting.
     pub timeouts: Timeouts,
+    /// How much anybody may have at once.
+    pub limits: Limits,
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
     /// may come more than once; none may be [our own](is_our_own).
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -44,6 +47,7 @@ impl Config {
             external_url: self.external_url.clone(),
             aliases: Vec::new(),
             timeouts: self.timeouts,
+            limits: self.limits,
             headers: Vec::new(),
             internal: Internal::default(),
             debug: None,

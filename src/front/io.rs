@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,9 +33,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::refusal::{HEADER_LIMIT, Refusal};
+use super::limits::Full;
+use super::plan::Plan;
+use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Listener, Timeouts};
+use super::{Address, Listener, Timeouts};
+use crate::exchange;
 use crate::telemetry;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
@@ -60,6 +63,12 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
+    /// Whether its address may be taken for a client.
+    by_address: bool,
+    /// The longest header section of a request on it.
+    pub(super) header_limit: usize,
+    /// Set when there was no room for it: its one request is told so.
+    pub(super) turned_away: Option<Full>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
     /// Whether it is to end as soon as nothing runs on it.
@@ -71,16 +80,37 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(super) fn new<S>(
         listener: Arc<Listener>,
-        timeouts: Timeouts,
+        plan: &Plan<S>,
         peer: SocketAddr,
         local: Option<SocketAddr>,
         closing: ShutdownWatch,
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
-        let refused = Mutex::new(None);
-        Self { listener, timeouts, peer, local, phase, closing, refused, http2: AtomicBool::new(false) }
+        Self {
+            listener,
+            timeouts: plan.timeouts,
+            peer,
+            local,
+            by_address: plan.limits.by_address,
+            header_limit: plan.limits.header,
+            turned_away: None,
+            phase,
+            closing,
+            refused: Mutex::new(None),
+            http2: AtomicBool::new(false),
+        }
+    }
+
+    /// Whose limits a request of this client counts under. `None` when it came through a program on this machine, in the
+    /// clear, that did not say for whom it speaks: a reverse proxy, as a rule, and then its limits would be everybody's.
+    pub(super) fn network(&self, client: IpAddr) -> Option<IpAddr> {
+        let local = matches!(self.listener.address, Address::Unix(_))
+            || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
+        let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
+        let shared = unnamed && (local || !self.by_address);
+        (!shared).then(|| exchange::network(client))
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
@@ -276,8 +306,9 @@ impl AsyncRead for FrontIo {
         let before = buf.filled().len();
         if me.ahead.is_empty() {
             // Pingora reads on only while the header is incomplete: what it has read is all header.
-            if me.header >= HEADER_LIMIT && me.is_before_request() {
-                me.refuse(Refusal::HeaderTooLarge);
+            let limit = me.connection.header_limit;
+            if me.header >= limit && me.is_before_request() {
+                me.refuse(Refusal::HeaderTooLarge { limit });
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             if let Err(error) = ready!(me.stream.poll_read(cx, buf)) {

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -55,9 +55,18 @@ impl<S: Service> ServerApp for Front<S> {
             Address::Tcp(_) => peer?,
             Address::Unix(_) => ON_THIS_MACHINE,
         };
-        let timeouts = self.live.plan.load().timeouts;
-        let connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, shutdown.clone());
-        let io = self.welcome(stream, doorway.tls.clone(), Arc::new(connection)).await?;
+        let plan = self.live.plan.load_full();
+        let mut connection = Connection::new(doorway.listener.clone(), &plan, peer, local, shutdown.clone());
+        let admitted = self.live.connections.admit(connection.network(peer.ip()), &plan.limits);
+        if let Err(full) = admitted {
+            if !self.live.connections.tells(full, peer.ip(), Instant::now()) {
+                return None;
+            }
+            connection.turned_away = Some(full);
+        }
+        drop(plan);
+        let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
+        let io = self.welcome(stream, tls, Arc::new(connection)).await?;
         if io.connection().is_http2() {
             self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;
         } else {
@@ -173,6 +182,16 @@ fn clear(stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
 
 fn watched(stream: Stream, connection: &Connection) -> Watched {
     Watched::new(stream, connection.phase.clone(), connection.timeouts)
+}
+
+/// Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
+fn offered(tls: &Arc<ServerConfig>, connection: &Connection) -> Arc<ServerConfig> {
+    if connection.turned_away.is_none() {
+        return tls.clone();
+    }
+    let mut plain = ServerConfig::clone(tls);
+    plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
+    Arc::new(plain)
 }
 
 /// Returns when the server has begun to end, `grace` later.

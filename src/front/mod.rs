@@ -5,6 +5,7 @@
 //! - [`plan`]: what such a change replaces;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
@@ -26,6 +27,7 @@ use crate::origin::{Debug as DebugPages, Embedded};
 mod config;
 mod host;
 mod io;
+mod limits;
 mod listener;
 mod mount;
 mod plan;
@@ -39,6 +41,7 @@ mod watch;
 mod tests;
 
 pub use config::{Address, Config, Debug, Internal, Listener, Prefix, PrefixError, Timeouts, is_our_own};
+pub use limits::Limits;
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).

@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 
 use super::host::Origins;
 use super::session::Terms;
-use super::{Config, Internal, Listener, Prefix, Timeouts};
+use super::{Config, Internal, Limits, Listener, Prefix, Timeouts};
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
@@ -23,18 +23,21 @@ pub(super) struct Plan<S> {
     pub(super) terms: Terms,
     /// For connections: theirs are taken when they begin.
     pub(super) timeouts: Timeouts,
+    /// What requests and new connections must keep to.
+    pub(super) limits: Limits,
     pub(super) service: Arc<S>,
 }
 
 impl<S> Plan<S> {
     pub(super) fn new(config: Config, service: Arc<S>) -> Self {
-        let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
+        let Config { external_url, aliases, timeouts, limits, headers, internal, listeners: _, debug: _ } = config;
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
             origins: Origins::new(external_url, aliases, host, any_host),
             prefix,
             terms: Terms { stall: timeouts.stall, headers },
             timeouts,
+            limits,
             service,
         }
     }

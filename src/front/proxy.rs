@@ -21,8 +21,9 @@ use pingora::{Error, ErrorType, Result};
 
 use super::host::Arrival;
 use super::io::Connection;
+use super::limits::Limits;
 use super::plan::Plan;
-use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
+use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
 use super::watch::Phase;
 use super::{Service, mount};
@@ -47,11 +48,15 @@ impl<S: Service> Plan<S> {
     /// What the request must satisfy before anybody looks at it.
     fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
         let head: &request::Parts = session.req_header().as_ref();
-        if head.headers.len() > FIELD_LIMIT {
-            return Err(Refusal::TooManyFields);
+        if let Some(full) = connection.turned_away {
+            return Err(Refusal::TooManyConnections(full));
         }
-        if session.req_header().raw_path().len() > TARGET_LIMIT {
-            return Err(Refusal::TargetTooLong);
+        let Limits { fields, target, .. } = self.limits;
+        if head.headers.len() > fields {
+            return Err(Refusal::TooManyFields { limit: fields });
+        }
+        if session.req_header().raw_path().len() > target {
+            return Err(Refusal::TargetTooLong { limit: target });
         }
         if !session.req_header().raw_path_is_utf8() {
             return Err(Refusal::TargetNotText);
@@ -113,6 +118,9 @@ impl<S: Service> ProxyHttp for App<S> {
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
+            if connection.turned_away.is_some() {
+                session.set_keepalive(None);
+            }
         }
         Ok(())
     }
@@ -128,7 +136,8 @@ impl<S: Service> ProxyHttp for App<S> {
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
         let address = connection.peer.ip().to_canonical();
-        let caller = Caller { address, origin, request_id: record.request_id.clone() };
+        let network = connection.network(address);
+        let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
         let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);
         plan.answer(&mut call, refused).await;
         match call.ending() {

@@ -4,36 +4,44 @@
 
 use std::fmt::Write as _;
 
-use http::header::ALLOW;
+use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
 use super::Prefix;
+use super::limits::Full;
 use crate::exchange::{Answer, Body, Origin, WireError};
 
-/// The longest header section of a request, from the method to the empty line.
-pub(super) const HEADER_LIMIT: usize = 64 << 10;
-/// The most header fields of a request.
-pub(super) const FIELD_LIMIT: usize = 100;
-/// The longest path and query.
-pub(super) const TARGET_LIMIT: usize = 8 << 10;
+/// When it makes sense to connect again, in seconds: connections come and go.
+const CONNECT_AGAIN: &str = "5";
 
 /// Why a request goes no further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Not HTTP/1.1 by the letter (RFC 9112).
     Malformed,
-    /// More than [`HEADER_LIMIT`].
-    HeaderTooLarge,
+    /// A longer header section, from the method to the empty line, than this many bytes.
+    HeaderTooLarge {
+        /// [`Limits::header`](super::Limits).
+        limit: usize,
+    },
     /// Begun, but not finished within the header deadline.
     HeaderTooSlow,
     /// Plain HTTP where TLS is spoken.
     SpeaksTls,
-    /// More than [`FIELD_LIMIT`].
-    TooManyFields,
-    /// More than [`TARGET_LIMIT`].
-    TargetTooLong,
+    /// More header fields than this.
+    TooManyFields {
+        /// [`Limits::fields`](super::Limits).
+        limit: usize,
+    },
+    /// A longer path and query than this many bytes.
+    TargetTooLong {
+        /// [`Limits::target`](super::Limits).
+        limit: usize,
+    },
+    /// There was no room for the connection.
+    TooManyConnections(Full),
     /// Bytes that no URI has.
     TargetNotText,
     /// `CONNECT`: we are nobody's forward proxy.
@@ -61,12 +69,17 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn answer(&self) -> Answer {
         let status = self.status();
-        let code = if status.is_server_error() { "UNKNOWN" } else { "UNSUPPORTED" };
+        let code = match status {
+            StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+            status if status.is_server_error() => "UNKNOWN",
+            _ => "UNSUPPORTED",
+        };
         let error = WireError::new(code, self.message());
         match self {
             Self::Misdirected { external, .. } => {
                 Answer::error(status, error.detail(json!({ "origin": external.to_string() })))
             }
+            Self::TooManyConnections(_) => Answer::error(status, error).header(RETRY_AFTER, CONNECT_AGAIN),
             Self::Connect => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Answer::error(status, error),
         }
@@ -80,9 +93,10 @@ impl Refusal {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Self::HeaderTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeaderTooLarge { .. } | Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyConnections(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unanswered => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -90,11 +104,17 @@ impl Refusal {
     fn message(&self) -> String {
         match self {
             Self::Malformed => "the request is not valid HTTP/1.1".to_owned(),
-            Self::HeaderTooLarge => format!("the request header is larger than {HEADER_LIMIT} bytes"),
+            Self::HeaderTooLarge { limit } => format!("the request header is larger than {limit} bytes"),
             Self::HeaderTooSlow => "the request header took too long to arrive".to_owned(),
             Self::SpeaksTls => "this port speaks TLS: use https://".to_owned(),
-            Self::TooManyFields => format!("the request has more than {FIELD_LIMIT} header fields"),
-            Self::TargetTooLong => format!("path and query are longer than {TARGET_LIMIT} bytes"),
+            Self::TooManyFields { limit } => format!("the request has more than {limit} header fields"),
+            Self::TargetTooLong { limit } => format!("path and query are longer than {limit} bytes"),
+            Self::TooManyConnections(Full::Everybody) => {
+                "the registry has no room for more connections; try again".to_owned()
+            }
+            Self::TooManyConnections(Full::Client) => {
+                "too many connections from this address; use fewer, or try again later".to_owned()
+            }
             Self::TargetNotText => "path and query must be ASCII, percent-encoded".to_owned(),
             Self::Connect => "CONNECT is not served here".to_owned(),
             Self::HostMissing => "an HTTP/1.1 request must have one Host header".to_owned(),

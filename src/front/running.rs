@@ -11,7 +11,6 @@ use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,14 +24,15 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use rustls::ServerConfig;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::limits::Connections;
 use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
-use super::{Address, Config, Listener, Service};
+use super::{Address, Config, Limits, Listener, Service, Timeouts};
 use crate::telemetry::AccessLog;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
@@ -110,9 +110,9 @@ pub fn open<S: Service>(
     access: AccessLog,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running<S>, Error> {
-    let idle = config.timeouts.idle;
+    let (timeouts, limits) = (config.timeouts, config.limits);
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
-    let proxy = proxy(App { plan: plan.clone(), access: access.clone() }, idle)?;
+    let proxy = proxy(App { plan: plan.clone(), access: access.clone() }, timeouts, limits)?;
     let proxy = ArcSwap::new(proxy);
     let live = Live { plan, proxy, connections: Arc::default(), access, ending: watch::Sender::new(false) };
     let mut running = Running { live: Arc::new(live), doors: Vec::new(), services: JoinSet::new() };
@@ -161,23 +161,25 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
     }
 }
 
-fn proxy<S: Service>(app: App<S>, idle: Duration) -> Result<Arc<HttpProxy<App<S>>>, Error> {
+fn proxy<S: Service>(app: App<S>, timeouts: Timeouts, limits: Limits) -> Result<Arc<HttpProxy<App<S>>>, Error> {
     let conf = Arc::new(ServerConf::default());
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
-    proxy.h2_options = Some(h2_options());
+    proxy.h2_options = Some(h2_options(limits));
     let mut options = HttpServerOptions::default();
     options.h2c = false; // it waits for the client's first bytes without a limit
     options.allow_connect_method_proxying = true; // to be refused by us, in our words
-    options.h2_idle_timeout = Some(idle);
+    options.h2_idle_timeout = Some(timeouts.idle);
     proxy.server_options = Some(options);
     Ok(Arc::new(proxy))
 }
 
-/// Pingora's bounds on header lists and streams, and our windows.
-fn h2_options() -> H2Options {
+/// Our bounds on header lists and streams, and our windows.
+fn h2_options(limits: Limits) -> H2Options {
     let mut options = default_h2_options();
     options
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
@@ -282,7 +284,7 @@ impl<S: Service> Running<S> {
             kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
         let new = prepare(sockets, tls)?;
         let app = App { plan: self.live.plan.clone(), access: self.live.access.clone() };
-        let proxy = proxy(app, config.timeouts.idle)?;
+        let proxy = proxy(app, config.timeouts, config.limits)?;
 
         self.live.plan.store(Arc::new(Plan::new(config, service)));
         self.live.proxy.store(proxy);
@@ -343,45 +345,6 @@ impl<S: Service> Running<S> {
             if connections.count() == 0 || tokio::time::timeout_at(deadline, connections.none()).await.is_err() {
                 return Drained { left: connections.count() };
             }
-        }
-    }
-}
-
-/// How many connections are open.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    open: AtomicUsize,
-    none: Notify,
-}
-
-impl Connections {
-    pub(super) fn enter(self: &Arc<Self>) -> Counted {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
-    }
-
-    fn count(&self) -> usize {
-        self.open.load(Ordering::Acquire)
-    }
-
-    async fn none(&self) {
-        loop {
-            let notified = self.none.notified(); // registered before the count is looked at: none can be missed
-            if self.count() == 0 {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-/// A connection that counts as long as this lives.
-pub(super) struct Counted(Arc<Connections>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
         }
     }
 }

@@ -20,8 +20,8 @@ pub struct Config {
     /// When abandoned uploads are removed; `None` for never, and so where nothing may change
     /// (`storage.maintenance.uploadpurging`).
     pub purge: Option<Purge>,
-    /// The largest manifest, in bytes (`limits.manifest`).
-    pub manifest_limit: usize,
+    /// How much may be pushed (`limits`).
+    pub limits: Limits,
     /// What nodes share so that each can go on with an upload that another of Distribution's began (`http.secret`).
     pub secret: Option<Secret>,
     /// Whether a `Location` is a path and not a whole URL (`http.relativeurls`).
@@ -44,7 +44,7 @@ impl Config {
             delete: false,
             read_only: false,
             purge: Some(Purge::default()),
-            manifest_limit: 4 << 20,
+            limits: Limits::default(),
             secret: None,
             relative_urls: false,
             catalog_page: 1000,
@@ -52,6 +52,23 @@ impl Config {
             validation: Validation::default(),
             health: health::Config::default(),
         }
+    }
+}
+
+/// How much may be pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest manifest, in bytes.
+    pub manifest: usize,
+    /// The largest blob, in bytes; `None`: as large as the disk allows.
+    pub blob: Option<u64>,
+    /// Uploads at once of one account, or of one address where there are no accounts.
+    pub uploads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { manifest: 4 << 20, blob: None, uploads: 256 }
     }
 }
 

@@ -19,6 +19,8 @@ use crate::oci::range::RangeError;
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::storage::{self, ErrorKind};
 
+/// When it makes sense to try again where there were too many uploads, in seconds: they come and go.
+const UPLOAD_AGAIN: &str = "5";
 /// When to try again during maintenance, in seconds.
 const COME_BACK: &str = "60";
 
@@ -72,6 +74,18 @@ pub enum Error {
     /// More uploads than the limit are being written to.
     #[error("too many uploads at once: try again in a moment")]
     TooManyUploads,
+    /// The account has as many uploads running as one may have.
+    #[error("{limit} uploads at once are the most for one login: try again when one of them has ended")]
+    TooManyOfOne {
+        /// The limit.
+        limit: usize,
+    },
+    /// The blob is, or would be, larger than the limit.
+    #[error("the blob is larger than the limit of {limit} bytes")]
+    BlobTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// A chunk does not begin where the upload ends.
     #[error("the chunk does not begin where the upload ends: go on from there")]
     ChunkOutOfOrder(Progress),
@@ -141,7 +155,8 @@ impl Error {
             Self::DigestDiffers { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::UploadBusy | Self::UploadDisplaced => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
-            Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Self::TooManyUploads | Self::TooManyOfOne { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Self::ChunkOutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             Self::ChunkLength => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Self::ContentRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
@@ -176,6 +191,9 @@ impl Error {
             Self::NameUnknown(name) => Answer::error(status, error(json!({ "name": name.as_str() }))),
             Self::ManifestUnknown(reference) => {
                 Answer::error(status, error(json!({ "reference": reference.to_string() })))
+            }
+            Self::TooManyUploads | Self::TooManyOfOne { .. } => {
+                Answer::error(status, error(Value::Null)).header(RETRY_AFTER, UPLOAD_AGAIN)
             }
             Self::ChunkOutOfOrder(progress) => progress.headers(Answer::error(status, error(Value::Null))),
             Self::RangeUnsatisfiable { size } => {

@@ -42,6 +42,8 @@ pub(super) struct Upload {
     pub(super) id: UploadId,
     /// How many bytes have arrived.
     pub(super) size: u64,
+    /// How many it may have.
+    pub(super) limit: u64,
     pub(super) turn: Turn,
 }
 
@@ -62,7 +64,7 @@ pub(super) struct Received {
 }
 
 /// Appends a request's body to an upload. `first` is the piece that was read already; `expected` how long the client said
-/// that the body is. A failure of the storage is the only error; a failure of the client is told in [`Received`].
+/// that the body is, which there is room for. A failure of the storage is the only error; a failure of the client is told in [`Received`].
 pub(super) async fn receive<E: Exchange>(
     exchange: &mut E,
     store: &Store,
@@ -72,12 +74,13 @@ pub(super) async fn receive<E: Exchange>(
     expected: Option<u64>,
 ) -> Result<Received, Error> {
     let hasher = restore(store, &upload).await?;
+    let (limit, room) = (upload.limit, upload.limit.saturating_sub(upload.size));
     let mut intake = Intake::begin(store.clone(), Arrived { upload, hasher }, content_length(&exchange.head().headers));
     let mut next = match first {
         Some(piece) => Ok(Some(piece)),
         None => read(exchange, attendance).await,
     };
-    let mut left = expected.unwrap_or(u64::MAX);
+    let mut left = expected.unwrap_or(room);
     let outcome = loop {
         let piece = match next {
             Ok(Some(piece)) => piece,
@@ -93,7 +96,7 @@ pub(super) async fn receive<E: Exchange>(
             break Ok(());
         }
         if surplus {
-            break Err(Error::ChunkLength);
+            break Err(if expected.is_some() { Error::ChunkLength } else { Error::BlobTooLarge { limit } });
         }
         next = read(exchange, attendance).await;
     };

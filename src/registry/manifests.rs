@@ -94,7 +94,7 @@ impl Registry {
         further: Vec<Tag>,
         exchange: &mut E,
     ) -> Result<Answer, Error> {
-        let bytes = collect(exchange, self.config.manifest_limit).await.map_err(|error| match error {
+        let bytes = collect(exchange, self.config.limits.manifest).await.map_err(|error| match error {
             CollectError::TooLarge { limit } => Error::ManifestTooLarge { limit },
             CollectError::Body(broken) => Error::ManifestBody(broken),
         })?;

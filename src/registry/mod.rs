@@ -52,12 +52,13 @@ mod store;
 mod tags;
 mod turns;
 mod uploads;
+mod writers;
 
 #[cfg(test)]
 mod tests;
 
 pub use begun::Begun;
-pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
+pub use config::{Config, Limits, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::Error;
 pub use index::{Counts, Index};
 pub use location::Progress;
@@ -67,6 +68,7 @@ pub use purge::Purged;
 use gates::Gates;
 use store::{Store, present};
 use turns::Turns;
+use writers::Writers;
 
 /// How many calls to the driver one request makes at once.
 const AT_ONCE: usize = 8;
@@ -108,6 +110,7 @@ pub struct Registry {
     store: Store,
     turns: Arc<Turns>,
     gates: Arc<Gates>,
+    writers: Arc<Writers>,
     index: Arc<Index>,
     scans: Arc<Semaphore>,
     checks: Arc<health::Checks>,
@@ -127,6 +130,7 @@ impl Registry {
                 Arc::new(maintenance)
             },
             config,
+            writers: Arc::default(),
             store: Store::new(driver),
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
@@ -145,6 +149,7 @@ impl Registry {
             store: self.store.clone(),
             turns: self.turns.clone(),
             gates: self.gates.clone(),
+            writers: self.writers.clone(),
             index: self.index.clone(),
             scans: self.scans.clone(),
             checks: self.checks.clone(),
@@ -266,11 +271,18 @@ impl Registry {
             Endpoint::BlobRead { name, digest } => self.read_blob(name, digest, exchange).await,
             Endpoint::BlobDelete { name, digest } => self.delete_blob(name, digest).await,
             Endpoint::UploadStart { name, mount, digest } => {
+                let _place = self.writers.enter(grant, exchange.caller(), self.config.limits.uploads)?;
                 self.start_upload(name, mount, digest, grant, exchange).await
             }
             Endpoint::UploadStatus { name, upload } => self.upload_status(name, upload, exchange).await,
-            Endpoint::UploadAppend { name, upload } => self.append_to_upload(name, upload, exchange).await,
-            Endpoint::UploadCommit { name, upload, digest } => self.commit_upload(name, upload, digest, exchange).await,
+            Endpoint::UploadAppend { name, upload } => {
+                let _place = self.writers.enter(grant, exchange.caller(), self.config.limits.uploads)?;
+                self.append_to_upload(name, upload, exchange).await
+            }
+            Endpoint::UploadCommit { name, upload, digest } => {
+                let _place = self.writers.enter(grant, exchange.caller(), self.config.limits.uploads)?;
+                self.commit_upload(name, upload, digest, exchange).await
+            }
             Endpoint::UploadCancel { name, upload } => self.cancel_upload(name, upload).await,
         }
     }

@@ -11,7 +11,8 @@
 //! A commit may be asked for again: when its answer was lost, or when its link found no room. See `commit_again`.
 //!
 //! **Invariant:** content that broke off or does not match its digest is never committed. It stays as an upload, so that
-//! the client can go on or give the right digest.
+//! the client can go on or give the right digest. Content that is larger than a blob may be does not stay: it could never
+//! become one. What is announced to be too large is refused before it is read.
 //!
 //! Absent on purpose: removing abandoned uploads (`purge.rs`), and what a `Location` looks like (`location.rs`).
 
@@ -54,6 +55,7 @@ impl Registry {
             return Ok(self.created(exchange.caller(), &name, &mount.digest));
         }
         if let Some(digest) = digest {
+            self.has_room(0, content_length(&exchange.head().headers))?;
             let first = exchange.read().await?;
             // No body and a digest of something: the client means to send it afterwards.
             if first.is_some() || digest == Digest::of(digest.algorithm(), b"") {
@@ -100,7 +102,7 @@ impl Registry {
         let orphanage = Orphanage::new(self, &name, id);
         let (turn, attendance) = self.turns.take(id).await?;
         self.begin(&name, id, grant).await?;
-        let upload = Upload { name: name.clone(), id, size: 0, turn };
+        let upload = Upload { name: name.clone(), id, size: 0, limit: self.largest_blob(), turn };
         let received = match first {
             Some(_) => receive(exchange, &self.store, upload, &attendance, first, None).await,
             None => {
@@ -144,9 +146,8 @@ impl Registry {
         let chunk = chunk(&exchange.head().headers)?;
         let (turn, attendance) = self.turns.take(id).await?;
         let upload = self.resume(&name, id, turn, chunk, exchange).await?;
-        let Received { arrived, outcome } =
-            receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
-        outcome?;
+        let received = receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
+        let arrived = self.kept(received).await?;
         let progress = self.progress(exchange.caller(), &name, id, arrived.upload.size).await?;
         Ok(progress.headers(Answer::new(StatusCode::ACCEPTED)))
     }
@@ -168,9 +169,8 @@ impl Registry {
             }
             outcome => outcome?,
         };
-        let Received { arrived, outcome } =
-            receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
-        outcome?;
+        let received = receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
+        let arrived = self.kept(received).await?;
         let (store, answer) = (self.store.clone(), self.created(exchange.caller(), &name, &digest));
         to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
         Ok(answer)
@@ -226,7 +226,34 @@ impl Registry {
         if chunk.zip(announced).is_some_and(|(chunk, announced)| chunk.length() != announced) {
             return Err(Error::ChunkLength);
         }
-        Ok(Upload { name: name.clone(), id, size, turn })
+        self.has_room(size, announced.or(chunk.map(Span::length)))?;
+        Ok(Upload { name: name.clone(), id, size, limit: self.largest_blob(), turn })
+    }
+
+    fn largest_blob(&self) -> u64 {
+        self.config.limits.blob.unwrap_or(u64::MAX)
+    }
+
+    /// Whether an upload of this size may grow by what is announced.
+    fn has_room(&self, size: u64, announced: Option<u64>) -> Result<(), Error> {
+        let limit = self.largest_blob();
+        let fits = size.saturating_add(announced.unwrap_or(0)) <= limit;
+        if fits { Ok(()) } else { Err(Error::BlobTooLarge { limit }) }
+    }
+
+    /// What arrived, if it is what the client meant to send. An upload that grew too large is given up.
+    async fn kept(&self, Received { arrived, outcome }: Received) -> Result<Arrived, Error> {
+        let Err(error) = outcome else { return Ok(arrived) };
+        if matches!(error, Error::BlobTooLarge { .. }) {
+            let store = self.store.clone();
+            to_the_end(async move {
+                discard(&store, &arrived.upload.name, arrived.upload.id).await;
+                drop(arrived); // and with it the turn
+                Ok(())
+            })
+            .await?;
+        }
+        Err(error)
     }
 }
 

@@ -85,7 +85,16 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
 }
 
 fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str> {
-    let front::Config { listeners: _, external_url: _, aliases: _, timeouts: _, headers: _, internal: _, debug } = new;
+    let front::Config {
+        listeners: _,
+        external_url: _,
+        aliases: _,
+        timeouts: _,
+        limits: _,
+        headers: _,
+        internal: _,
+        debug,
+    } = new;
     if *debug == old.debug { Vec::new() } else { vec!["registry.http.debug"] }
 }
 
@@ -103,7 +112,7 @@ fn fixed_of_auth(old: &auth::Config, new: &auth::Config) -> Vec<&'static str> {
         algorithm,
         key,
         certificate,
-        failed_logins,
+        limits: _,
         members_may_create_projects,
         guard,
         finish_uploads,
@@ -116,7 +125,6 @@ fn fixed_of_auth(old: &auth::Config, new: &auth::Config) -> Vec<&'static str> {
         ("token.algorithm", *algorithm != old.algorithm),
         ("token.key", *key != old.key),
         ("token.certificate", *certificate != old.certificate),
-        ("limits.failed_logins", *failed_logins != old.failed_logins),
         ("accounts.members_may_create_projects", *members_may_create_projects != old.members_may_create_projects),
         ("registry.auth", *guard != old.guard),
         ("token.finish_uploads", *finish_uploads != old.finish_uploads),
@@ -130,7 +138,7 @@ fn fixed_of_registry(old: &registry::Config, new: &registry::Config) -> Vec<&'st
         delete: _,
         read_only: _,
         purge: _,
-        manifest_limit: _,
+        limits: _,
         secret: _,
         relative_urls: _,
         catalog_page: _,

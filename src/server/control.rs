@@ -56,6 +56,11 @@ pub enum Command {
     Reload {},
     /// Hand over to the program that lies where we were started from.
     Upgrade {},
+    /// Forget failed logins and too many requests.
+    Unban {
+        /// An address, or the name of an account.
+        whom: String,
+    },
     /// Let nothing change from now on.
     MaintenanceOn {
         /// How writes are refused.

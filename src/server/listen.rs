@@ -181,6 +181,17 @@ pub(super) fn raise_file_limit() {
     }
 }
 
+/// Says so when `limits.connections` is more than there are file descriptors for: who finds none hears nothing.
+pub(super) fn compare_with_file_limit(connections: usize) {
+    let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if u64::try_from(connections).is_ok_and(|connections| connections > files) {
+        tracing::warn!(
+            "limits.connections is {connections}, and this process may have {files} files open: connections are not \
+             accepted above that; raise it (systemd: LimitNOFILE=, containers: --ulimit nofile=) or lower the limit"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -196,6 +196,7 @@ pub struct Welcome<'a> {
 /// The first thing that the machine refuses.
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
+    listen::compare_with_file_limit(settings.front.limits.connections);
     let mut handed = Handed::receive().map_err(Error::Handed)?;
     let mut sockets = listen::bind_ports(&settings.front.listeners, &mut handed)?;
     let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug), &mut handed));

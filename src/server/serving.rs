@@ -21,6 +21,7 @@ use super::control::{self, Answer, Command, Outcome};
 use super::handover::{self, Handed, Program};
 use super::maintenance::Status;
 use super::{Configuration, Error, listen, maintenance};
+use crate::auth::Whom;
 use crate::config::Settings;
 use crate::front::{self, Drained, Running};
 use crate::origin::{Debug, Embedded};
@@ -85,6 +86,10 @@ impl Serving {
             self.hearing.abort();
             self.files.leave();
             self.debug = None;
+            if !self.settings.registry_only {
+                let maintenance = self.embedded.maintenance();
+                self.loops.spawn(maintenance::follow(self.settings.state.clone(), maintenance));
+            }
             tracing::info!("another process serves now: running requests may end here; a signal ends them");
             finish(self.running.hand_over(), signals).await;
         } else {
@@ -161,6 +166,7 @@ impl Serving {
         let state = &self.settings.state;
         let done = match command {
             Command::Reload {} => return self.reload(),
+            Command::Unban { whom } => Ok(self.unban(whom)),
             Command::Upgrade {} => return Answer::new(Outcome::Failed, "an upgrade is under way"),
             Command::MaintenanceStatus {} => serde_json::to_string(&Status::of(&maintenance)).map_err(io::Error::from),
             Command::MaintenanceOn { mode, grace } => {
@@ -189,6 +195,13 @@ impl Serving {
                 format_args!("nothing changed: cannot write to {}: {error}", state.display()),
             ),
         }
+    }
+
+    fn unban(&self, whom: &str) -> String {
+        let meant = whom.parse().map_or_else(|_| Whom::Account(whom.to_owned()), Whom::Address);
+        let lifted = self.embedded.forgive(&meant);
+        tracing::info!(whom, lifted, "what counted against somebody is forgiven");
+        if lifted == 0 { format!("nothing counted against {whom}") } else { format!("{whom} may try again") }
     }
 
     /// Goes by the configuration as it is now, or, when that cannot be, by the one before.
@@ -224,6 +237,7 @@ impl Serving {
         let closed = self.settings.front.listeners.len() + wanted.len() - settings.front.listeners.len();
         self.running.change(settings.front.clone(), embedded.clone(), &tls, sockets).map_err(Error::Front)?;
 
+        embedded.limit(settings.auth.limits);
         self.embedded = embedded;
         let Settings { registry, front, .. } = &settings;
         self.embedded.maintenance().configure(registry.read_only, Timestamp::now(), front.timeouts.drain);

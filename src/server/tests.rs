@@ -17,6 +17,7 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
         external_url: "https://registry.test".parse().unwrap(),
         aliases: Vec::new(),
         timeouts: front::Timeouts::default(),
+        limits: front::Limits::default(),
         headers: Vec::new(),
         internal: front::Internal::default(),
         debug: None,

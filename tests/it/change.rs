@@ -204,7 +204,7 @@ fn a_server_that_gave_up_the_rights_of_root_says_what_it_cannot_read_any_more() 
 }
 
 /// A PATCH in its middle, on a connection of its own: so much was announced, and so much sent.
-fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize, sent: &[u8]) -> TcpStream {
+pub(crate) fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize, sent: &[u8]) -> TcpStream {
     let mut wire = TcpStream::connect(("127.0.0.1", site.internal_port())).expect("the internal port is open");
     wire.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     let path = &upload[upload.find("/v2/").expect("an upload")..];
@@ -219,7 +219,8 @@ fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize,
     wire
 }
 
-fn answer(mut wire: TcpStream) -> String {
+/// What the server says until it closes.
+pub(crate) fn answer(mut wire: TcpStream) -> String {
     let mut text = String::new();
     wire.read_to_string(&mut text).expect("an answer");
     text
@@ -335,4 +336,22 @@ fn a_registry_alone_reads_its_file_again_on_sighup() {
     assert_eq!(answer.headers()["x-plan"], "new");
     server.terminate();
     assert_eq!(server.wait(20).code(), Some(0));
+}
+
+#[test]
+fn who_failed_too_often_may_try_again_once_forgiven() {
+    let site = Site::new();
+    let _server = site.start();
+    let ask = |password: &str| {
+        let somebody = site.registry(Some(("admin", password)));
+        somebody.ask_token("repository:change/app:pull").status().as_u16()
+    };
+    wait_for("the guesser to be held up", 30, || (ask("wrong") == 429).then_some(()));
+    let said = site.run(&["unban", "admin"]).ok();
+    assert!(said.stdout.contains("may try again"), "{said}");
+    let said = site.run(&["unban", "127.0.0.1"]).ok();
+    assert!(said.stdout.contains("may try again"), "{said}");
+    assert_eq!(ask("wrong"), 401);
+    let said = site.run(&["unban", "192.0.2.77"]).ok();
+    assert!(said.stdout.contains("nothing counted"), "{said}");
 }

@@ -25,6 +25,7 @@ mod differential;
 mod disk;
 mod indexes;
 mod interop;
+mod limits;
 mod load;
 mod logs;
 mod original;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::change::{answer, begin_patch};
 use crate::support::content::Content;
 use crate::support::pierhead::{PIERHEAD, Site};
 use crate::support::registry::{Registry, Repository};
@@ -84,6 +85,25 @@ fn what_runs_ends_where_it_began_and_what_comes_next_is_served_by_the_new_proces
     site.admin().repository("upgrade/app", "pull,push").push("latest", &[Content::new(2, 1000)]).expect("pushed");
     second.stop();
     assert!(!socket.exists(), "and goes with it");
+}
+
+#[test]
+fn maintenance_that_is_ordered_after_an_upgrade_holds_for_what_still_runs_before_it() {
+    let site = Site::new();
+    let mut server = site.start();
+    let repository = site.admin().repository("upgrade/app", "pull,push");
+    let upload = repository.begin().expect("an upload");
+    let wire = begin_patch(&site, &upload, repository.authorization().expect("a token"), 8, b"1234");
+    wait_for("the upload to be seen", 10, || {
+        site.run(&["maintenance", "status"]).ok().stdout.contains("write now: 1").then_some(())
+    });
+    let successor = upgrade(&site);
+    site.run(&["maintenance", "on", "--grace", "0s"]).ok();
+    let refused = answer(wire);
+    assert!(refused.starts_with("HTTP/1.1 405") && refused.contains("maintenance"), "{refused}");
+    drop(repository);
+    assert_eq!(server.process.wait(20).code(), Some(0));
+    successor.stop();
 }
 
 #[test]

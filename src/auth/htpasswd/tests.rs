@@ -20,6 +20,7 @@ struct Desk {
     folder: tempfile::TempDir,
     htpasswd: Htpasswd,
     now: Instant,
+    through_a_proxy: bool,
 }
 
 fn open(folder: &tempfile::TempDir, text: &str) -> Result<Htpasswd, Error> {
@@ -32,7 +33,7 @@ impl Desk {
     fn new(text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let htpasswd = open(&folder, text).unwrap();
-        Self { folder, htpasswd, now: Instant::now() }
+        Self { folder, htpasswd, now: Instant::now(), through_a_proxy: false }
     }
 
     async fn ask(&self, credentials: &str) -> Result<Grant, Box<Answer>> {
@@ -40,7 +41,10 @@ impl Desk {
         if !credentials.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(credentials)));
         }
-        let exchange = Recorded::new(request.body(Bytes::new()).unwrap());
+        let mut exchange = Recorded::new(request.body(Bytes::new()).unwrap());
+        if self.through_a_proxy {
+            exchange = exchange.through_a_proxy();
+        }
         let needed = parse_all(["repository:a/b:pull,push,delete"]);
         self.htpasswd.authorize(exchange.head(), exchange.caller(), &needed, self.now).await.map_err(Box::new)
     }
@@ -79,6 +83,20 @@ async fn guessing_has_a_limit_and_who_is_known_from_there_meets_it_not() {
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(answer.headers[header::RETRY_AFTER], "20");
     }
+    assert_eq!(desk.status("alice:right").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_names_nobody_a_guesser_does_not_lock_the_others_out() {
+    let mut desk = Desk::new(&(line("alice", "right", Version::TwoY) + &line("bob", "right", Version::TwoY)));
+    desk.through_a_proxy = true;
+    for guess in 0..10 {
+        assert_eq!(desk.status(&format!("guess{guess}:wrong")).await, StatusCode::UNAUTHORIZED);
+    }
+    for _ in 0..3 {
+        assert_eq!(desk.status("bob:wrong").await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(desk.status("bob:right").await, StatusCode::TOO_MANY_REQUESTS, "the guessed name alone");
     assert_eq!(desk.status("alice:right").await, StatusCode::OK);
 }
 

@@ -127,7 +127,7 @@ async fn a_database_that_fails_is_503_and_the_reason_stays_inside() {
 
 #[tokio::test]
 async fn the_log_says_why_a_login_was_refused_and_not_what_was_typed() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::MIN).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::MIN).await;
     for reason in ["wrong user name or password", "too many failed logins"] {
         let mut exchange = Recorded::new(get("typed-here:and-here", "service=container_registry"));
         office.authority.token(&mut exchange).await;

@@ -43,7 +43,7 @@ async fn a_password_set_again_to_the_same_text_is_hashed_again() {
 
 #[tokio::test]
 async fn over_the_limit_nothing_is_hashed_until_the_time_has_come() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::new(2).unwrap()).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::new(2).unwrap()).await;
     let now = Instant::now();
     for _ in 0..2 {
         assert!(matches!(office.login("alice", "wrong horse", HOME, now).await, Err(Refusal::Wrong)));
@@ -58,7 +58,7 @@ async fn over_the_limit_nothing_is_hashed_until_the_time_has_come() {
 
 #[tokio::test]
 async fn right_passwords_never_count() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::MIN).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::MIN).await;
     let now = Instant::now();
     for round in 0..5 {
         office.set_password("alice", PASSWORD).await; // so that each is hashed
@@ -68,7 +68,7 @@ async fn right_passwords_never_count() {
 
 #[tokio::test]
 async fn an_account_under_attack_stays_open_to_its_owner() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::MIN).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::MIN).await;
     let now = Instant::now();
     office.login("alice", PASSWORD, HOME, now).await.unwrap();
     assert!(matches!(office.login("alice", "guess one", ELSEWHERE, now).await, Err(Refusal::Wrong)));
@@ -81,7 +81,7 @@ async fn an_account_under_attack_stays_open_to_its_owner() {
 
 #[tokio::test]
 async fn a_running_build_with_a_password_that_nobody_guesses_meets_no_limit() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::MIN).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::MIN).await;
     let now = Instant::now();
     let generated = Password::generate().unwrap();
     office.set_password("alice", generated.reveal()).await;
@@ -100,7 +100,7 @@ async fn a_running_build_with_a_password_that_nobody_guesses_meets_no_limit() {
 
 #[tokio::test]
 async fn guesses_at_a_closed_account_end_with_the_addresss_few_tries() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::new(2).unwrap()).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::new(2).unwrap()).await;
     let now = Instant::now();
     office.login("alice", PASSWORD, HOME, now).await.unwrap();
     for _ in 0..2 {
@@ -118,7 +118,7 @@ async fn guesses_at_a_closed_account_end_with_the_addresss_few_tries() {
 
 #[tokio::test]
 async fn too_many_failures_are_429_with_the_time_to_wait() {
-    let office = Office::with(|config| config.failed_logins = NonZeroU32::MIN).await;
+    let office = Office::with(|config| config.limits.failed_logins = NonZeroU32::MIN).await;
     let now = Moment { wall: THEN, steady: Instant::now() };
     let ask = async |later: Duration| {
         let now = Moment { steady: now.steady + later, ..now };
@@ -175,7 +175,7 @@ async fn the_first_start_makes_an_admin_once() {
     let authority = Authority::open(config(folder.path()), database.clone()).unwrap();
     let password = made.generated.unwrap();
     assert!(password.reveal().len() >= 24);
-    let login = authority.accounts.login("admin", password.reveal().as_bytes(), HOME.parse().unwrap(), Instant::now());
+    let login = authority.accounts.login("admin", password.reveal().as_bytes(), HOME.parse().ok(), Instant::now());
     assert!(login.await.unwrap().is_admin);
     let given = Some("given password".parse().unwrap());
     assert!(first_admin(&database, given, THEN).await.unwrap().is_none(), "a given password sets and never changes");

@@ -171,6 +171,7 @@ fn the_page_of_keys_is_the_table() {
 fn the_least_file_has_the_defaults_of_distribution() {
     let settings = good(LEAST, "");
     assert!(settings.registry_only && !settings.registry.delete && !settings.registry.read_only);
+    assert!(!settings.front.limits.by_address && settings.registry.limits.uploads == usize::MAX, "it has no such keys");
     assert_eq!(settings.registry.purge, Some(Purge::default()));
     assert_eq!(settings.auth.guard, Guard::Nobody);
     assert_eq!(settings.registry.validation.allow_urls, Some(Vec::new()));
@@ -200,7 +201,7 @@ fn values_are_read_as_distribution_reads_them() {
     assert_eq!(registry.purge, Some(Purge { age: hour + hour / 2, interval: hour, dry_run: true }));
     assert!(registry.delete && registry.relative_urls && !registry.read_only);
     assert_eq!(registry.secret, Some(Secret(b"s".to_vec())));
-    assert_eq!((registry.catalog_page, registry.tags_page, registry.manifest_limit), (10, 20, 100_000));
+    assert_eq!((registry.catalog_page, registry.tags_page, registry.limits.manifest), (10, 20, 100_000));
     assert_eq!(registry.validation.allow_urls.as_ref().map(Vec::len), Some(1));
     assert_eq!(registry.validation.platforms, Platforms::Only(vec![("linux".to_owned(), "amd64".to_owned())]));
     assert_eq!(settings.front.timeouts.drain, Duration::from_secs(60));
@@ -386,8 +387,8 @@ fn the_largest_manifest_has_the_bounds_of_our_own_limit() {
         let start = "config.yml:4: validation.manifests.payloadsizelimit: must be between 64KiB and 64MiB";
         assert!(problems.starts_with(start), "{problems}");
     }
-    assert_eq!(good(&text("65536"), "").registry.manifest_limit, 65_536);
-    assert_eq!(good(&text("0"), "").registry.manifest_limit, 4 << 20);
+    assert_eq!(good(&text("65536"), "").registry.limits.manifest, 65_536);
+    assert_eq!(good(&text("0"), "").registry.limits.manifest, 4 << 20);
 }
 
 #[test]
@@ -475,7 +476,7 @@ fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_i
         "REGISTRY_STORAGE_DELETE_ENABLED=false\nPIERHEAD_REGISTRY_CATALOG_MAXENTRIES=7",
     );
     assert_eq!(settings.registry.root, desk.path().join("etc/tree"));
-    assert!(!settings.registry.delete && !settings.registry_only);
+    assert!(!settings.registry.delete && !settings.registry_only && settings.front.limits.by_address);
     assert_eq!((settings.registry.catalog_page, &settings.auth.guard), (7, &Guard::Own));
     assert!(
         settings

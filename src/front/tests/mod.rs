@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts, Tls};
+use super::{Address, Config, Internal, Limits, Listener, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format};
 
@@ -26,6 +26,7 @@ mod ending;
 mod http1;
 mod http2;
 mod internal;
+mod limits;
 mod patience;
 
 /// Longer than anything here takes on a loaded machine.
@@ -187,6 +188,7 @@ impl Door {
             external_url: format!("https://localhost:{}", addresses[0].port()).parse().unwrap(),
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
             timeouts: Timeouts::default(),
+            limits: Limits::default(),
             headers: Vec::new(),
             internal: Internal::default(),
             debug: None,

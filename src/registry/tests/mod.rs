@@ -19,6 +19,7 @@ mod blobs;
 mod errors;
 mod faults;
 mod health;
+mod limits;
 mod lists;
 mod maintenance;
 mod manifests;
@@ -94,7 +95,7 @@ impl Fixture {
     }
 
     pub(super) fn with_index(dir: Arc<tempfile::TempDir>, driver: Arc<dyn Driver>, delete: bool, index: Index) -> Self {
-        let config = Config { delete, manifest_limit: LIMIT, ..Config::new(dir.path().to_owned()) };
+        let config = Config { delete, ..Config::new(dir.path().to_owned()) };
         Self { dir, registry: Arc::new(Registry::new(config, driver, index)), grant: Grant::default() }
     }
 
@@ -107,7 +108,7 @@ impl Fixture {
     pub(super) fn reconfigured(&self, change: impl FnOnce(&mut Config)) -> Self {
         let root = self.dir.path().to_owned();
         let driver = Arc::new(Filesystem::new(&root));
-        let mut config = Config { delete: true, manifest_limit: LIMIT, ..Config::new(root) };
+        let mut config = Config { delete: true, ..Config::new(root) };
         change(&mut config);
         Self {
             dir: self.dir.clone(),
