@@ -53,6 +53,18 @@ pub enum Command {
     /// Make the running server go by the configuration as it is now; a bad one changes nothing
     #[command(after_help = "SIGHUP does the same, and then what went wrong is in the log.")]
     Reload,
+    /// Let somebody try again who failed to log in, or asked, too often
+    Unban {
+        /// An address (of IPv6, its /64), or the name of an account
+        #[arg(value_name = "ADDRESS|NAME")]
+        whom: String,
+    },
+    /// Hand over to a new binary without losing a request
+    #[command(
+        after_help = "The running server starts the program at the path that it was started from, hands over its \
+        listening sockets and ends when its requests have. If the new one cannot serve, the old one goes on."
+    )]
+    Upgrade,
     /// Let nothing change for a while: images can be pulled, nothing can be pushed or deleted
     #[command(subcommand)]
     Maintenance(maintenance::Maintenance),
@@ -88,6 +100,10 @@ pub fn arguments(typed: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 /// # Errors
 /// Whatever the command could not do.
 pub fn run(cli: Cli) -> Result<(), Failure> {
+    obey(cli).inspect_err(|failure| server::handover::report_failure(&failure.message))
+}
+
+fn obey(cli: Cli) -> Result<(), Failure> {
     let named = std::env::var_os("PIERHEAD_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
     let file = cli.config.or(named);
     let file = file.as_deref();
@@ -100,6 +116,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             serve::run(settings()?, Box::new(again))
         }
         Command::Reload => control::run(&settings()?, &server::control::Command::Reload {}),
+        Command::Unban { whom } => control::run(&settings()?, &server::control::Command::Unban { whom }),
+        Command::Upgrade => control::run(&settings()?, &server::control::Command::Upgrade {}),
         Command::Maintenance(command) => maintenance::run(&command, &settings()?),
         Command::Check => check::run(&settings()?),
         Command::User(command) => user::run(command, &settings()?),

@@ -50,6 +50,7 @@ impl From<server::Error> for Failure {
             | server::Error::StateTaken(_)
             | server::Error::Control { .. }
             | server::Error::Maintenance { .. }
+            | server::Error::Handed(_)
             | server::Error::Listen { .. }
             | server::Error::NotInherited(_)
             | server::Error::InheritedInVain(_)

@@ -20,7 +20,8 @@ pub(super) const PREFIX: &str = "PIERHEAD_";
 /// And ends so when its value is in a file.
 const FILE: &str = "_FILE";
 /// Variables that other rooms read.
-const ELSEWHERE: [&str; 3] = ["PIERHEAD_CONFIG", "PIERHEAD_ADMIN_PASSWORD", "PIERHEAD_ADMIN_PASSWORD_FILE"];
+const ELSEWHERE: [&str; 4] =
+    ["PIERHEAD_CONFIG", "PIERHEAD_ADMIN_PASSWORD", "PIERHEAD_ADMIN_PASSWORD_FILE", "PIERHEAD_TAKES_OVER"];
 /// The largest file that a `..._FILE` variable may name, in bytes.
 const LARGEST_VALUE: u64 = 64 << 10;
 

@@ -20,6 +20,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
+use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
 use tokio_rustls::LazyConfigAcceptor;
 
@@ -41,6 +42,8 @@ const ON_THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 pub(super) struct Front<S> {
     pub(super) live: Arc<Live<S>>,
     pub(super) doorway: Arc<ArcSwap<Doorway>>,
+    /// Kept for as long as a connection listens to it.
+    pub(super) _shutdown: Arc<watch::Sender<bool>>,
 }
 
 #[async_trait]
@@ -123,9 +126,11 @@ impl<S: Service> Front<S> {
         FrontIo::tls(hello.into_stream(tls).await?, connection)
     }
 
-    /// The keep-alive loop.
+    /// The keep-alive loop. When only this listener closes, or another process takes over, a client between two requests
+    /// keeps its connection for one more, whose answer closes it: closing first could cross with that request, and not
+    /// every client tries again. When the whole server ends there is no time for that.
     async fn http1(&self, mut io: FrontIo, shutdown: &ShutdownWatch) {
-        let mut ending = shutdown.clone();
+        let mut ending = self.live.ending.subscribe();
         let mut grace = FIRST_REQUEST_GRACE;
         let connection = io.connection().clone();
         loop {
@@ -196,7 +201,7 @@ fn offered(tls: &Arc<ServerConfig>, connection: &Connection) -> Arc<ServerConfig
 }
 
 /// Returns when the server has begun to end, `grace` later.
-async fn over(ending: &mut ShutdownWatch, grace: Duration) {
+async fn over(ending: &mut watch::Receiver<bool>, grace: Duration) {
     // An error means that whoever could have told us is gone: that is an end as well.
     let _ = ending.wait_for(|ending| *ending).await;
     tokio::time::sleep(grace).await;

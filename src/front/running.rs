@@ -6,7 +6,7 @@
 //! ([`Running::change`]) takes away ends in the same way, alone.
 
 use std::net::TcpListener;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -64,6 +64,15 @@ pub enum Socket {
     Unix(UnixListener),
 }
 
+impl Socket {
+    fn duplicate(&self) -> std::io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
+            Self::Unix(socket) => socket.try_clone().map(OwnedFd::from),
+        }
+    }
+}
+
 /// What TLS is negotiated by.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
@@ -99,7 +108,9 @@ pub fn open<S: Service>(
 ) -> Result<Running<S>, Error> {
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
     let proxy = proxy(App { plan: plan.clone(), access: access.clone() })?;
-    let live = Live { plan, proxy: ArcSwap::new(proxy), connections: Arc::default(), windows: Arc::default(), access };
+    let proxy = ArcSwap::new(proxy);
+    let (connections, windows, ending) = (Arc::default(), Arc::default(), watch::Sender::new(false));
+    let live = Live { plan, proxy, connections, windows, access, ending };
     let mut running = Running { live: Arc::new(live), doors: Vec::new(), services: JoinSet::new() };
     for new in prepare(sockets, tls)? {
         running.open(new);
@@ -115,6 +126,8 @@ pub(super) struct Live<S> {
     pub(super) connections: Arc<Connections>,
     pub(super) windows: Arc<Windows>,
     pub(super) access: AccessLog,
+    /// Whether the whole server ends.
+    pub(super) ending: watch::Sender<bool>,
 }
 
 /// A listening address about to be opened: from here on nothing fails.
@@ -122,13 +135,16 @@ struct New {
     doorway: Doorway,
     listeners: Listeners,
     sockets: ListenFds,
+    duplicate: OwnedFd,
 }
 
 fn prepare(sockets: Vec<(Socket, Listener)>, tls: &Tls) -> Result<Vec<New>, Error> {
     let one = |(socket, listener): (Socket, Listener)| {
         let doorway = tls.doorway(&listener)?;
-        let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address, error))?;
-        Ok(New { doorway, listeners, sockets })
+        let refused = |error| Error::Socket(listener.address.clone(), error);
+        let duplicate = socket.duplicate().map_err(refused)?;
+        let (listeners, sockets) = adopt(socket).map_err(refused)?;
+        Ok(New { doorway, listeners, sockets, duplicate })
     };
     sockets.into_iter().map(one).collect()
 }
@@ -200,12 +216,14 @@ pub struct Running<S> {
 /// A listening address that is open.
 struct OpenDoor {
     doorway: Arc<ArcSwap<Doorway>>,
-    shutdown: watch::Sender<bool>,
+    shutdown: Arc<watch::Sender<bool>>,
+    /// The listening socket, for another process. As long as anybody has it, clients can connect.
+    socket: OwnedFd,
 }
 
 impl OpenDoor {
     /// Stops accepting; connections are told to end when nothing runs on them.
-    fn close(&self) {
+    fn close(self) {
         self.shutdown.send_replace(true);
     }
 }
@@ -259,7 +277,7 @@ impl<S: Service> Running<S> {
                 self.doors.push(door);
             }
         }
-        doors.iter().flatten().for_each(OpenDoor::close);
+        doors.into_iter().flatten().for_each(OpenDoor::close);
         new.into_iter().for_each(|new| self.open(new));
         Ok(())
     }
@@ -277,18 +295,31 @@ impl<S: Service> Running<S> {
     }
 
     fn open(&mut self, new: New) {
-        let New { doorway, listeners, sockets } = new;
+        let New { doorway, listeners, sockets, duplicate } = new;
         let doorway = Arc::new(ArcSwap::from_pointee(doorway));
         let (shutdown, ending) = watch::channel(false);
-        let front = Front { live: self.live.clone(), doorway: doorway.clone() };
+        let shutdown = Arc::new(shutdown);
+        let front = Front { live: self.live.clone(), doorway: doorway.clone(), _shutdown: shutdown.clone() };
         self.services.spawn(serve(front, listeners, sockets, ending));
-        self.doors.push(OpenDoor { doorway, shutdown });
+        self.doors.push(OpenDoor { doorway, shutdown, socket: duplicate });
     }
 
-    /// Stops accepting and waits until the last connection has ended, at most for the configured time.
-    pub async fn drain(mut self) -> Drained {
+    /// The listening sockets and where they listen, for another process.
+    pub fn sockets(&self) -> Vec<(Address, BorrowedFd<'_>)> {
+        self.doors.iter().map(|door| (door.doorway.load().listener.address.clone(), door.socket.as_fd())).collect()
+    }
+
+    /// Stops accepting and waits until the last connection has ended, at most for the configured time. Connections between
+    /// two requests are closed at once.
+    pub async fn drain(self) -> Drained {
+        self.live.ending.send_replace(true);
+        self.hand_over().await
+    }
+
+    /// The same while another process accepts on our sockets: connections between two requests may have one more.
+    pub async fn hand_over(mut self) -> Drained {
         let deadline = Instant::now() + self.live.plan.load().timeouts.drain;
-        self.doors.iter().for_each(OpenDoor::close);
+        self.doors.drain(..).for_each(OpenDoor::close);
         while self.services.join_next().await.is_some() {}
         let connections = &self.live.connections;
         loop {

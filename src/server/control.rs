@@ -13,7 +13,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum Command {
     /// Read the configuration again and go by it.
     Reload {},
+    /// Hand over to the program that lies where we were started from.
+    Upgrade {},
+    /// Forget failed logins and too many requests.
+    Unban {
+        /// An address, or the name of an account.
+        whom: String,
+    },
     /// Let nothing change from now on.
     MaintenanceOn {
         /// How writes are refused.
@@ -187,6 +194,18 @@ impl Socket {
         fs::set_permissions(&place.path, Permissions::from_mode(MODE))?;
         socket.set_nonblocking(true)?;
         Ok(Self(socket))
+    }
+
+    /// The socket that another process listened on.
+    pub(super) fn handed(socket: OwnedFd) -> io::Result<Self> {
+        let socket = UnixListener::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// For another process.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
     }
 
     /// Where it is.

@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 
 use super::Error;
+use super::handover::Handed;
 use crate::front::{Address, Listener, Socket};
 
 /// `SD_LISTEN_FDS_START`.
@@ -23,8 +24,8 @@ const MOST: RawFd = 256;
 /// What systemd calls a socket that has no name.
 const UNNAMED: &str = "unknown";
 
-/// Gives those listeners their sockets that systemd opens.
-pub(super) fn take(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
+/// Gives those listeners their sockets that systemd opens, or those that the process had of it which we take over from.
+pub(super) fn take(listeners: &[Listener], handed: &mut Handed) -> Result<Vec<(Socket, Listener)>, Error> {
     let mut left = match listeners.iter().any(|listener| matches!(listener.address, Address::Systemd(_))) {
         true => given()?,
         false => return Ok(Vec::new()),
@@ -32,6 +33,10 @@ pub(super) fn take(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Er
     let mut taken = Vec::new();
     for listener in listeners {
         let Address::Systemd(wanted) = &listener.address else { continue };
+        if let Some(socket) = handed.take(&listener.address) {
+            taken.push((socket, listener.clone()));
+            continue;
+        }
         let fits = |(name, _): &(String, Socket)| wanted.as_ref().is_none_or(|wanted| wanted == name);
         let Some(found) = left.iter().position(fits) else {
             return Err(Error::NotInherited(listener.address.clone()));

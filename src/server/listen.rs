@@ -12,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{Backlog, listen};
 
 use super::Error;
+use super::handover::Handed;
 use crate::front::{Address, Listener, Socket};
 
 /// Connections that may wait to be accepted; the system cuts it to net.core.somaxconn.
@@ -19,25 +20,25 @@ const BACKLOG: i32 = 4096;
 /// Who may connect to a socket in the file system: our user and our group.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Binds those listeners that are ports, which may need rights.
-pub(super) fn bind_ports(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
+/// Binds those listeners that are ports, which may need rights, unless we were handed them.
+pub(super) fn bind_ports(listeners: &[Listener], handed: &mut Handed) -> Result<Vec<(Socket, Listener)>, Error> {
     bind(listeners, |address| match address {
-        Address::Tcp(address) => Some(bind_tcp(*address).map(Socket::Tcp)),
+        Address::Tcp(inet) => Some(handed.take(address).map_or_else(|| bind_tcp(*inet).map(Socket::Tcp), Ok)),
         Address::Unix(_) | Address::Systemd(_) => None,
     })
 }
 
-/// Binds those listeners that are paths.
-pub(super) fn bind_paths(listeners: &[Listener]) -> Result<Vec<(Socket, Listener)>, Error> {
+/// Binds those listeners that are paths, unless we were handed them.
+pub(super) fn bind_paths(listeners: &[Listener], handed: &mut Handed) -> Result<Vec<(Socket, Listener)>, Error> {
     bind(listeners, |address| match address {
         Address::Tcp(_) | Address::Systemd(_) => None,
-        Address::Unix(path) => Some(bind_unix(path).map(Socket::Unix)),
+        Address::Unix(path) => Some(handed.take(address).map_or_else(|| bind_unix(path).map(Socket::Unix), Ok)),
     })
 }
 
 fn bind(
     listeners: &[Listener],
-    socket: impl Fn(&Address) -> Option<io::Result<Socket>>,
+    mut socket: impl FnMut(&Address) -> Option<io::Result<Socket>>,
 ) -> Result<Vec<(Socket, Listener)>, Error> {
     let bound = listeners.iter().filter_map(|listener| {
         let socket = socket(&listener.address)?;
@@ -125,6 +126,11 @@ impl SocketFiles {
         self.0.append(&mut other.0);
     }
 
+    /// They belong to another process now.
+    pub(super) fn leave(&mut self) {
+        self.0.clear();
+    }
+
     /// Takes away those that are not in use any more.
     pub(super) fn keep(&mut self, in_use: impl Fn(&Path) -> bool) {
         let (kept, gone) = std::mem::take(&mut self.0).into_iter().partition(|(path, _)| in_use(path));
@@ -196,16 +202,16 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_said_in_one_line_with_what_to_do() {
-        let bound = bind_ports(&[listener("127.0.0.1:0")]).unwrap();
+        let bound = bind_ports(&[listener("127.0.0.1:0")], &mut Handed::default()).unwrap();
         let taken = actual_addresses(&bound).remove(0).address;
-        let message = bind_ports(&[listener(&taken.to_string())]).unwrap_err().to_string();
+        let message = bind_ports(&[listener(&taken.to_string())], &mut Handed::default()).unwrap_err().to_string();
         assert!(message.contains(&taken.to_string()) && message.contains("another program has this port"), "{message}");
         assert_eq!(message.lines().count(), 1);
     }
 
     #[test]
     fn a_foreign_address_is_named() {
-        let message = bind_ports(&[listener("192.0.2.1:0")]).unwrap_err().to_string();
+        let message = bind_ports(&[listener("192.0.2.1:0")], &mut Handed::default()).unwrap_err().to_string();
         assert!(message.contains("192.0.2.1") && message.contains("one of this machine's"), "{message}");
     }
 
@@ -219,7 +225,7 @@ mod tests {
         let path = folder.path().join("registry.sock");
         drop(UnixListener::bind(&path).unwrap());
         let left_behind = inode(&path);
-        let bound = bind_paths(&at(&path)).unwrap();
+        let bound = bind_paths(&at(&path), &mut Handed::default()).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
         let files = SocketFiles::of(&bound);
@@ -234,7 +240,7 @@ mod tests {
         let _used = UnixListener::bind(&path).unwrap();
         crate::storage::durable::write(&file, b"precious", 0o644).unwrap();
         for path in [path, file] {
-            let message = bind_paths(&at(&path)).map(drop).unwrap_err().to_string();
+            let message = bind_paths(&at(&path), &mut Handed::default()).map(drop).unwrap_err().to_string();
             assert!(message.contains("another program has this port"), "{message}");
             assert!(path.exists());
         }
@@ -244,7 +250,7 @@ mod tests {
     fn a_socket_that_took_our_place_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registry.sock");
-        let bound = bind_paths(&at(&path)).unwrap();
+        let bound = bind_paths(&at(&path), &mut Handed::default()).unwrap();
         let files = SocketFiles::of(&bound);
         fs::hard_link(&path, folder.path().join("ours.sock")).unwrap(); // so that its number is not given anew
         fs::remove_file(&path).unwrap();

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ use crate::storage::durable;
 
 /// The file's name in the state directory.
 const NAME: &str = "maintenance.json";
+/// How often a process that was taken over from looks for orders to its successor.
+const LOOK: Duration = Duration::from_millis(500);
 /// More than the file ever has.
 const LARGEST: u64 = 4 << 10;
 
@@ -47,6 +50,18 @@ pub(super) fn restore(state: &Path, maintenance: &Maintenance) -> Result<(), Err
     }
     maintenance.order(pause);
     Ok(())
+}
+
+/// Minds orders that are given to another process on the same state directory, for ever.
+pub(super) async fn follow(state: PathBuf, maintenance: Arc<Maintenance>) {
+    let path = state.join(NAME);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // A file that cannot be read says nothing new; the process that serves says what is wrong with it.
+        if let Ok(pause) = tokio::task::block_in_place(|| read(&path)) {
+            maintenance.order(pause);
+        }
+    }
 }
 
 fn read(path: &Path) -> io::Result<Option<Pause>> {

@@ -11,6 +11,7 @@
 mod change;
 pub mod control;
 mod folders;
+pub mod handover;
 mod inherited;
 mod listen;
 pub mod maintenance;
@@ -27,6 +28,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+use self::handover::{Handed, Program};
 use self::serving::{Serving, Signals};
 
 use crate::auth::{self, Authority, Guardian, Password};
@@ -78,6 +80,9 @@ pub enum Error {
     /// Another server keeps the state.
     #[error("another server runs on the state directory {}; stop it, or set `state` to another", .0.display())]
     StateTaken(PathBuf),
+    /// Another process did not hand us what it should have.
+    #[error("what another process hands us cannot be taken: {0}")]
+    Handed(#[source] std::io::Error),
     /// The control socket.
     #[error("cannot listen on {} for commands: {source}", path.display())]
     Control {
@@ -158,6 +163,7 @@ pub struct Outside {
 /// A server that has everything it needs from the machine and no rights left that it does not need.
 pub struct Prepared {
     settings: Settings,
+    handed: Handed,
     sockets: Vec<(Socket, Listener)>,
     control: Option<control::Socket>,
     debug: Option<DebugDoor>,
@@ -174,8 +180,8 @@ struct DebugDoor {
 }
 
 impl DebugDoor {
-    fn bind(config: front::Config) -> Result<Self, Error> {
-        Ok(Self { sockets: listen::bind_ports(&config.listeners)?, config })
+    fn bind(config: front::Config, handed: &mut Handed) -> Result<Self, Error> {
+        Ok(Self { sockets: listen::bind_ports(&config.listeners, handed)?, config })
     }
 
     fn open(self, checks: Arc<Checks>) -> Result<Running<Debug>, front::Error> {
@@ -206,9 +212,11 @@ pub struct Welcome<'a> {
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
     listen::compare_with_file_limit(settings.front.limits.connections);
-    let mut sockets = inherited::take(&settings.front.listeners)?;
-    sockets.extend(listen::bind_ports(&settings.front.listeners)?);
-    let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug))).transpose()?;
+    let mut handed = Handed::receive().map_err(Error::Handed)?;
+    let mut sockets = inherited::take(&settings.front.listeners, &mut handed)?;
+    sockets.extend(listen::bind_ports(&settings.front.listeners, &mut handed)?);
+    let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug), &mut handed));
+    let debug = debug.transpose()?;
     let needs_tls = settings.front.needs_certificates();
     let named = &settings.tls.certificates;
     // Keys from files may be readable by root alone, so they are read before the rights are given up.
@@ -218,19 +226,23 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
     // These belong to whoever makes them, who must be able to take them away at the end.
-    sockets.extend(listen::bind_paths(&settings.front.listeners)?);
+    sockets.extend(listen::bind_paths(&settings.front.listeners, &mut handed)?);
     let (certificates, authority) = if needs_tls && from_files.is_none() {
         let authority = local::ensure(&settings.tls.local, now)?;
         (Some(Certificates::load(std::slice::from_ref(&authority.server))?), Some(authority))
     } else {
         (from_files, None)
     };
-    let control = if settings.registry_only { None } else { Some(bind_control(&settings.state)?) };
-    Ok(Prepared { settings, sockets, control, debug, internal_tls, certificates, authority, first_password })
+    let control = if settings.registry_only { None } else { Some(open_control(&settings.state, &mut handed)?) };
+    Ok(Prepared { settings, handed, sockets, control, debug, internal_tls, certificates, authority, first_password })
 }
 
-fn bind_control(state: &Path) -> Result<control::Socket, Error> {
-    control::Socket::bind(state).map_err(|source| match source.kind() {
+fn open_control(state: &Path, handed: &mut Handed) -> Result<control::Socket, Error> {
+    let opened = match handed.take_control(&control::Socket::path(state)) {
+        Some(socket) => control::Socket::handed(socket),
+        None => control::Socket::bind(state),
+    };
+    opened.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::StateTaken(state.to_owned()),
         _ => Error::Control { path: control::Socket::path(state), source },
     })
@@ -247,8 +259,10 @@ impl Prepared {
     }
 
     async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, sockets, control, debug, internal_tls, certificates, authority, first_password } = self;
+        let Self { settings, handed, sockets, control, debug, internal_tls, certificates, authority, first_password } =
+            self;
         let Outside { access, threshold, configuration } = outside;
+        let program = Program::ours().map_err(Error::Runtime)?;
         let mut files = listen::SocketFiles::of(&sockets);
         if control.is_some() {
             files.add(control::Socket::path(&settings.state));
@@ -278,7 +292,7 @@ impl Prepared {
             None => None,
         };
         // Until the very end: they tell of a drain as well.
-        let _debug_pages = match debug {
+        let debug = match debug {
             Some(door) => Some(door.open(checks.clone())?),
             None => None,
         };
@@ -288,8 +302,23 @@ impl Prepared {
         let running = front::open(settings.front.clone(), embedded.clone(), &tls, access, sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
-        let commands = serving::hear(&mut loops, control);
-        let server = Serving { settings, configuration, threshold, embedded, running, files, loops, tending };
+        handed.ready();
+        let duplicate = control.as_ref().map(control::Socket::duplicate).transpose().map_err(Error::Runtime)?;
+        let (hearing, commands) = serving::hear(&mut loops, control);
+        let server = Serving {
+            settings,
+            configuration,
+            threshold,
+            embedded,
+            running,
+            debug,
+            program,
+            control: duplicate,
+            hearing,
+            files,
+            loops,
+            tending,
+        };
         server.run(&mut signals, commands).await;
         Ok(())
     }

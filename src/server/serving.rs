@@ -6,6 +6,7 @@
 //! as at the start, certificates and keys are read, sockets are bound. Then nothing is left that can.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,11 +18,13 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::change::{self, Refused};
 use super::control::{self, Answer, Command, Outcome};
+use super::handover::{self, Handed, Program};
 use super::maintenance::Status;
 use super::{Configuration, Error, inherited, listen, maintenance};
+use crate::auth::Whom;
 use crate::config::Settings;
-use crate::front::{self, Running};
-use crate::origin::Embedded;
+use crate::front::{self, Drained, Running};
+use crate::origin::{Debug, Embedded};
 use crate::telemetry::Threshold;
 use crate::tls::{self, Certificates, local};
 
@@ -35,9 +38,12 @@ pub(super) fn tend(loops: &mut JoinSet<()>, embedded: &Arc<Embedded>) -> AbortHa
 }
 
 /// The commands that come in by the control socket, if there is one.
-pub(super) fn hear(loops: &mut JoinSet<()>, control: Option<control::Socket>) -> mpsc::Receiver<control::Request> {
+pub(super) fn hear(
+    loops: &mut JoinSet<()>,
+    control: Option<control::Socket>,
+) -> (AbortHandle, mpsc::Receiver<control::Request>) {
     let (sender, commands) = mpsc::channel(COMMANDS);
-    loops.spawn(async move {
+    let hearing = loops.spawn(async move {
         let heard = match control {
             Some(socket) => socket.hear(sender).await,
             None => {
@@ -49,7 +55,7 @@ pub(super) fn hear(loops: &mut JoinSet<()>, control: Option<control::Socket>) ->
             tracing::error!(%error, "no command can be heard");
         }
     });
-    commands
+    (hearing, commands)
 }
 
 /// The server between its start and its end.
@@ -59,6 +65,12 @@ pub(super) struct Serving {
     pub(super) threshold: Threshold,
     pub(super) embedded: Arc<Embedded>,
     pub(super) running: Running<Embedded>,
+    /// Until the very end: it tells of a drain as well.
+    pub(super) debug: Option<Running<Debug>>,
+    pub(super) program: Program,
+    /// The control socket, for another process.
+    pub(super) control: Option<OwnedFd>,
+    pub(super) hearing: AbortHandle,
     pub(super) files: listen::SocketFiles,
     /// They end with the server.
     pub(super) loops: JoinSet<()>,
@@ -68,25 +80,83 @@ pub(super) struct Serving {
 impl Serving {
     /// Does what it is told until it is told to stop, and then lets running requests end.
     pub(super) async fn run(mut self, signals: &mut Signals, commands: mpsc::Receiver<control::Request>) {
-        self.until_the_end(signals, commands).await;
+        let end = self.until_the_end(signals, commands).await;
         self.embedded.begin_drain();
-        drain(self.running, signals).await;
+        if end == End::HandedOver {
+            self.hearing.abort();
+            self.files.leave();
+            self.debug = None;
+            if !self.settings.registry_only {
+                let maintenance = self.embedded.maintenance();
+                self.loops.spawn(maintenance::follow(self.settings.state.clone(), maintenance));
+            }
+            tracing::info!("another process serves now: running requests may end here; a signal ends them");
+            finish(self.running.hand_over(), signals).await;
+        } else {
+            tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
+            finish(self.running.drain(), signals).await;
+        }
     }
 
     /// One thing after the other.
-    async fn until_the_end(&mut self, signals: &mut Signals, mut commands: mpsc::Receiver<control::Request>) {
+    async fn until_the_end(&mut self, signals: &mut Signals, mut commands: mpsc::Receiver<control::Request>) -> End {
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
-                    Asked::Stop => return,
+                    Asked::Stop => return End::Stopped,
                     Asked::Reload => {
                         self.reload();
                     }
                 },
                 Some(request) = commands.recv() => {
+                    if request.command == (Command::Upgrade {}) {
+                        if let Some(end) = self.upgrade(signals, request).await {
+                            return end;
+                        }
+                        continue;
+                    }
                     let answer = self.obey(&request.command);
                     request.answer(answer);
                 }
+            }
+        }
+    }
+
+    /// Has another process take over, if it can. We go on until it has; `None`: it could not.
+    async fn upgrade(&mut self, signals: &mut Signals, request: control::Request) -> Option<End> {
+        let started = tokio::task::block_in_place(|| {
+            let mut sockets = self.running.sockets();
+            sockets.extend(self.debug.iter().flat_map(Running::sockets));
+            let path = control::Socket::path(&self.settings.state);
+            let control = self.control.as_ref().map(|socket| (path.as_path(), socket.as_fd()));
+            self.program.start(&sockets, control)
+        });
+        let ready = match started {
+            Ok(successor) => {
+                tracing::info!(process = successor.id(), "another process is to take over");
+                let cancel = successor.cancel();
+                let mut ready = tokio::task::spawn_blocking(|| successor.ready());
+                tokio::select! {
+                    ready = &mut ready => ready.unwrap_or_else(|error| Err(handover::Error::Ended(error.to_string()))),
+                    () = signals.stop() => {
+                        cancel.cancel();
+                        let _ = ready.await; // how it ended is no matter any more
+                        return Some(End::Stopped);
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match ready {
+            Ok(process) => {
+                handover::tell_supervisor(process);
+                request.answer(Answer::new(Outcome::Done, format_args!("process {process} serves now")));
+                Some(End::HandedOver)
+            }
+            Err(error) => {
+                tracing::error!("not upgraded: {error}");
+                request.answer(Answer::new(Outcome::Failed, format_args!("nothing changed: {error}")));
+                None
             }
         }
     }
@@ -96,6 +166,8 @@ impl Serving {
         let state = &self.settings.state;
         let done = match command {
             Command::Reload {} => return self.reload(),
+            Command::Unban { whom } => Ok(self.unban(whom)),
+            Command::Upgrade {} => return Answer::new(Outcome::Failed, "an upgrade is under way"),
             Command::MaintenanceStatus {} => serde_json::to_string(&Status::of(&maintenance)).map_err(io::Error::from),
             Command::MaintenanceOn { mode, grace } => {
                 let grace = grace.map_or(self.settings.front.timeouts.drain, Duration::from_millis);
@@ -125,6 +197,13 @@ impl Serving {
         }
     }
 
+    fn unban(&self, whom: &str) -> String {
+        let meant = whom.parse().map_or_else(|_| Whom::Account(whom.to_owned()), Whom::Address);
+        let lifted = self.embedded.forgive(&meant);
+        tracing::info!(whom, lifted, "what counted against somebody is forgiven");
+        if lifted == 0 { format!("nothing counted against {whom}") } else { format!("{whom} may try again") }
+    }
+
     /// Goes by the configuration as it is now, or, when that cannot be, by the one before.
     fn reload(&mut self) -> Answer {
         let reloaded = tokio::task::block_in_place(|| {
@@ -151,9 +230,10 @@ impl Serving {
         }
         let tls = load_tls(&settings, SystemTime::now())?;
         let wanted = self.running.not_open(&settings.front.listeners);
-        let mut sockets = inherited::take(&wanted)?;
-        sockets.extend(listen::bind_ports(&wanted)?);
-        sockets.extend(listen::bind_paths(&wanted)?);
+        let mut handed = Handed::default();
+        let mut sockets = inherited::take(&wanted, &mut handed)?;
+        sockets.extend(listen::bind_ports(&wanted, &mut handed)?);
+        sockets.extend(listen::bind_paths(&wanted, &mut handed)?);
         let files = listen::SocketFiles::of(&sockets);
         let embedded = Arc::new(self.embedded.reconfigured(settings.registry.clone()));
         let closed = self.settings.front.listeners.len() + wanted.len() - settings.front.listeners.len();
@@ -197,10 +277,16 @@ fn load_tls(settings: &Settings, now: SystemTime) -> Result<front::Tls, Error> {
     Ok(front::Tls { usual, certificates, internal })
 }
 
-async fn drain(running: Running<Embedded>, signals: &mut Signals) {
-    tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
+/// How the server came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Stopped,
+    HandedOver,
+}
+
+async fn finish(draining: impl Future<Output = Drained>, signals: &mut Signals) {
     tokio::select! {
-        drained = running.drain() => match drained.left {
+        drained = draining => match drained.left {
             0 => tracing::info!("stopped"),
             left => tracing::warn!(left, "stopped, the time to drain was over and connections were cut off"),
         },

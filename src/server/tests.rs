@@ -23,7 +23,9 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
         internal: front::Internal::default(),
         debug: None,
     };
-    let door = DebugDoor::bind(usual.for_debug(front::Debug { address: ([127, 0, 0, 1], 0).into() })).unwrap();
+    let door =
+        DebugDoor::bind(usual.for_debug(front::Debug { address: ([127, 0, 0, 1], 0).into() }), &mut Handed::default())
+            .unwrap();
     let address = listen::actual_addresses(&door.sockets).remove(0).address;
     (format!("http://{address}"), checks.clone(), door.open(checks).unwrap())
 }

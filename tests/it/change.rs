@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::support::content::Content;
 use crate::support::machine::on_a_fresh_machine;
-use crate::support::pierhead::{Pierhead, Site};
+use crate::support::pierhead::{PIERHEAD, Site};
+use crate::support::process::Process;
 use crate::support::registry::Registry;
 use crate::support::{free_port, wait_for};
 
@@ -43,8 +44,8 @@ fn certify(folder: &Path) -> String {
 /// The key that names what [`certify`] made.
 const OWN: &str = "tls: { local: certs, certificates: [{ certificate: own.crt, key: own.key }] }";
 
-fn hang_up(server: &Pierhead) {
-    let sent = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status();
+fn hang_up(server: &Process) {
+    let sent = Command::new("kill").args(["-HUP", &server.id().to_string()]).status();
     assert!(sent.expect("kill can be run").success());
 }
 
@@ -71,7 +72,7 @@ fn a_reload_opens_and_closes_listeners_and_changes_limits_and_the_log_level() {
     assert!(server.process.stderr().contains("DEBUG"), "the log tells more than before");
 
     site.configure(&[&listeners(&site, &[])]);
-    hang_up(&server);
+    hang_up(&server.process);
     wait_for("the port to close", 10, || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
     repository.push_blob(Content::new(2, 100_000)).expect("what went goes on");
     assert_eq!(server.stop().code(), Some(0));
@@ -122,7 +123,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     }
     let before = server.process.stderr();
     site.configure(&["log: { level: shout }"]);
-    hang_up(&server);
+    hang_up(&server.process);
     server
         .process
         .wait_until("say why in its log", 10, |process| process.stderr()[before.len()..].contains("log.level"));
@@ -203,7 +204,7 @@ fn a_server_that_gave_up_the_rights_of_root_says_what_it_cannot_read_any_more() 
 }
 
 /// A PATCH in its middle, on a connection of its own: so much was announced, and so much sent.
-fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize, sent: &[u8]) -> TcpStream {
+pub(crate) fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize, sent: &[u8]) -> TcpStream {
     let mut wire = TcpStream::connect(("127.0.0.1", site.internal_port())).expect("the internal port is open");
     wire.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     let path = &upload[upload.find("/v2/").expect("an upload")..];
@@ -218,7 +219,8 @@ fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize,
     wire
 }
 
-fn answer(mut wire: TcpStream) -> String {
+/// What the server says until it closes.
+pub(crate) fn answer(mut wire: TcpStream) -> String {
     let mut text = String::new();
     wire.read_to_string(&mut text).expect("an answer");
     text
@@ -305,4 +307,51 @@ fn a_registry_that_becomes_read_only_by_its_configuration_lets_pushes_end() {
     site.configure(&[]);
     site.run(&["reload"]).ok();
     repository.push("after", &[Content::new(2, 1000)]).expect("everything goes again");
+}
+
+#[test]
+fn a_registry_alone_reads_its_file_again_on_sighup() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let port = free_port();
+    let file = folder.path().join("config.yml");
+    let configure = |more: &str| {
+        let root = folder.path().join("tree");
+        let text = format!(
+            "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
+            root.display()
+        );
+        fs::write(&file, text).expect("written");
+    };
+    configure("");
+    let mut command = Command::new(PIERHEAD);
+    command.args(["registry", "serve"]).arg(&file);
+    let mut server = Process::start("registry", folder.path(), &mut command);
+    server.wait_until("listen", 30, |_| TcpStream::connect(("127.0.0.1", port)).is_ok());
+    server.wait_until("say how it is used", 30, |server| server.stderr().contains("serves the registry"));
+    configure("  headers: { X-Plan: [new] }\n");
+    hang_up(&server);
+    server.wait_until("reload", 10, |server| server.stderr().contains("reloaded"));
+    let client = reqwest::blocking::Client::builder().no_proxy().build().expect("a client");
+    let answer = client.get(format!("http://127.0.0.1:{port}/v2/")).send().expect("an answer");
+    assert_eq!(answer.headers()["x-plan"], "new");
+    server.terminate();
+    assert_eq!(server.wait(20).code(), Some(0));
+}
+
+#[test]
+fn who_failed_too_often_may_try_again_once_forgiven() {
+    let site = Site::new();
+    let _server = site.start();
+    let ask = |password: &str| {
+        let somebody = site.registry(Some(("admin", password)));
+        somebody.ask_token("repository:change/app:pull").status().as_u16()
+    };
+    wait_for("the guesser to be held up", 30, || (ask("wrong") == 429).then_some(()));
+    let said = site.run(&["unban", "admin"]).ok();
+    assert!(said.stdout.contains("may try again"), "{said}");
+    let said = site.run(&["unban", "127.0.0.1"]).ok();
+    assert!(said.stdout.contains("may try again"), "{said}");
+    assert_eq!(ask("wrong"), 401);
+    let said = site.run(&["unban", "192.0.2.77"]).ok();
+    assert!(said.stdout.contains("nothing counted"), "{said}");
 }

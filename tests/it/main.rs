@@ -40,3 +40,4 @@ mod shapes;
 mod shutdown;
 mod support;
 mod trees;
+mod upgrade;

@@ -148,6 +148,14 @@ impl Site {
         self.start_as(self.serve())
     }
 
+    /// The same from a copy of the binary.
+    pub(crate) fn start_from(&self, program: &Path) -> Pierhead {
+        let mut command = without_settings(Command::new(program));
+        command.args(self.serve().get_args()).current_dir(self.directory());
+        command.env("PIERHEAD_ADMIN_PASSWORD", ADMIN_PASSWORD);
+        self.start_as(command)
+    }
+
     /// The same with its system calls written to a file.
     pub(crate) fn start_traced(&self, trace: &Path) -> Pierhead {
         self.start_as(traced(&self.serve(), trace))
