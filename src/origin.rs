@@ -12,9 +12,10 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
-use crate::exchange::{Answer, Exchange, SendError, send};
+use crate::exchange::{Answer, Exchange, Kind, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::Registry;
+use crate::telemetry::Metrics;
 
 mod debug;
 
@@ -25,6 +26,7 @@ pub struct Embedded {
     registry: Registry,
     guardian: Guardian,
     authority: Option<Arc<Authority>>,
+    metrics: Metrics,
 }
 
 /// The path of the registry's API, with the slash that everything below it shares.
@@ -34,9 +36,9 @@ const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
 
 impl Embedded {
-    /// The registry, who guards it, and our token service, if there is one.
-    pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>) -> Self {
-        Self { registry, guardian, authority }
+    /// The registry, who guards it, our token service, if there is one, and who counts.
+    pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>, metrics: Metrics) -> Self {
+        Self { registry, guardian, authority, metrics }
     }
 
     /// What the registry does without being asked, for ever.
@@ -60,22 +62,29 @@ impl Embedded {
     async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {
         let path = exchange.head().uri.path();
         if let Some(authority) = self.authority.as_ref().filter(|authority| authority.path() == path) {
+            exchange.notes().kind = Kind::Token;
             return authority.token(exchange).await;
         }
         match path {
             // Load balancers ask it, and Distribution answers so.
-            "/" => match self.registry.unavailable() {
-                Some(answer) => answer,
-                None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
-            },
-            HEALTHY => probe(&exchange.head().method, Ok(())),
-            READY => {
-                let ready = self.registry.ready().await;
-                probe(&exchange.head().method, ready)
+            "/" => {
+                exchange.notes().kind = Kind::Probe;
+                match self.registry.unavailable() {
+                    Some(answer) => answer,
+                    None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
+                }
             }
+            HEALTHY | READY => self.probed(exchange).await,
             _ if path == "/v2" || path.starts_with(API) => self.registry(exchange).await,
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
+    }
+
+    /// Whether the process answers, or can serve.
+    async fn probed<E: Exchange>(&self, exchange: &mut E) -> Answer {
+        exchange.notes().kind = Kind::Probe;
+        let state = if exchange.head().uri.path() == READY { self.registry.ready().await } else { Ok(()) };
+        probe(&exchange.head().method, state)
     }
 
     async fn registry<E: Exchange>(&self, exchange: &mut E) -> Answer {
@@ -87,6 +96,8 @@ impl Embedded {
             Ok(endpoint) => endpoint,
             Err(rejection) => return self.registry.reject(rejection),
         };
+        exchange.notes().kind = kind(&endpoint);
+        let head = exchange.head();
         let granted = match self.guardian.authorize(head, exchange.caller(), &endpoint.access()).await {
             Ok(grant) => Ok(grant),
             Err(Refusal { answer, expired }) => self.finishing(&endpoint, expired).await.ok_or(answer),
@@ -94,6 +105,7 @@ impl Embedded {
         match granted {
             Ok(grant) => {
                 exchange.notes().subject.clone_from(&grant.subject);
+                let _shown = brings_content(&endpoint).then(|| self.metrics.upload());
                 self.registry.answer(endpoint, &grant, exchange).await
             }
             Err(challenge) => challenge,
@@ -114,6 +126,35 @@ impl Embedded {
         let began = Beginning { issuer: &begun.issuer, subject: &begun.subject, at: begun.at };
         self.guardian.may_finish(&expired, name, began, Timestamp::now()).await
     }
+}
+
+fn kind(endpoint: &Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::Version => Kind::Base,
+        Endpoint::Catalog { .. } => Kind::Catalog,
+        Endpoint::Tags { .. } => Kind::Tags,
+        Endpoint::ManifestRead { .. } | Endpoint::ManifestWrite { .. } | Endpoint::ManifestDelete { .. } => {
+            Kind::Manifest
+        }
+        Endpoint::Referrers { .. } => Kind::Referrers,
+        Endpoint::BlobRead { .. } | Endpoint::BlobDelete { .. } => Kind::Blob,
+        Endpoint::UploadStart { .. }
+        | Endpoint::UploadStatus { .. }
+        | Endpoint::UploadAppend { .. }
+        | Endpoint::UploadCommit { .. }
+        | Endpoint::UploadCancel { .. } => Kind::Upload,
+        Endpoint::Options { .. } => Kind::Other,
+    }
+}
+
+/// Whether the request's body is (a part of) a blob.
+fn brings_content(endpoint: &Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::UploadStart { digest: Some(_), mount: None, .. }
+            | Endpoint::UploadAppend { .. }
+            | Endpoint::UploadCommit { .. }
+    )
 }
 
 fn note_failure<E: Exchange>(exchange: &mut E, failure: String) {

@@ -1,11 +1,12 @@
 //! What does the operator see of a running server?
 //!
 //! Logs on stderr and one access line per request on stdout: text where a person looks at a terminal, JSON elsewhere.
+//! Counts, for a monitoring system ([`Metrics`]).
 //!
 //! **Invariants:** a stream that nobody drains never holds up a request (`lines`). What had to be thrown away is
 //! counted and said. Nothing secret is written: a token or password in a query is redacted ([`redact`]).
 //!
-//! Absent on purpose: log files and their rotation (the service manager's job), metrics.
+//! Absent on purpose: log files and their rotation (the service manager's job).
 
 use std::io::IsTerminal;
 
@@ -16,9 +17,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod access;
 mod lines;
+mod metrics;
 
 pub use access::{Access, AccessLog, redact};
 use lines::Lines;
+pub use metrics::{Exposition, Handshake, Held, Metrics, StorageCall};
 
 /// Logging, as meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +66,7 @@ enum Style {
 /// The log streams of this process. [`close`](Telemetry::close) it last, or the newest lines may be lost.
 pub struct Telemetry {
     logs: Lines,
-    access: AccessLog,
+    reports: Reports,
 }
 
 /// Somebody else in this process set up logging already.
@@ -85,7 +88,7 @@ pub fn init(config: &Config) -> Result<Telemetry, AlreadySet> {
     .map_err(|_| AlreadySet)?;
     let access =
         if config.access { AccessLog::new(std::io::stdout(), resolved_format(config)) } else { AccessLog::off() };
-    Ok(Telemetry { logs, access })
+    Ok(Telemetry { logs, reports: Reports { access, metrics: Metrics::default() } })
 }
 
 fn resolved_format(config: &Config) -> Format {
@@ -108,18 +111,40 @@ fn targets(level: tracing::Level) -> Targets {
 }
 
 impl Telemetry {
-    /// Where access lines go. Cheap to clone.
-    pub fn access(&self) -> AccessLog {
-        self.access.clone()
+    /// Whom to tell what happens.
+    pub fn reports(&self) -> Reports {
+        self.reports.clone()
     }
 
     /// Writes what is still queued, for at most a few seconds, and says on stderr what could not be written.
     pub fn close(self) {
-        if let Some(left) = self.access.close() {
+        if let Some(left) = self.reports.access.close() {
             tracing::warn!(bytes = left, "access lines were lost: nobody reads standard output");
         }
         // When standard error itself is stuck there is nobody left to tell.
         let _ = self.logs.close();
+    }
+}
+
+/// Whom the front door tells what happens. Cheap to clone.
+#[derive(Clone)]
+pub struct Reports {
+    /// One line for each request.
+    pub access: AccessLog,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Reports {
+    /// To nobody.
+    pub fn off() -> Self {
+        Self { access: AccessLog::off(), metrics: Metrics::default() }
+    }
+
+    /// A request came to its end.
+    pub fn request(&self, access: &Access<'_>) {
+        self.access.write(access);
+        self.metrics.request(access);
     }
 }
 

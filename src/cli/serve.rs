@@ -22,7 +22,7 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let prepared = server::prepare(settings, SystemTime::now())?;
-    let served = prepared.run(telemetry.access(), |welcome| show(&message(welcome, sudo)));
+    let served = prepared.run(telemetry.reports(), |welcome| show(&message(welcome, sudo)));
     telemetry.close();
     Ok(served?)
 }

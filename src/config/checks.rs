@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 use super::machine::Machine;
-use super::meant::{EXTERNAL_PORT, INTERNAL, default_external_url};
+use super::meant::{EXTERNAL_PORT, INTERNAL, MONITORING, default_external_url};
 use super::problem::{Place, Problem};
 use super::reader::Setting;
-use super::written::{Certificate, Internal, Token, Written};
+use super::written::{Certificate, Internal, Monitoring, Token, Written};
 use crate::exchange::Origin;
 
 /// Compares one key with another, and with the machine.
@@ -21,6 +21,7 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     let mut checks = Checks { machine, problems };
     checks.origins(written);
     checks.listeners(written);
+    checks.monitoring(written);
     checks.certificates(written);
     checks.token(&written.token);
     checks.folder("state", &written.state);
@@ -33,6 +34,9 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
 pub(super) fn check_registry(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
     Checks { machine, problems }.registry(written);
 }
+
+/// A port that is taken: by which key, and where that was written, if it was.
+type Bound<'w> = (String, SocketAddr, Option<&'w Place>);
 
 struct Checks<'a> {
     machine: &'a Machine,
@@ -152,15 +156,27 @@ impl Checks<'_> {
             Setting::Unset => (INTERNAL, None),
             Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => return,
         };
-        let default = match (&written.listeners, &written.external_url) {
-            (Setting::Unset, Setting::Is(origin, place)) => Some((origin.port(), Some(place))),
-            (Setting::Unset, Setting::Unset) => Some((EXTERNAL_PORT, None)),
-            _ => None,
-        };
-        let default =
-            default.map(|(port, place)| ("external_url".to_owned(), SocketAddr::new(self.machine.any(), port), place));
         let bound = bound.iter().map(|(key, address, place)| (key.clone(), *address, Some(*place)));
-        for (other, taken, other_place) in bound.chain(default) {
+        self.own_port((key, address, place), bound.chain(self.default_port(written)));
+    }
+
+    /// The port of the listener that nobody wrote.
+    fn default_port<'w>(&self, written: &'w Written) -> Option<Bound<'w>> {
+        let (port, place) = match (&written.listeners, &written.external_url) {
+            (Setting::Unset, Setting::Is(origin, place)) => (origin.port(), Some(place)),
+            (Setting::Unset, Setting::Unset) => (EXTERNAL_PORT, None),
+            _ => return None,
+        };
+        Some(("external_url".to_owned(), SocketAddr::new(self.machine.any(), port), place))
+    }
+
+    /// A port is none of the others. Without a place it is the default.
+    fn own_port<'w>(
+        &mut self,
+        (key, address, place): (&str, SocketAddr, Option<&Place>),
+        others: impl Iterator<Item = Bound<'w>>,
+    ) {
+        for (other, taken, other_place) in others {
             match (overlap(taken, address), place, other_place) {
                 (false, ..) | (true, None, None) => {}
                 (true, Some(place), _) => {
@@ -175,6 +191,27 @@ impl Checks<'_> {
                 }
             }
         }
+    }
+
+    /// Monitoring has a port of its own.
+    fn monitoring(&mut self, written: &Written) {
+        let port = match (&written.metrics, &written.registry.door.debug.address) {
+            (Setting::Is(Monitoring::At(address), place), _) => ("metrics.address", *address, Some(place)),
+            (Setting::Is(Monitoring::Off, _) | Setting::Wrong, _) | (_, Setting::Wrong) => return,
+            (Setting::Unset, Setting::Is(address, place)) => ("registry.http.debug.addr", *address, Some(place)),
+            (Setting::Unset, Setting::Unset) => ("metrics.address", MONITORING, None),
+        };
+        let internal = match &written.registry.internal {
+            Setting::Is(Internal::At(address), place) => Some((*address, Some(place))),
+            Setting::Unset => Some((INTERNAL, None)),
+            Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => None,
+        };
+        let internal = internal.map(|(address, place)| ("registry.http.addr".to_owned(), address, place));
+        let public = written.listeners.items().iter().enumerate().filter_map(|(number, listener)| {
+            let (address, place) = listener.address.written()?;
+            Some((format!("listeners[{number}].address"), *address, Some(place)))
+        });
+        self.own_port(port, public.chain(internal).chain(self.default_port(written)));
     }
 
     /// Certificates are whole, readable, and shown to somebody.

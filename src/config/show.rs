@@ -10,6 +10,7 @@ use std::fmt::{Display, Write};
 use http::{HeaderName, HeaderValue};
 
 use super::Settings;
+use super::meant::METRICS;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
 use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
@@ -40,6 +41,7 @@ pub fn show(settings: &Settings) -> String {
     page.auth(settings);
     page.limits(settings);
     page.log(settings);
+    page.monitoring(settings);
     page.text
 }
 
@@ -117,10 +119,47 @@ impl Page<'_> {
                 self.section("http2", |page| page.line("disabled", "true"));
             }
         }
-        if let Some(debug) = front.debug {
-            self.section("debug", |page| page.scalar("addr", debug.address));
+        if let Some(debug) = &front.debug {
+            self.debug(debug);
         }
         self.headers(&front.headers);
+    }
+
+    /// What `metrics` does not say.
+    fn debug(&mut self, debug: &front::Debug) {
+        let here = self.is_of_distribution();
+        let path = debug.metrics.as_ref().filter(|path| *path != METRICS);
+        if !here && path.is_none() {
+            return;
+        }
+        self.section("debug", |page| {
+            if here {
+                page.scalar("addr", debug.address);
+            }
+            page.section("prometheus", |page| {
+                if here {
+                    page.line("enabled", &debug.metrics.is_some().to_string());
+                }
+                if let Some(path) = path {
+                    page.scalar("path", path);
+                }
+            });
+        });
+    }
+
+    /// Whether the debug address was written as Distribution has it.
+    fn is_of_distribution(&self) -> bool {
+        self.written.contains_key("registry.http.debug.addr") && !self.written.contains_key("metrics.address")
+    }
+
+    fn monitoring(&mut self, settings: &Settings) {
+        if settings.registry_only || self.is_of_distribution() {
+            return;
+        }
+        self.section("metrics", |page| match &settings.front.debug {
+            Some(debug) => page.scalar("address", debug.address),
+            None => page.scalar("address", "off"),
+        });
     }
 
     fn headers(&mut self, headers: &[(HeaderName, HeaderValue)]) {

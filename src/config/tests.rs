@@ -167,6 +167,8 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
             },
         ]
     );
+    let debug = front::Debug { address: "127.0.0.1:5001".parse().unwrap(), metrics: Some("/metrics".to_owned()) };
+    assert_eq!(settings.front.debug, Some(debug));
     assert_eq!(settings.front.timeouts, front::Timeouts::default());
     assert_eq!(settings.tls.certificates, []);
     assert_eq!(settings.tls.local.directory, state.join("tls"));
@@ -441,6 +443,7 @@ fn good_files() -> impl Strategy<Value = String> {
         line("token: {service: ", text.clone().boxed()),
         line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
         line("limits: {manifest: ", (65_536..=67_108_864u64).prop_map(|size| size.to_string()).boxed()),
+        line("metrics: {address: ", prop::sample::select(vec!["off", "'[::]:5008'"]).prop_map(str::to_owned).boxed()),
         line("timeouts: {stall: ", seconds.boxed()),
         line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
         line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),
@@ -551,6 +554,7 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.state, defaults.state);
     assert_eq!(settings.front.listeners, defaults.front.listeners);
     assert_eq!(settings.front.timeouts, defaults.front.timeouts);
+    assert_eq!(settings.front.debug, defaults.front.debug);
     assert_eq!(settings.tls.local.directory, defaults.tls.local.directory);
     assert_eq!(settings.registry, defaults.registry);
     assert_eq!(settings.auth, defaults.auth);

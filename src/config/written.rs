@@ -3,7 +3,7 @@
 //! The schema: every key, its type and its bounds, in the order of `conf/pierhead.yml`. Nothing here knows a default, and
 //! nothing is compared with anything else: that is `meant.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -34,6 +34,7 @@ pub(super) struct Written {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) log: Log,
+    pub(super) metrics: Setting<Monitoring>,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,13 @@ pub(super) enum Internal {
     Off,
     /// A socket in the file system.
     Unix(PathBuf),
+    At(SocketAddr),
+}
+
+/// Where monitoring looks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Monitoring {
+    Off,
     At(SocketAddr),
 }
 
@@ -133,7 +141,7 @@ const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
 impl Written {
     /// Reads the document; `any` is what an address without a host means on this machine.
     pub(super) fn read(root: &mut Section<'_>, any: IpAddr) -> Self {
-        root.later(&["trusted_proxies", "upstreams", "routes", "metrics"]);
+        root.later(&["trusted_proxies", "upstreams", "routes"]);
         Self {
             external_url: root.origin("external_url"),
             aliases: root.list("aliases", |item| item.scalar(scalar::origin)),
@@ -148,6 +156,19 @@ impl Written {
             limits: root.section("limits", Limits::read),
             timeouts: root.section("timeouts", Timeouts::read),
             log: root.section("log", Log::read),
+            metrics: root.section("metrics", |section| section.scalar("address", Monitoring::parse)),
+        }
+    }
+}
+
+impl Monitoring {
+    /// Whoever reaches it may read it: without a host it is this machine only.
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => scalar::address(text, IpAddr::V4(Ipv4Addr::LOCALHOST))
+                .map(Self::At)
+                .map_err(|message| format!("{message}; off means none")),
         }
     }
 }

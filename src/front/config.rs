@@ -26,7 +26,7 @@ pub struct Config {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What holds for the internal listener alone.
     pub internal: Internal,
-    /// Where operators and their monitoring look (`http.debug`).
+    /// Where operators and their monitoring look (`metrics`, `http.debug`).
     pub debug: Option<Debug>,
 }
 
@@ -38,7 +38,7 @@ impl Config {
 
     /// The door to the debug pages: like the internal port, in the clear.
     #[must_use]
-    pub fn for_debug(&self, debug: Debug) -> Self {
+    pub fn for_debug(&self, debug: &Debug) -> Self {
         Self {
             listeners: vec![Listener { address: debug.address.into(), tls: false, internal: true }],
             external_url: self.external_url.clone(),
@@ -114,10 +114,12 @@ impl Prefix {
 
 /// Where operators and their monitoring look. Whoever reaches it may read it: it belongs on an address that clients
 /// cannot reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Debug {
     /// Address and port.
     pub address: SocketAddr,
+    /// The path of what is counted; `None`: nobody is told.
+    pub metrics: Option<String>,
 }
 
 /// Where to listen.

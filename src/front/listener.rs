@@ -28,7 +28,8 @@ use super::refusal::Refusal;
 use super::running::Connections;
 use super::watch::{Phase, Watched};
 use super::{Address, Listener, Service, Timeouts};
-use crate::telemetry::{Access, AccessLog};
+use crate::exchange::Kind;
+use crate::telemetry::{Access, Handshake, Reports};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -44,13 +45,14 @@ pub(super) struct Front<S> {
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) timeouts: Timeouts,
     pub(super) connections: Arc<Connections>,
-    pub(super) access: AccessLog,
+    pub(super) reports: Reports,
 }
 
 #[async_trait]
 impl<S: Service> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = self.connections.enter();
+        let _shown = self.reports.metrics.connection();
         let (peer, local) = addresses(&stream);
         let peer = match self.listener.address {
             Address::Tcp(_) => peer?,
@@ -76,17 +78,20 @@ impl<S: Service> Front<S> {
         };
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection(Phase::Handshake)));
-        match tokio::time::timeout(self.timeouts.handshake, handshake).await {
-            Ok(Ok(io)) => io,
+        let (how, io) = match tokio::time::timeout(self.timeouts.handshake, handshake).await {
+            Ok(Ok(Some(io))) => (Handshake::Done, Some(io)),
+            Ok(Ok(None)) => (Handshake::Failed, None),
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
-                None
+                (Handshake::Failed, None)
             }
             Err(_) => {
                 tracing::debug!(%peer, "the TLS handshake took too long");
-                None
+                (Handshake::TimedOut, None)
             }
-        }
+        };
+        self.reports.metrics.handshake(how);
+        io
     }
 
     fn clear(&self, stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
@@ -144,7 +149,7 @@ impl<S: Service> Front<S> {
     /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.
     fn log_refusal(&self, connection: &Connection) {
         let Some((refusal, request_id)) = connection.refused() else { return };
-        self.access.write(&Access {
+        self.reports.request(&Access {
             time: Timestamp::now(),
             request_id: &request_id,
             client: connection.peer.ip().to_canonical(),
@@ -161,6 +166,8 @@ impl<S: Service> Front<S> {
             digest: None,
             user_agent: None,
             failure: None,
+            kind: Kind::Other,
+            limit: refusal.limit(),
         });
     }
 }

@@ -25,7 +25,7 @@ use super::session::{Call, Ending, Record, Terms};
 use super::watch::Phase;
 use super::{Prefix, Service, mount};
 use crate::exchange::{self, Caller, Origin};
-use crate::telemetry::{self, Access, AccessLog};
+use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
 const CLIENT_LEFT: u16 = 499;
@@ -42,7 +42,7 @@ pub(super) struct App<S> {
     pub(super) prefix: Option<Prefix>,
     pub(super) terms: Terms,
     pub(super) service: Arc<S>,
-    pub(super) access: AccessLog,
+    pub(super) reports: Reports,
 }
 
 impl<S: Service> App<S> {
@@ -80,6 +80,7 @@ impl<S: Service> App<S> {
     async fn answer(&self, call: &mut Call<'_>, refused: Option<Refusal>) {
         match refused {
             Some(refusal) => {
+                exchange::Exchange::notes(call).limit = refusal.limit();
                 let _ = exchange::send(call, refusal.answer()).await; // the call remembers whether the client left
             }
             None => {
@@ -164,7 +165,7 @@ impl<S: Service> ProxyHttp for App<S> {
                 tracing::debug!(request_id = record.request_id, failure, "a request was refused");
             }
         }
-        write_access_line(&self.access, session, record);
+        report(&self.reports, session, record);
     }
 }
 
@@ -183,7 +184,7 @@ fn status(record: &Record) -> u16 {
     }
 }
 
-fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
+fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
     let head: &request::Parts = session.req_header().as_ref();
     let target = match &record.mounted {
@@ -191,7 +192,7 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
     };
     let notes = &record.notes;
-    log.write(&Access {
+    reports.request(&Access {
         time: record.time,
         request_id: &record.request_id,
         client: connection.peer.ip().to_canonical(),
@@ -208,5 +209,7 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
+        kind: notes.kind,
+        limit: notes.limit,
     });
 }

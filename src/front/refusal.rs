@@ -10,7 +10,7 @@ use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
 use super::Prefix;
-use crate::exchange::{Answer, Body, Origin, WireError};
+use crate::exchange::{Answer, Body, Limit, Origin, WireError};
 
 /// The longest header section of a request, from the method to the empty line.
 pub(super) const HEADER_LIMIT: usize = 64 << 10;
@@ -84,6 +84,15 @@ impl Refusal {
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unanswered => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The limit that the client ran into, if that is why.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::HeaderTooLarge | Self::TooManyFields => Some(Limit::Header),
+            Self::TargetTooLong => Some(Limit::Target),
+            _ => None,
         }
     }
 

@@ -32,7 +32,7 @@ use super::listener::Front;
 use super::proxy::App;
 use super::session::Terms;
 use super::{Address, Config, Internal, Listener, Service, Timeouts};
-use crate::telemetry::AccessLog;
+use crate::telemetry::Reports;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
 const SOCKET_BUFFER: usize = 4 << 10;
@@ -99,7 +99,7 @@ pub fn open<S: Service>(
     config: Config,
     service: Arc<S>,
     tls: Tls,
-    access: AccessLog,
+    reports: Reports,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running, Error> {
     let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
@@ -107,7 +107,7 @@ pub fn open<S: Service>(
     let (shutdown, ending) = watch::channel(false);
     let terms = Terms { stall: timeouts.stall, headers, ending: ending.clone() };
     let origins = Origins::new(external_url, aliases, host, any_host);
-    let app = App { origins, prefix, terms, service, access: access.clone() };
+    let app = App { origins, prefix, terms, service, reports: reports.clone() };
     let proxy = proxy(app, timeouts)?;
     let connections = Arc::new(Connections::default());
     let mut services = JoinSet::new();
@@ -120,7 +120,7 @@ pub fn open<S: Service>(
             tls,
             timeouts,
             connections: connections.clone(),
-            access: access.clone(),
+            reports: reports.clone(),
         };
         services.spawn(serve(front, listeners, sockets, ending.clone()));
     }

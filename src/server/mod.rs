@@ -25,10 +25,9 @@ use crate::config::Settings;
 use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
-use crate::registry::health::Checks;
 use crate::registry::{self, Index, Registry};
-use crate::storage::filesystem::Filesystem;
-use crate::telemetry::AccessLog;
+use crate::storage::{Filesystem, Measured};
+use crate::telemetry::Reports;
 use crate::tls::{self, Certificates, local};
 
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
@@ -36,7 +35,7 @@ use crate::tls::{self, Certificates, local};
 pub enum Error {
     /// Another program listens there.
     #[error(
-        "cannot listen on {0}: another program has this port (or the path is taken); stop it, or choose another (`listeners`, `registry.http.addr`)"
+        "cannot listen on {0}: another program has this port (or the path is taken); stop it, or choose another (`listeners`, `registry.http.addr`, `metrics.address`)"
     )]
     PortTaken(Address),
     /// A port below 1024 without the right to it.
@@ -105,6 +104,7 @@ pub struct Prepared {
     debug: Option<DebugDoor>,
     internal_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: Option<Certificates>,
+    expiries: Vec<(String, i64)>,
     authority: Option<local::Authority>,
     first_password: Result<Option<Password>, auth::Error>,
 }
@@ -112,17 +112,21 @@ pub struct Prepared {
 /// The door to the debug pages.
 struct DebugDoor {
     config: front::Config,
+    metrics: Option<String>,
     sockets: Vec<(Socket, Listener)>,
 }
 
 impl DebugDoor {
-    fn bind(config: front::Config) -> Result<Self, Error> {
-        Ok(Self { sockets: listen::bind_ports(&config.listeners)?, config })
+    fn bind(usual: &front::Config, debug: &front::Debug) -> Result<Self, Error> {
+        let config = usual.for_debug(debug);
+        Ok(Self { sockets: listen::bind_ports(&config.listeners)?, config, metrics: debug.metrics.clone() })
     }
 
-    fn open(self, checks: Arc<Checks>) -> Result<Running, front::Error> {
-        let Self { config, sockets } = self;
-        front::open(config, Arc::new(Debug::new(checks)), front::Tls::default(), AccessLog::off(), sockets)
+    /// Whoever looks there is neither logged nor counted.
+    fn open(self, embedded: Arc<Embedded>) -> Result<Running, front::Error> {
+        let Self { config, metrics, sockets } = self;
+        let pages = Arc::new(Debug::new(embedded, metrics));
+        front::open(config, pages, front::Tls::default(), Reports::off(), sockets)
     }
 }
 
@@ -148,11 +152,13 @@ pub struct Welcome<'a> {
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     listen::raise_file_limit();
     let mut sockets = listen::bind_ports(&settings.front.listeners)?;
-    let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug))).transpose()?;
+    let debug = settings.front.debug.as_ref().map(|debug| DebugDoor::bind(&settings.front, debug)).transpose()?;
     let needs_tls = settings.front.needs_certificates();
     let named = &settings.tls.certificates;
     // Keys from files may be readable by root alone, so they are read before the rights are given up.
     let from_files = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
+    let internal_pair = settings.front.internal.tls.as_ref().map(|port| &port.files);
+    let mut expiries = tls::expiries(named.iter().chain(internal_pair))?;
     let internal_tls = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
@@ -161,11 +167,12 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     sockets.extend(listen::bind_paths(&settings.front.listeners)?);
     let (certificates, authority) = if needs_tls && from_files.is_none() {
         let authority = local::ensure(&settings.tls.local, now)?;
+        expiries.extend(tls::expiries([&authority.server])?);
         (Some(Certificates::load(std::slice::from_ref(&authority.server))?), Some(authority))
     } else {
         (from_files, None)
     };
-    Ok(Prepared { settings, sockets, debug, internal_tls, certificates, authority, first_password })
+    Ok(Prepared { settings, sockets, debug, internal_tls, certificates, expiries, authority, first_password })
 }
 
 impl Prepared {
@@ -173,25 +180,28 @@ impl Prepared {
     ///
     /// # Errors
     /// A room that cannot be opened.
-    pub fn run(self, access: AccessLog, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
+    pub fn run(self, reports: Reports, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
-        runtime.block_on(self.serve(access, ready))
+        runtime.block_on(self.serve(reports, ready))
     }
 
-    async fn serve(self, access: AccessLog, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, sockets, debug, internal_tls, certificates, authority, first_password } = self;
+    async fn serve(self, reports: Reports, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
+        let Self { settings, sockets, debug, internal_tls, certificates, expiries, authority, first_password } = self;
         let _removed_at_the_end = listen::SocketFiles::of(&sockets);
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
         let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
         let tokens = accounts.as_ref().map(|accounts| Arc::clone(&accounts.tokens));
         let guardian = Guardian::open(&settings.auth, tokens.clone())?;
-        let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let metrics = &reports.metrics;
+        metrics.certificates(expiries);
+        let files = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let driver = Arc::new(Measured::new(files, metrics.clone()));
         let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
         let registry = Registry::new(settings.registry.clone(), driver, index);
         registry.check_tree().await?;
         let checks = registry.checks();
-        let embedded = Arc::new(Embedded::new(registry, guardian, tokens));
+        let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
         let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
         let tls = front::Tls { usual, internal: internal_tls };
         let listening = listen::actual_addresses(&sockets);
@@ -203,14 +213,14 @@ impl Prepared {
         };
         // Until the very end: they tell of a drain as well.
         let _debug_pages = match debug {
-            Some(door) => Some(door.open(checks.clone())?),
+            Some(door) => Some(door.open(Arc::clone(&embedded))?),
             None => None,
         };
         let mut loops = JoinSet::new(); // they end with the server
         loops.spawn(async move { checks.keep_checking().await });
         let tended = Arc::clone(&embedded);
         loops.spawn(async move { tended.tend().await });
-        let running = front::open(settings.front.clone(), embedded, tls, access, sockets)?;
+        let running = front::open(settings.front.clone(), embedded, tls, reports, sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         signals.first().await;

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::lines::Lines;
 use super::{Format, Style};
+use crate::exchange::{Kind, Limit};
 
 /// One request, as its access line tells it.
 #[derive(Debug, Serialize)]
@@ -55,6 +56,12 @@ pub struct Access<'a> {
     /// Why it failed, when the answer does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'a str>,
+    /// What kind of thing the request is about.
+    #[serde(skip)]
+    pub kind: Kind,
+    /// The limit that it was refused for.
+    #[serde(skip)]
+    pub limit: Option<Limit>,
 }
 
 fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -175,6 +182,8 @@ mod tests {
             digest: None,
             user_agent: Some("evil\"\n200 OK"),
             failure: None,
+            kind: Kind::Other,
+            limit: None,
         }
     }
 

@@ -86,6 +86,15 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+/// Until when the first certificates of these files are valid: the file, and seconds since 1970.
+///
+/// # Errors
+/// A file that cannot be read or holds no certificate.
+pub fn expiries<'f>(pairs: impl IntoIterator<Item = &'f Files>) -> Result<Vec<(String, i64)>, Error> {
+    let expiry = |pair: &Files| Ok((pair.certificate.display().to_string(), files::leaf(&pair.certificate)?.not_after));
+    pairs.into_iter().map(expiry).collect()
+}
+
 /// What a TLS connection is negotiated by: TLS 1.2 and 1.3, HTTP/2 preferred, stateless tickets whose keys rotate.
 ///
 /// # Errors

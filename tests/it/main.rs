@@ -26,6 +26,7 @@ mod indexes;
 mod interop;
 mod load;
 mod logs;
+mod metrics;
 mod original;
 mod original_doors;
 mod original_guards;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+pub(super) use self::http::DebugAddress;
 use self::keys::{Found, Key, Treatment};
 use super::problem::{Place, Problem, Source, listed};
 use super::reader::{Reader, Setting, without_indexes};

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
-use crate::telemetry::{AccessLog, Format};
+use crate::telemetry::{AccessLog, Format, Reports};
 
 mod ending;
 mod http1;
@@ -194,7 +194,8 @@ impl Door {
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = AccessLog::new(Sink(lines.clone()), Format::Json);
-        let running = super::open(config, script.clone(), tls, access, sockets).unwrap();
+        let reports = Reports { access, ..Reports::off() };
+        let running = super::open(config, script.clone(), tls, reports, sockets).unwrap();
         Self { script, running, tls: addresses[0], clear: addresses[1], internal: addresses[2], roots, lines }
     }
 
