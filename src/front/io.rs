@@ -28,13 +28,14 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::Listener;
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::watch::{Phase, SharedPhase, Watched};
+use super::{Listener, Timeouts};
 use crate::telemetry;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
@@ -52,13 +53,17 @@ const LINGER_BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Where it came in.
-    pub(super) listener: Listener,
+    pub(super) listener: Arc<Listener>,
+    /// How long its client may keep us waiting.
+    pub(super) timeouts: Timeouts,
     /// The client.
     pub(super) peer: SocketAddr,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
+    /// Whether it is to end as soon as nothing runs on it.
+    pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
     refused: Mutex<Option<(Refusal, String)>>,
     /// Whether HTTP/2 was agreed on.
@@ -66,9 +71,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(listener: Listener, peer: SocketAddr, local: Option<SocketAddr>, phase: Phase) -> Self {
-        let phase = Arc::new(SharedPhase::new(phase));
-        Self { listener, peer, local, phase, refused: Mutex::new(None), http2: AtomicBool::new(false) }
+    pub(super) fn new(
+        listener: Arc<Listener>,
+        timeouts: Timeouts,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        closing: ShutdownWatch,
+    ) -> Self {
+        let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
+        let refused = Mutex::new(None);
+        Self { listener, timeouts, peer, local, phase, closing, refused, http2: AtomicBool::new(false) }
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {

@@ -11,25 +11,25 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::io::{Connection, FrontIo};
-use super::proxy::App;
+use super::plan::Doorway;
 use super::refusal::Refusal;
-use super::running::Connections;
+use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{Address, Listener, Service, Timeouts};
+use super::{Address, Service};
 use crate::exchange::Kind;
-use crate::telemetry::{Access, Handshake, Reports};
+use crate::telemetry::{Access, Handshake};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -39,28 +39,26 @@ const ON_THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 
 /// One listening address and what serves it.
 pub(super) struct Front<S> {
-    pub(super) proxy: Arc<HttpProxy<App<S>>>,
-    pub(super) listener: Listener,
-    /// `None`: clear text.
-    pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) timeouts: Timeouts,
-    pub(super) connections: Arc<Connections>,
-    pub(super) reports: Reports,
+    pub(super) live: Arc<Live<S>>,
+    pub(super) doorway: Arc<ArcSwap<Doorway>>,
 }
 
 #[async_trait]
 impl<S: Service> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _counted = self.connections.enter();
-        let _shown = self.reports.metrics.connection();
+        let _counted = self.live.connections.enter();
+        let _shown = self.live.reports.metrics.connection();
         let (peer, local) = addresses(&stream);
-        let peer = match self.listener.address {
+        let doorway = self.doorway.load_full();
+        let peer = match doorway.listener.address {
             Address::Tcp(_) => peer?,
             Address::Unix(_) => ON_THIS_MACHINE,
         };
-        let io = self.welcome(stream, peer, local).await?;
+        let timeouts = self.live.plan.load().timeouts;
+        let connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, shutdown.clone());
+        let io = self.welcome(stream, doorway.tls.clone(), Arc::new(connection)).await?;
         if io.connection().is_http2() {
-            self.proxy.process_new(Box::new(io), shutdown).await;
+            self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;
         } else {
             self.http1(io, shutdown).await;
         }
@@ -71,14 +69,17 @@ impl<S: Service> ServerApp for Front<S> {
 }
 
 impl<S: Service> Front<S> {
-    async fn welcome(&self, stream: Stream, peer: SocketAddr, local: Option<SocketAddr>) -> Option<FrontIo> {
-        let connection = |phase| Arc::new(Connection::new(self.listener.clone(), peer, local, phase));
-        let Some(tls) = self.tls.clone() else {
-            return self.clear(stream, connection(Phase::Header)).ok();
-        };
+    async fn welcome(
+        &self,
+        stream: Stream,
+        tls: Option<Arc<ServerConfig>>,
+        connection: Arc<Connection>,
+    ) -> Option<FrontIo> {
+        let Some(tls) = tls else { return clear(stream, connection).ok() };
+        let (limit, peer) = (connection.timeouts.handshake, connection.peer);
         // Boxed, so that its state is freed before the connection settles down.
-        let handshake = Box::pin(self.handshake(stream, tls, connection(Phase::Handshake)));
-        let (how, io) = match tokio::time::timeout(self.timeouts.handshake, handshake).await {
+        let handshake = Box::pin(self.handshake(stream, tls, connection));
+        let (how, io) = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(Some(io))) => (Handshake::Done, Some(io)),
             Ok(Ok(None)) => (Handshake::Failed, None),
             Ok(Err(error)) => {
@@ -90,12 +91,8 @@ impl<S: Service> Front<S> {
                 (Handshake::TimedOut, None)
             }
         };
-        self.reports.metrics.handshake(how);
+        self.live.reports.metrics.handshake(how);
         io
-    }
-
-    fn clear(&self, stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
-        FrontIo::plain(Watched::new(stream, connection.phase.clone(), self.timeouts), connection)
     }
 
     /// `None`: the client spoke no TLS and was told so.
@@ -109,13 +106,13 @@ impl<S: Service> Front<S> {
         stream.try_peek(&mut first).await?;
         if first[0].is_ascii_uppercase() {
             // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-            let mut io = self.clear(stream, connection)?;
+            let mut io = clear(stream, connection)?;
             io.refuse(Refusal::SpeaksTls);
             io.part().await;
             self.log_refusal(io.connection());
             return Ok(None);
         }
-        let stream = Watched::new(stream, connection.phase.clone(), self.timeouts);
+        let stream = watched(stream, &connection);
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         FrontIo::tls(hello.into_stream(tls).await?, connection).map(Some)
     }
@@ -136,7 +133,7 @@ impl<S: Service> Front<S> {
             }
             let mut session = ServerSession::new_http1(Box::new(io));
             session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
-            let Some(reused) = self.proxy.process_new_http(session, shutdown).await else { break };
+            let Some(reused) = self.live.proxy.load_full().process_new_http(session, shutdown).await else { break };
             let (stream, _) = reused.consume();
             let Ok(same) = stream.into_any().downcast::<FrontIo>() else { break };
             io = *same;
@@ -149,7 +146,7 @@ impl<S: Service> Front<S> {
     /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.
     fn log_refusal(&self, connection: &Connection) {
         let Some((refusal, request_id)) = connection.refused() else { return };
-        self.reports.request(&Access {
+        self.live.reports.request(&Access {
             time: Timestamp::now(),
             request_id: &request_id,
             client: connection.peer.ip().to_canonical(),
@@ -170,6 +167,14 @@ impl<S: Service> Front<S> {
             limit: refusal.limit(),
         });
     }
+}
+
+fn clear(stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
+    FrontIo::plain(watched(stream, &connection), connection)
+}
+
+fn watched(stream: Stream, connection: &Connection) -> Watched {
+    Watched::new(stream, connection.phase.clone(), connection.timeouts)
 }
 
 /// Returns when the server has begun to end, `grace` later.

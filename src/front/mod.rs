@@ -1,7 +1,8 @@
 //! How do bytes on a socket become requests, and answers bytes again?
 //!
 //! In the order of a connection's life:
-//! - [`running`]: opens the door on bound sockets, drains it at the end;
+//! - [`running`]: opens the door on bound sockets, changes its plan while it is open, drains it at the end;
+//! - [`plan`]: what such a change replaces;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
@@ -27,6 +28,7 @@ mod host;
 mod io;
 mod listener;
 mod mount;
+mod plan;
 mod proxy;
 mod refusal;
 mod running;

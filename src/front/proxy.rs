@@ -9,6 +9,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use http::header::USER_AGENT;
@@ -18,12 +19,13 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::host::{Arrival, Origins};
+use super::host::Arrival;
 use super::io::Connection;
+use super::plan::Plan;
 use super::refusal::{FIELD_LIMIT, Refusal, TARGET_LIMIT};
-use super::session::{Call, Ending, Record, Terms};
+use super::session::{Call, Ending, Record};
 use super::watch::Phase;
-use super::{Prefix, Service, mount};
+use super::{Service, mount};
 use crate::exchange::{self, Caller, Origin};
 use crate::telemetry::{self, Access, Reports};
 
@@ -37,15 +39,11 @@ const NO_UPSTREAM: ErrorType = ErrorType::new("NoUpstream");
 
 /// The embedded service behind Pingora's phases.
 pub(super) struct App<S> {
-    pub(super) origins: Origins,
-    /// What the API lies below on the internal port.
-    pub(super) prefix: Option<Prefix>,
-    pub(super) terms: Terms,
-    pub(super) service: Arc<S>,
+    pub(super) plan: Arc<ArcSwap<Plan<S>>>,
     pub(super) reports: Reports,
 }
 
-impl<S: Service> App<S> {
+impl<S: Service> Plan<S> {
     /// What the request must satisfy before anybody looks at it.
     fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
         let head: &request::Parts = session.req_header().as_ref();
@@ -112,7 +110,7 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         if session.is_http2() {
             connection.phase.set(Phase::Streams);
-            session.set_write_timeout(Some(self.terms.stall));
+            session.set_write_timeout(Some(self.plan.load().terms.stall));
         } else {
             connection.phase.set(Phase::Answering);
             session.set_read_timeout(None); // the stream watches
@@ -122,17 +120,18 @@ impl<S: Service> ProxyHttp for App<S> {
 
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
         let connection = connection(session)?;
+        let plan = self.plan.load_full(); // one look: the whole request goes by it
         record.request_id = telemetry::request_id(session.req_header().headers.get("x-request-id"));
-        let admitted = self.admit(session, &connection);
-        let admitted = admitted.and_then(|origin| self.mount(session, &connection, record).map(|()| origin));
+        let admitted = plan.admit(session, &connection);
+        let admitted = admitted.and_then(|origin| plan.mount(session, &connection, record).map(|()| origin));
         let (origin, refused) = match admitted {
             Ok(origin) => (origin, None),
-            Err(refusal) => (self.origins.external().clone(), Some(refusal)),
+            Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
         let address = connection.peer.ip().to_canonical();
         let caller = Caller { address, origin, request_id: record.request_id.clone() };
-        let mut call = Call::new(session, &caller, record, &self.terms);
-        self.answer(&mut call, refused).await;
+        let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);
+        plan.answer(&mut call, refused).await;
         match call.ending() {
             Ending::Complete => Ok(true),
             Ending::Unanswered | Ending::Truncated => Err(Error::new(BROKEN_OFF)),

@@ -1,8 +1,9 @@
-//! How is the front door opened, and how is it closed without losing anybody?
+//! How is the front door opened, changed while it is open, and closed without losing anybody?
 //!
 //! Pingora is a library here: its listening services run in our runtime, on sockets that were bound before. Closing
 //! ([`Running::drain`]) stops accepting, lets every request that runs come to its end, tells HTTP/2 clients to go
-//! elsewhere (GOAWAY) and closes connections that are between two requests.
+//! elsewhere (GOAWAY) and closes connections that are between two requests. A listener that a change
+//! ([`Running::change`]) takes away ends in the same way, alone.
 
 use std::net::TcpListener;
 use std::os::fd::{IntoRawFd, RawFd};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig, Listeners, TcpSocketOptions};
@@ -27,11 +29,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::host::Origins;
 use super::listener::Front;
+use super::plan::{Doorway, Plan};
 use super::proxy::App;
-use super::session::Terms;
-use super::{Address, Config, Internal, Listener, Service, Timeouts};
+use super::{Address, Config, Listener, Service};
 use crate::telemetry::Reports;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
@@ -80,16 +81,14 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// What fits a listener; `None` for clear text.
-    fn of(&self, listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
-        if !listener.tls {
-            return Ok(None);
-        }
+    /// What fits a listener.
+    fn doorway(&self, listener: &Listener) -> Result<Doorway, Error> {
         let own = self.internal.as_ref().filter(|_| listener.internal);
-        match own.or(self.usual.as_ref()) {
-            Some(config) => Ok(Some(config.clone())),
-            None => Err(Error::NoCertificate(listener.address.clone())),
+        let tls = own.or(self.usual.as_ref()).filter(|_| listener.tls).cloned();
+        if listener.tls && tls.is_none() {
+            return Err(Error::NoCertificate(listener.address.clone()));
         }
+        Ok(Doorway { listener: Arc::new(listener.clone()), tls })
     }
 }
 
@@ -98,37 +97,48 @@ impl Tls {
 pub fn open<S: Service>(
     config: Config,
     service: Arc<S>,
-    tls: Tls,
+    tls: &Tls,
     reports: Reports,
     sockets: Vec<(Socket, Listener)>,
-) -> Result<Running, Error> {
-    let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
-    let Internal { host, any_host, prefix, tls: _ } = internal;
-    let (shutdown, ending) = watch::channel(false);
-    let terms = Terms { stall: timeouts.stall, headers, ending: ending.clone() };
-    let origins = Origins::new(external_url, aliases, host, any_host);
-    let app = App { origins, prefix, terms, service, reports: reports.clone() };
-    let proxy = proxy(app, timeouts)?;
-    let connections = Arc::new(Connections::default());
-    let mut services = JoinSet::new();
-    for (socket, listener) in sockets {
-        let tls = tls.of(&listener)?;
-        let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address.clone(), error))?;
-        let front = Front {
-            proxy: proxy.clone(),
-            listener,
-            tls,
-            timeouts,
-            connections: connections.clone(),
-            reports: reports.clone(),
-        };
-        services.spawn(serve(front, listeners, sockets, ending.clone()));
+) -> Result<Running<S>, Error> {
+    let idle = config.timeouts.idle;
+    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
+    let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() }, idle)?;
+    let live = Live { plan, proxy: ArcSwap::new(proxy), connections: Arc::default(), reports };
+    let mut running = Running { live: Arc::new(live), doors: Vec::new(), services: JoinSet::new() };
+    for new in prepare(sockets, tls)? {
+        running.open(new);
     }
-    Ok(Running { shutdown, services, connections, limit: timeouts.drain })
+    Ok(running)
+}
+
+/// What the open door consists of, for all listeners together.
+pub(super) struct Live<S> {
+    pub(super) plan: Arc<ArcSwap<Plan<S>>>,
+    /// Looks at the plan; is itself replaced with it for what Pingora asks for when a connection begins.
+    pub(super) proxy: ArcSwap<HttpProxy<App<S>>>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) reports: Reports,
+}
+
+/// A listening address about to be opened: from here on nothing fails.
+struct New {
+    doorway: Doorway,
+    listeners: Listeners,
+    sockets: ListenFds,
+}
+
+fn prepare(sockets: Vec<(Socket, Listener)>, tls: &Tls) -> Result<Vec<New>, Error> {
+    let one = |(socket, listener): (Socket, Listener)| {
+        let doorway = tls.doorway(&listener)?;
+        let (listeners, sockets) = adopt(socket).map_err(|error| Error::Socket(listener.address, error))?;
+        Ok(New { doorway, listeners, sockets })
+    };
+    sockets.into_iter().map(one).collect()
 }
 
 async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: ListenFds, ending: watch::Receiver<bool>) {
-    let address = front.listener.address.clone();
+    let address = front.doorway.load().listener.address.clone();
     let mut service = pingora::services::listening::Service::with_listeners(address.to_string(), listeners, front);
     service.start_service(Some(sockets), ending.clone(), 1).await;
     if !*ending.borrow() {
@@ -136,7 +146,7 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
     }
 }
 
-fn proxy<S: Service>(app: App<S>, timeouts: Timeouts) -> Result<Arc<HttpProxy<App<S>>>, Error> {
+fn proxy<S: Service>(app: App<S>, idle: Duration) -> Result<Arc<HttpProxy<App<S>>>, Error> {
     let conf = Arc::new(ServerConf::default());
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
@@ -144,7 +154,7 @@ fn proxy<S: Service>(app: App<S>, timeouts: Timeouts) -> Result<Arc<HttpProxy<Ap
     let mut options = HttpServerOptions::default();
     options.h2c = false; // it waits for the client's first bytes without a limit
     options.allow_connect_method_proxying = true; // to be refused by us, in our words
-    options.h2_idle_timeout = Some(timeouts.idle);
+    options.h2_idle_timeout = Some(idle);
     proxy.server_options = Some(options);
     Ok(Arc::new(proxy))
 }
@@ -197,11 +207,24 @@ fn adopt_unix(socket: UnixListener) -> std::io::Result<(String, ListenerConfig, 
 }
 
 /// The open front door. Dropping it closes it at once.
-pub struct Running {
-    shutdown: watch::Sender<bool>,
+pub struct Running<S> {
+    live: Arc<Live<S>>,
+    doors: Vec<OpenDoor>,
+    /// Who accepts, also where accepting is just being ended.
     services: JoinSet<()>,
-    connections: Arc<Connections>,
-    limit: Duration,
+}
+
+/// A listening address that is open.
+struct OpenDoor {
+    doorway: Arc<ArcSwap<Doorway>>,
+    shutdown: watch::Sender<bool>,
+}
+
+impl OpenDoor {
+    /// Stops accepting; connections are told to end when nothing runs on them.
+    fn close(&self) {
+        self.shutdown.send_replace(true);
+    }
 }
 
 /// How a drain ended.
@@ -211,23 +234,84 @@ pub struct Drained {
     pub left: usize,
 }
 
-impl Running {
+impl<S: Service> Running<S> {
     /// Connections that are open now.
     pub fn connections(&self) -> usize {
-        self.connections.count()
+        self.live.connections.count()
+    }
+
+    /// Those of `listeners` whose address is not open. A [`change`](Self::change) to them needs their sockets.
+    pub fn not_open(&self, listeners: &[Listener]) -> Vec<Listener> {
+        let found = self.find(listeners);
+        listeners.iter().zip(found).filter(|(_, door)| door.is_none()).map(|(listener, _)| listener.clone()).collect()
+    }
+
+    /// Puts another configuration in force for the next requests and connections: all of it, or nothing when it fails.
+    /// `sockets` are of those listeners that were [not open](Self::not_open). What is listed no more is closed, and its
+    /// connections end when nothing runs on them.
+    ///
+    /// # Errors
+    /// Whatever keeps a door from being opened.
+    pub fn change(
+        &mut self,
+        config: Config,
+        service: Arc<S>,
+        tls: &Tls,
+        sockets: Vec<(Socket, Listener)>,
+    ) -> Result<(), Error> {
+        let kept = self.find(&config.listeners);
+        let kept = config.listeners.iter().zip(kept).filter_map(|(listener, door)| Some((door?, listener)));
+        let kept: Vec<_> =
+            kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
+        let new = prepare(sockets, tls)?;
+        let app = App { plan: self.live.plan.clone(), reports: self.live.reports.clone() };
+        let proxy = proxy(app, config.timeouts.idle)?;
+
+        self.live.plan.store(Arc::new(Plan::new(config, service)));
+        self.live.proxy.store(proxy);
+        let mut doors: Vec<Option<OpenDoor>> = std::mem::take(&mut self.doors).into_iter().map(Some).collect();
+        for (door, doorway) in kept {
+            if let Some(door) = doors[door].take() {
+                door.doorway.store(Arc::new(doorway));
+                self.doors.push(door);
+            }
+        }
+        doors.iter().flatten().for_each(OpenDoor::close);
+        new.into_iter().for_each(|new| self.open(new));
+        Ok(())
+    }
+
+    /// For each listener the open door with its address, each door once.
+    fn find(&self, listeners: &[Listener]) -> Vec<Option<usize>> {
+        let mut free = vec![true; self.doors.len()];
+        let mut take = |address: &Address| {
+            let fits = |door: &usize| free[*door] && self.doors[*door].doorway.load().listener.address == *address;
+            let found = (0..self.doors.len()).find(fits)?;
+            free[found] = false;
+            Some(found)
+        };
+        listeners.iter().map(|listener| take(&listener.address)).collect()
+    }
+
+    fn open(&mut self, new: New) {
+        let New { doorway, listeners, sockets } = new;
+        let doorway = Arc::new(ArcSwap::from_pointee(doorway));
+        let (shutdown, ending) = watch::channel(false);
+        let front = Front { live: self.live.clone(), doorway: doorway.clone() };
+        self.services.spawn(serve(front, listeners, sockets, ending));
+        self.doors.push(OpenDoor { doorway, shutdown });
     }
 
     /// Stops accepting and waits until the last connection has ended, at most for the configured time.
     pub async fn drain(mut self) -> Drained {
-        let deadline = Instant::now() + self.limit;
-        self.shutdown.send_replace(true);
+        let deadline = Instant::now() + self.live.plan.load().timeouts.drain;
+        self.doors.iter().for_each(OpenDoor::close);
         while self.services.join_next().await.is_some() {}
+        let connections = &self.live.connections;
         loop {
             tokio::time::sleep(SETTLE).await;
-            if self.connections.count() == 0
-                || tokio::time::timeout_at(deadline, self.connections.none()).await.is_err()
-            {
-                return Drained { left: self.connections.count() };
+            if connections.count() == 0 || tokio::time::timeout_at(deadline, connections.none()).await.is_err() {
+                return Drained { left: connections.count() };
             }
         }
     }

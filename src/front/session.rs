@@ -71,8 +71,6 @@ pub(super) struct Terms {
     pub(super) stall: Duration,
     /// What every answer carries that says nothing else under the name.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the server is ending: answers then close their connection.
-    pub(super) ending: ShutdownWatch,
 }
 
 /// How an exchange ended.
@@ -92,13 +90,21 @@ pub(super) struct Call<'a> {
     caller: &'a Caller,
     record: &'a mut Record,
     terms: &'a Terms,
+    /// Whether the connection is to end: the answer then says so.
+    closing: &'a ShutdownWatch,
     ending: Ending,
     continued: bool,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(session: &'a mut Session, caller: &'a Caller, record: &'a mut Record, terms: &'a Terms) -> Self {
-        Self { session, caller, record, terms, ending: Ending::Unanswered, continued: false }
+    pub(super) fn new(
+        session: &'a mut Session,
+        caller: &'a Caller,
+        record: &'a mut Record,
+        terms: &'a Terms,
+        closing: &'a ShutdownWatch,
+    ) -> Self {
+        Self { session, caller, record, terms, closing, ending: Ending::Unanswered, continued: false }
     }
 
     pub(super) fn ending(&self) -> Ending {
@@ -233,7 +239,7 @@ impl Exchange for Call<'_> {
             head.headers.insert(REQUEST_ID, id);
         }
         self.dress(&mut head.headers);
-        if *self.terms.ending.borrow() {
+        if *self.closing.borrow() {
             self.session.set_keepalive(None);
         }
         self.record.status = Some(head.status);

@@ -123,10 +123,10 @@ impl DebugDoor {
     }
 
     /// Whoever looks there is neither logged nor counted.
-    fn open(self, embedded: Arc<Embedded>) -> Result<Running, front::Error> {
+    fn open(self, embedded: Arc<Embedded>) -> Result<Running<Debug>, front::Error> {
         let Self { config, metrics, sockets } = self;
         let pages = Arc::new(Debug::new(embedded, metrics));
-        front::open(config, pages, front::Tls::default(), Reports::off(), sockets)
+        front::open(config, pages, &front::Tls::default(), Reports::off(), sockets)
     }
 }
 
@@ -220,7 +220,7 @@ impl Prepared {
         loops.spawn(async move { checks.keep_checking().await });
         let tended = Arc::clone(&embedded);
         loops.spawn(async move { tended.tend().await });
-        let running = front::open(settings.front.clone(), embedded, tls, reports, sockets)?;
+        let running = front::open(settings.front.clone(), embedded, &tls, reports, sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         signals.first().await;
@@ -254,7 +254,7 @@ impl Accounts {
     }
 }
 
-async fn drain(running: Running, signals: &mut Signals) {
+async fn drain(running: Running<Embedded>, signals: &mut Signals) {
     tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
     tokio::select! {
         drained = running.drain() => match drained.left {

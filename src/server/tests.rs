@@ -7,7 +7,7 @@ use crate::registry::health::{self, Checks};
 use crate::telemetry::Metrics;
 
 /// A door on a free port, to the checks of a registry that must not find a file.
-async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<Checks>, Metrics, Running) {
+async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<Checks>, Metrics, Running<Debug>) {
     tls::install_provider();
     let pace = health::Pace { interval: Duration::from_millis(5), threshold: 1 };
     let health = health::Config { files: vec![health::File { path: file, pace }], ..health::Config::default() };

@@ -21,6 +21,7 @@ use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeo
 use crate::exchange::{self, Answer, BodyError, Exchange};
 use crate::telemetry::{AccessLog, Format, Reports};
 
+mod change;
 mod ending;
 mod http1;
 mod http2;
@@ -124,7 +125,9 @@ fn tcp(address: &Address) -> Option<SocketAddr> {
 /// An open door.
 pub(super) struct Door {
     script: Arc<Script>,
-    running: Running,
+    running: Running<Script>,
+    config: Config,
+    certificates: Tls,
     tls: SocketAddr,
     clear: SocketAddr,
     internal: SocketAddr,
@@ -195,8 +198,18 @@ impl Door {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = AccessLog::new(Sink(lines.clone()), Format::Json);
         let reports = Reports { access, ..Reports::off() };
-        let running = super::open(config, script.clone(), tls, reports, sockets).unwrap();
-        Self { script, running, tls: addresses[0], clear: addresses[1], internal: addresses[2], roots, lines }
+        let running = super::open(config.clone(), script.clone(), &tls, reports, sockets).unwrap();
+        Self {
+            script,
+            running,
+            config,
+            certificates: tls,
+            tls: addresses[0],
+            clear: addresses[1],
+            internal: addresses[2],
+            roots,
+            lines,
+        }
     }
 
     /// A clear connection to the public listener.

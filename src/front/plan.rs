@@ -1,0 +1,48 @@
+//! What may change while the front door is open?
+//!
+//! Two things that a reload replaces whole: the [`Plan`], which every request looks at when it begins, and for each
+//! listening address its [`Doorway`], which every connection looks at when it begins.
+//!
+//! **Invariant:** what was begun under one plan ends under it. No request sees half of one and half of another.
+//!
+//! Absent on purpose: counters and whatever else must outlive a change; they stay with the open door.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use super::host::Origins;
+use super::session::Terms;
+use super::{Config, Internal, Listener, Prefix, Timeouts};
+
+/// What holds for the next request, whatever connection it comes on.
+pub(super) struct Plan<S> {
+    pub(super) origins: Origins,
+    /// What the API lies below on the internal port.
+    pub(super) prefix: Option<Prefix>,
+    pub(super) terms: Terms,
+    /// For connections: theirs are taken when they begin.
+    pub(super) timeouts: Timeouts,
+    pub(super) service: Arc<S>,
+}
+
+impl<S> Plan<S> {
+    pub(super) fn new(config: Config, service: Arc<S>) -> Self {
+        let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
+        let Internal { host, any_host, prefix, tls: _ } = internal;
+        Self {
+            origins: Origins::new(external_url, aliases, host, any_host),
+            prefix,
+            terms: Terms { stall: timeouts.stall, headers },
+            timeouts,
+            service,
+        }
+    }
+}
+
+/// What holds for the next connection to one listening address.
+pub(super) struct Doorway {
+    pub(super) listener: Arc<Listener>,
+    /// `None`: clear text.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+}
