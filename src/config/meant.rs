@@ -15,7 +15,7 @@ use super::distribution::DebugAddress;
 use super::machine::Machine;
 use super::problem::{Place, Source};
 use super::reader::Setting;
-use super::written::{self, Internal, Monitoring, Written};
+use super::written::{self, Hsts, Internal, Monitoring, Written};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::{auth, front, registry, telemetry, tls};
@@ -24,6 +24,8 @@ use crate::{auth, front, registry, telemetry, tls};
 pub(super) const EXTERNAL_PORT: u16 = 5050;
 /// The internal port.
 pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// Two years, as the list that browsers come with asks for.
+const HSTS: Duration = Duration::from_secs(730 * 24 * 3600);
 /// Where monitoring looks.
 pub(super) const MONITORING: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
 /// What it asks for there.
@@ -52,6 +54,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         listener.tls = door.internal.tls.is_some();
     }
     front.headers = door.headers;
+    front.hsts = match written.tls.hsts.or(Hsts::For(HSTS)) {
+        Hsts::Off => None,
+        Hsts::For(time) => Some(time),
+    };
     front.internal = door.internal;
     front.debug = monitoring(written.metrics, door.debug);
     let manifest = written_first(written.limits.manifest, written.registry.manifest);
@@ -65,6 +71,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         front,
         tls: tls::Config {
             certificates: certificates(written.tls.certificates),
+            policy: written.tls.policy.or(tls::Policy::default()),
             local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
         },
         auth: auth::Config {
@@ -202,6 +209,7 @@ fn front(
         aliases,
         timeouts: timeouts_meant(timeouts),
         headers: Vec::new(),
+        hsts: None,
         internal: front::Internal::default(),
         debug: None,
     }

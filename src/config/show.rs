@@ -13,7 +13,7 @@ use super::Settings;
 use super::meant::METRICS;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
-use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS};
+use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS, POLICIES};
 use crate::auth::{Guard, Realm, Trust};
 use crate::front;
 use crate::registry::health::{self, Pace};
@@ -70,7 +70,13 @@ impl Page<'_> {
 
     fn tls(&mut self, settings: &Settings) {
         let tls = &settings.tls;
+        let hsts = settings.front.hsts;
         self.section("tls", |page| {
+            page.choice("policy", &POLICIES, tls.policy);
+            match hsts {
+                Some(time) => page.scalar("hsts", AsDuration(time)),
+                None => page.scalar("hsts", "off"),
+            }
             let pair = |files: &crate::tls::Files| {
                 vec![("certificate", scalar(files.certificate.display())), ("key", scalar(files.key.display()))]
             };

@@ -13,11 +13,12 @@ use tracing::Level;
 
 use super::distribution::{self, Registry};
 use super::problem::Place;
-use super::reader::{Item, Section, Setting};
+use super::reader::{Item, Section, Setting, within};
 use super::scalar;
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::telemetry::Format;
+use crate::tls::Policy;
 
 /// The configuration as written.
 #[derive(Debug)]
@@ -48,6 +49,15 @@ pub(super) struct Listener {
 pub(super) struct Tls {
     pub(super) certificates: Setting<Vec<Certificate>>,
     pub(super) local: Setting<PathBuf>,
+    pub(super) policy: Setting<Policy>,
+    pub(super) hsts: Setting<Hsts>,
+}
+
+/// How long browsers are to come with TLS only.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hsts {
+    Off,
+    For(Duration),
 }
 
 #[derive(Debug)]
@@ -118,6 +128,11 @@ const DRAIN: RangeInclusive<Duration> = seconds(0, 86_400);
 /// A manifest is held in memory as a whole, several at a time.
 pub(super) const MANIFEST: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
 
+/// Nothing takes back what browsers were told before; longer than ten years is a mistake.
+const HSTS: RangeInclusive<Duration> = seconds(0, 3_650 * 86_400);
+
+/// The words of `tls.policy`.
+pub(super) const POLICIES: [(&str, Policy); 2] = [("intermediate", Policy::Intermediate), ("modern", Policy::Modern)];
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
 /// The words of `log.level`.
@@ -185,8 +200,23 @@ impl Listener {
 
 impl Tls {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["policy", "client_auth", "acme", "hsts"]);
-        Self { certificates: section.list("certificates", Certificate::read), local: section.path("local") }
+        section.later(&["client_auth", "acme"]);
+        Self {
+            policy: section.choice("policy", &POLICIES),
+            hsts: section.scalar("hsts", Hsts::parse),
+            certificates: section.list("certificates", Certificate::read),
+            local: section.path("local"),
+        }
+    }
+}
+
+impl Hsts {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let time = scalar::duration(text).map_err(|message| format!("{message}; off means not at all"))?;
+        within(time, &HSTS, text, |value| scalar::AsDuration(value).to_string()).map(Self::For)
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Config {
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
     /// may come more than once; none may be [our own](is_our_own).
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long browsers that came with TLS are told to come in no other way; `None`: they are told nothing. Not on the
+    /// internal listener.
+    pub hsts: Option<Duration>,
     /// What holds for the internal listener alone.
     pub internal: Internal,
     /// Where operators and their monitoring look (`metrics`, `http.debug`).
@@ -45,6 +48,7 @@ impl Config {
             aliases: Vec::new(),
             timeouts: self.timeouts,
             headers: Vec::new(),
+            hsts: None,
             internal: Internal::default(),
             debug: None,
         }

@@ -33,6 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::dress::Dress;
 use super::refusal::{HEADER_LIMIT, Refusal};
 use super::watch::{Phase, SharedPhase, Watched};
 use super::{Listener, Timeouts};
@@ -62,6 +63,8 @@ pub(super) struct Connection {
     pub(super) local: Option<SocketAddr>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
+    /// What every answer on it carries that is not an answer to a request.
+    pub(super) dress: Arc<Dress>,
     /// Whether it is to end as soon as nothing runs on it.
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
@@ -76,11 +79,12 @@ impl Connection {
         timeouts: Timeouts,
         peer: SocketAddr,
         local: Option<SocketAddr>,
+        dress: Arc<Dress>,
         closing: ShutdownWatch,
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
         let refused = Mutex::new(None);
-        Self { listener, timeouts, peer, local, phase, closing, refused, http2: AtomicBool::new(false) }
+        Self { listener, timeouts, peer, local, phase, dress, closing, refused, http2: AtomicBool::new(false) }
     }
 
     pub(super) fn refused(&self) -> Option<(Refusal, String)> {
@@ -206,7 +210,10 @@ impl FrontIo {
     /// Says the refusal, if there is one, before anything else is said.
     fn begin_parting(&mut self) -> Parting {
         if let Some((refusal, request_id)) = self.connection.refused() {
-            self.gathered = BytesMut::from(&refusal.to_http1(&request_id)[..]);
+            let (dress, secure) = (&self.connection.dress, matches!(self.stream, Inner::Tls(_)));
+            // Whether it was for the API is not known; what says that this is a registry harms nobody.
+            let answer = refusal.to_http1(&request_id, |headers| dress.put_on(headers, secure, true));
+            self.gathered = BytesMut::from(&answer[..]);
         }
         Parting { timer: Box::pin(tokio::time::sleep(LINGER)), closed: false, left: LINGER_BYTES }
     }

@@ -54,8 +54,10 @@ impl<S: Service> ServerApp for Front<S> {
             Address::Tcp(_) => peer?,
             Address::Unix(_) => ON_THIS_MACHINE,
         };
-        let timeouts = self.live.plan.load().timeouts;
-        let connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, shutdown.clone());
+        let plan = self.live.plan.load();
+        let (timeouts, dress) = (plan.timeouts, plan.terms.dress.clone());
+        drop(plan);
+        let connection = Connection::new(doorway.listener.clone(), timeouts, peer, local, dress, shutdown.clone());
         let io = self.welcome(stream, doorway.tls.clone(), Arc::new(connection)).await?;
         if io.connection().is_http2() {
             self.live.proxy.load_full().process_new(Box::new(io), shutdown).await;

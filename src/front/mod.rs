@@ -5,6 +5,7 @@
 //! - [`plan`]: what such a change replaces;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`io`]: the stream as Pingora sees it;
+//! - [`dress`]: what every answer carries;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
@@ -24,6 +25,7 @@ use crate::exchange::Exchange;
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod dress;
 mod host;
 mod io;
 mod listener;

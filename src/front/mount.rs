@@ -58,7 +58,7 @@ impl Mounted {
 }
 
 /// Whether a path (perhaps with more after it) is the API's.
-fn is_api(path: &str) -> bool {
+pub(super) fn is_api(path: &str) -> bool {
     path.strip_prefix(API).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::dress::Dress;
 use super::host::Origins;
 use super::session::Terms;
 use super::{Config, Internal, Listener, Prefix, Timeouts};
@@ -28,12 +29,12 @@ pub(super) struct Plan<S> {
 
 impl<S> Plan<S> {
     pub(super) fn new(config: Config, service: Arc<S>) -> Self {
-        let Config { external_url, aliases, timeouts, headers, internal, listeners: _, debug: _ } = config;
+        let Config { external_url, aliases, timeouts, headers, hsts, internal, listeners: _, debug: _ } = config;
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
             origins: Origins::new(external_url, aliases, host, any_host),
             prefix,
-            terms: Terms { stall: timeouts.stall, headers },
+            terms: Terms { stall: timeouts.stall, dress: Arc::new(Dress::new(headers, hsts)) },
             timeouts,
             service,
         }

@@ -128,6 +128,7 @@ impl<S: Service> ProxyHttp for App<S> {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
+        record.secure = connection.listener.tls || (origin.is_secure() && !connection.listener.internal);
         let address = connection.peer.ip().to_canonical();
         let caller = Caller { address, origin, request_id: record.request_id.clone() };
         let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);

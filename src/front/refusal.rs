@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use http::header::ALLOW;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
@@ -120,8 +120,9 @@ impl Refusal {
     }
 
     /// The whole answer, for a connection on which no request was understood; it is closed afterwards.
-    pub(super) fn to_http1(&self, request_id: &str) -> Vec<u8> {
-        let answer = self.answer();
+    pub(super) fn to_http1(&self, request_id: &str, dress: impl FnOnce(&mut HeaderMap)) -> Vec<u8> {
+        let mut answer = self.answer();
+        dress(&mut answer.headers);
         let body = match answer.body {
             Body::Bytes(bytes) => bytes,
             Body::Empty | Body::Stream { .. } => Default::default(),

@@ -9,6 +9,7 @@
 //!   stream) is then broken off, never ended cleanly.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,8 @@ use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
-use super::mount::Mounted;
+use super::dress::Dress;
+use super::mount::{self, Mounted};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
@@ -48,6 +50,8 @@ pub(super) struct Record {
     pub(super) notes: Notes,
     /// Set when the request came by the prefix.
     pub(super) mounted: Option<Mounted>,
+    /// Whether the client came over TLS, to us or to who stands before us.
+    pub(super) secure: bool,
 }
 
 impl Record {
@@ -61,6 +65,7 @@ impl Record {
             client_left: false,
             notes: Notes::default(),
             mounted: None,
+            secure: false,
         }
     }
 }
@@ -69,8 +74,8 @@ impl Record {
 pub(super) struct Terms {
     /// How long the body of an HTTP/2 request may stand still; on HTTP/1.1 the stream watches.
     pub(super) stall: Duration,
-    /// What every answer carries that says nothing else under the name.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What every answer carries.
+    pub(super) dress: Arc<Dress>,
 }
 
 /// How an exchange ended.
@@ -176,12 +181,9 @@ impl<'a> Call<'a> {
         error
     }
 
-    /// What the operator wants of every answer, under names that the answer does not use itself.
     fn dress(&self, headers: &mut HeaderMap) {
-        let own: Vec<HeaderName> = headers.keys().cloned().collect();
-        for (name, value) in self.terms.headers.iter().filter(|(name, _)| !own.contains(name)) {
-            headers.append(name, value.clone());
-        }
+        let api = mount::is_api(self.session.req_header().uri.path());
+        self.terms.dress.put_on(headers, self.record.secure, api);
         if let Some(mounted) = &self.record.mounted {
             mounted.leave(headers, &self.caller.origin);
         }

@@ -202,7 +202,8 @@ impl Prepared {
         registry.check_tree().await?;
         let checks = registry.checks();
         let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
-        let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates))).transpose()?;
+        let policy = settings.tls.policy;
+        let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates), policy)).transpose()?;
         let tls = front::Tls { usual, internal: internal_tls };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first

@@ -22,6 +22,7 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
         aliases: Vec::new(),
         timeouts: front::Timeouts::default(),
         headers: Vec::new(),
+        hsts: None,
         internal: front::Internal::default(),
         debug: None,
     };

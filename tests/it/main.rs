@@ -35,4 +35,5 @@ mod reindex;
 mod shapes;
 mod shutdown;
 mod support;
+mod tls;
 mod trees;

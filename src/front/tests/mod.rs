@@ -23,6 +23,7 @@ use crate::telemetry::{AccessLog, Format, Reports};
 
 mod change;
 mod ending;
+mod headers;
 mod http1;
 mod http2;
 mod internal;
@@ -188,6 +189,7 @@ impl Door {
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
             timeouts: Timeouts::default(),
             headers: Vec::new(),
+            hsts: None,
             internal: Internal::default(),
             debug: None,
         };
