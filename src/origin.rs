@@ -6,6 +6,7 @@
 //! **Invariant:** every request gets an answer, and nothing of the registry runs before its access was granted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CACHE_CONTROL, HeaderName};
 use http::{Method, StatusCode};
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, Kind, SendError, send};
 use crate::oci::Endpoint;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::telemetry::Metrics;
 
 mod debug;
@@ -24,8 +25,10 @@ pub use debug::Debug;
 /// The embedded services.
 pub struct Embedded {
     registry: Registry,
-    guardian: Guardian,
+    guardian: Arc<Guardian>,
     authority: Option<Arc<Authority>>,
+    /// Set once, when the server begins to end.
+    draining: Arc<AtomicBool>,
     metrics: Metrics,
 }
 
@@ -38,7 +41,24 @@ const READY: &str = "/-/ready";
 impl Embedded {
     /// The registry, who guards it, our token service, if there is one, and who counts.
     pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>, metrics: Metrics) -> Self {
-        Self { registry, guardian, authority, metrics }
+        Self { registry, guardian: Arc::new(guardian), authority, draining: Arc::default(), metrics }
+    }
+
+    /// The same services, with the registry under another configuration.
+    #[must_use]
+    pub fn reconfigured(&self, registry: registry::Config) -> Self {
+        Self {
+            registry: self.registry.reconfigured(registry),
+            guardian: self.guardian.clone(),
+            authority: self.authority.clone(),
+            draining: self.draining.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    /// From now on we are not ready, so that nobody sends us more.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// What the registry does without being asked, for ever.
@@ -83,7 +103,11 @@ impl Embedded {
     /// Whether the process answers, or can serve.
     async fn probed<E: Exchange>(&self, exchange: &mut E) -> Answer {
         exchange.notes().kind = Kind::Probe;
-        let state = if exchange.head().uri.path() == READY { self.registry.ready().await } else { Ok(()) };
+        let state = match exchange.head().uri.path() {
+            READY if self.draining.load(Ordering::Relaxed) => Err("stopping".to_owned()),
+            READY => self.registry.ready().await,
+            _ => Ok(()),
+        };
         probe(&exchange.head().method, state)
     }
 

@@ -13,6 +13,7 @@ use std::io::IsTerminal;
 use http::HeaderValue;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod access;
@@ -67,6 +68,19 @@ enum Style {
 pub struct Telemetry {
     logs: Lines,
     reports: Reports,
+    threshold: Threshold,
+}
+
+/// What is important enough to be logged. Cheap to clone.
+#[derive(Clone)]
+pub struct Threshold(reload::Handle<Targets, tracing_subscriber::Registry>);
+
+impl Threshold {
+    /// Logs this level and what is more important from now on.
+    pub fn set(&self, level: tracing::Level) {
+        // It fails when nothing is logged any more, and then there is nothing to set.
+        let _ = self.0.reload(targets(level));
+    }
 }
 
 /// Somebody else in this process set up logging already.
@@ -80,7 +94,8 @@ pub fn init(config: &Config) -> Result<Telemetry, AlreadySet> {
     let logs = Lines::new(std::io::stderr(), style);
     let writer = logs.clone();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
-    let registry = tracing_subscriber::registry().with(targets(config.level));
+    let (filter, handle) = reload::Layer::new(targets(config.level));
+    let registry = tracing_subscriber::registry().with(filter);
     match style {
         Style::Text => registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
         Style::Json => registry.with(layer.json().flatten_event(true).with_ansi(false)).try_init(),
@@ -88,7 +103,8 @@ pub fn init(config: &Config) -> Result<Telemetry, AlreadySet> {
     .map_err(|_| AlreadySet)?;
     let access =
         if config.access { AccessLog::new(std::io::stdout(), resolved_format(config)) } else { AccessLog::off() };
-    Ok(Telemetry { logs, reports: Reports { access, metrics: Metrics::default() } })
+    let reports = Reports { access, metrics: Metrics::default() };
+    Ok(Telemetry { logs, reports, threshold: Threshold(handle) })
 }
 
 fn resolved_format(config: &Config) -> Format {
@@ -114,6 +130,11 @@ impl Telemetry {
     /// Whom to tell what happens.
     pub fn reports(&self) -> Reports {
         self.reports.clone()
+    }
+
+    /// What a change of the level goes through.
+    pub fn threshold(&self) -> Threshold {
+        self.threshold.clone()
     }
 
     /// Writes what is still queued, for at most a few seconds, and says on stderr what could not be written.

@@ -3,6 +3,7 @@
 //! One module per command, thin: parse, call, show. Nothing here decides; `main.rs` turns a [`Failure`] into an exit code.
 
 mod check;
+mod control;
 mod desk;
 mod project;
 mod registry;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Machine, Settings};
+use crate::server;
 use crate::tls::Certificates;
 
 /// A TLS front door for container registries, with the registry and the token service inside.
@@ -26,7 +28,8 @@ use crate::tls::Certificates;
     name = "pierhead",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 75 try again, 77 not allowed, 78 bad configuration."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 69 no server to ask, 75 try again, 77 not allowed, 78 bad \
+        configuration."
 )]
 pub struct Cli {
     /// The configuration file [default: $PIERHEAD_CONFIG, else /etc/pierhead/pierhead.yml if it exists, else built-in
@@ -46,6 +49,9 @@ pub enum Command {
         PIERHEAD_ADMIN_PASSWORD, or PIERHEAD_ADMIN_PASSWORD_FILE, sets it instead.\n\
         SIGTERM and SIGINT let running requests end (timeouts.drain); a second one does not wait.")]
     Serve,
+    /// Make the running server go by the configuration as it is now; a bad one changes nothing
+    #[command(after_help = "SIGHUP does the same, and then what went wrong is in the log.")]
+    Reload,
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
     /// Accounts: who may log in
@@ -84,7 +90,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let serves = matches!(cli.command, Command::Serve | Command::Check);
     let settings = || settings(file, serves);
     match cli.command {
-        Command::Serve => serve::run(settings()?),
+        Command::Serve => {
+            let file = file.map(Path::to_owned);
+            let again = move || crate::cli::settings(file.as_deref(), true).map_err(|failure| failure.message);
+            serve::run(settings()?, Box::new(again))
+        }
+        Command::Reload => control::run(&settings()?, &server::control::Command::Reload {}),
         Command::Check => check::run(&settings()?),
         Command::User(command) => user::run(command, &settings()?),
         Command::Project(command) => project::run(command, &settings()?),

@@ -47,9 +47,11 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             let machine =
                 Machine::here(true).map_err(|error| Failure::failed(format_args!("no working directory: {error}")))?;
             let file = file.unwrap_or_else(config::registry_file);
-            let settings =
-                config::load_registry(&file, config::environment(), &machine).map_err(Failure::configuration)?;
-            serve::run(settings)
+            let read = move || config::load_registry(&file, config::environment(), &machine);
+            serve::run(
+                read().map_err(Failure::configuration)?,
+                Box::new(move || read().map_err(|problems| problems.to_string())),
+            )
         }
         _ => writeln!(io::stdout(), "registry pierhead {}", env!("CARGO_PKG_VERSION"))
             .map_err(|error| Failure::failed(format_args!("cannot write to stdout: {error}"))),

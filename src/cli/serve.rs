@@ -7,14 +7,14 @@ use std::time::SystemTime;
 
 use super::Failure;
 use crate::config::Settings;
-use crate::server::{self, Welcome, privileges};
+use crate::server::{self, Configuration, Outside, Welcome, privileges};
 use crate::{auth, telemetry, tls};
 
-/// Runs the server until it is told to stop.
+/// Runs the server until it is told to stop. A reload reads the `configuration` again.
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub(super) fn run(settings: Settings) -> Result<(), Failure> {
+pub(super) fn run(settings: Settings, configuration: Configuration) -> Result<(), Failure> {
     // Before the rights are given up: whoever is root may have no sudo.
     let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
     let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
@@ -22,7 +22,8 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let prepared = server::prepare(settings, SystemTime::now())?;
-    let served = prepared.run(telemetry.reports(), |welcome| show(&message(welcome, sudo)));
+    let outside = Outside { reports: telemetry.reports(), threshold: telemetry.threshold(), configuration };
+    let served = prepared.run(outside, |welcome| show(&message(welcome, sudo)));
     telemetry.close();
     Ok(served?)
 }
@@ -46,6 +47,8 @@ impl From<server::Error> for Failure {
             | server::Error::NotRoot { .. }
             | server::Error::Privileges(_) => 77,
             server::Error::PortTaken(_)
+            | server::Error::StateTaken(_)
+            | server::Error::Control { .. }
             | server::Error::Listen { .. }
             | server::Error::Tree(_)
             | server::Error::Rustls(_)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -133,6 +133,13 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A socket in the file system. One that a process left behind is replaced.
     Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether this is the socket at `path`.
+    pub fn is_path(&self, path: &Path) -> bool {
+        matches!(self, Self::Unix(own) if own == path)
+    }
 }
 
 impl From<SocketAddr> for Address {

@@ -104,8 +104,8 @@ pub struct Registry {
     store: Store,
     turns: Arc<Turns>,
     gates: Arc<Gates>,
-    index: Index,
-    scans: Semaphore,
+    index: Arc<Index>,
+    scans: Arc<Semaphore>,
     checks: Arc<health::Checks>,
     /// Whether the storage did not answer when it was last asked.
     out: AtomicBool,
@@ -120,8 +120,24 @@ impl Registry {
             store: Store::new(driver),
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
-            index,
-            scans: Semaphore::new(referrers::SCANS),
+            index: Arc::new(index),
+            scans: Arc::new(Semaphore::new(referrers::SCANS)),
+            out: AtomicBool::new(false),
+        }
+    }
+
+    /// The same registry under another configuration: what one of them does, the other minds. The storage, its root and
+    /// the health checks are those of the first.
+    #[must_use]
+    pub fn reconfigured(&self, config: Config) -> Self {
+        Self {
+            config,
+            store: self.store.clone(),
+            turns: self.turns.clone(),
+            gates: self.gates.clone(),
+            index: self.index.clone(),
+            scans: self.scans.clone(),
+            checks: self.checks.clone(),
             out: AtomicBool::new(false),
         }
     }

@@ -61,12 +61,15 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// Binds a socket in the file system, in place of one that nobody listens on any more. Our user and our group may
 /// connect.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if is_stale(path)? {
-        fs::remove_file(path)?;
-    }
+    remove_stale(path)?;
     let socket = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
     Ok(socket)
+}
+
+/// Takes a socket away that was left behind.
+pub(super) fn remove_stale(path: &Path) -> io::Result<()> {
+    if is_stale(path)? { fs::remove_file(path) } else { Ok(()) }
 }
 
 /// Whether a socket was left behind. Whatever else there is stays, and binding then says that the address is in use.
@@ -102,6 +105,7 @@ fn explain(address: Address, source: io::Error) -> Error {
 }
 
 /// The paths of our sockets, which are taken away in the end.
+#[derive(Default)]
 pub(super) struct SocketFiles(Vec<(PathBuf, u64)>);
 
 impl SocketFiles {
@@ -111,6 +115,21 @@ impl SocketFiles {
             Address::Tcp(_) => None,
         });
         Self(paths.collect())
+    }
+
+    pub(super) fn add(&mut self, path: PathBuf) {
+        self.0.extend(inode(&path).map(|inode| (path, inode)));
+    }
+
+    pub(super) fn join(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Takes away those that are not in use any more.
+    pub(super) fn keep(&mut self, in_use: impl Fn(&Path) -> bool) {
+        let (kept, gone) = std::mem::take(&mut self.0).into_iter().partition(|(path, _)| in_use(path));
+        self.0 = kept;
+        drop(Self(gone));
     }
 }
 

@@ -2,23 +2,30 @@
 //!
 //! Two halves. [`prepare`] does what needs the rights that we were started with and must fail loudly before anything
 //! runs: it binds the ports, reads the certificates, makes the folders and gives the rights up. [`Prepared::run`] starts
-//! the runtime, builds the rooms from the bottom up, serves until it is told to stop, and then drains.
+//! the runtime, builds the rooms from the bottom up, serves until it is told to stop, and then drains. In between it
+//! does what it is told by signals and by the [`control`] socket, one thing after the other; what a reload may change is
+//! in `change.rs`.
 //!
 //! **Invariant:** rights are given up while there is one thread, and before the first byte from a client is read.
 
+mod change;
+pub mod control;
 mod folders;
 mod listen;
 pub mod privileges;
+mod serving;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+
+use self::serving::{Serving, Signals};
 
 use crate::auth::{self, Authority, Guardian, Password};
 use crate::config::Settings;
@@ -27,7 +34,7 @@ use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
 use crate::registry::{self, Index, Registry};
 use crate::storage::{Filesystem, Measured};
-use crate::telemetry::Reports;
+use crate::telemetry::{Reports, Threshold};
 use crate::tls::{self, Certificates, local};
 
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
@@ -48,6 +55,17 @@ pub enum Error {
     Listen {
         /// Where.
         address: Address,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Another server keeps the state.
+    #[error("another server runs on the state directory {}; stop it, or set `state` to another", .0.display())]
+    StateTaken(PathBuf),
+    /// The control socket.
+    #[error("cannot listen on {} for commands: {source}", path.display())]
+    Control {
+        /// Where.
+        path: PathBuf,
         /// The system's word.
         source: std::io::Error,
     },
@@ -97,10 +115,24 @@ pub enum Error {
     Runtime(std::io::Error),
 }
 
+/// Reads the configuration anew, as `serve` first read it: the settings, or every problem.
+pub type Configuration = Box<dyn Fn() -> Result<Settings, String> + Send + Sync>;
+
+/// What the server has from outside, beside its settings.
+pub struct Outside {
+    /// Whom to tell what happens.
+    pub reports: Reports,
+    /// What a reload changes the level of the log through.
+    pub threshold: Threshold,
+    /// What a reload reads.
+    pub configuration: Configuration,
+}
+
 /// A server that has everything it needs from the machine and no rights left that it does not need.
 pub struct Prepared {
     settings: Settings,
     sockets: Vec<(Socket, Listener)>,
+    control: Option<control::Socket>,
     debug: Option<DebugDoor>,
     internal_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: Option<Certificates>,
@@ -172,7 +204,15 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     } else {
         (from_files, None)
     };
-    Ok(Prepared { settings, sockets, debug, internal_tls, certificates, expiries, authority, first_password })
+    let control = if settings.registry_only { None } else { Some(bind_control(&settings.state)?) };
+    Ok(Prepared { settings, sockets, control, debug, internal_tls, certificates, expiries, authority, first_password })
+}
+
+fn bind_control(state: &Path) -> Result<control::Socket, Error> {
+    control::Socket::bind(state).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::StateTaken(state.to_owned()),
+        _ => Error::Control { path: control::Socket::path(state), source },
+    })
 }
 
 impl Prepared {
@@ -180,14 +220,18 @@ impl Prepared {
     ///
     /// # Errors
     /// A room that cannot be opened.
-    pub fn run(self, reports: Reports, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
+    pub fn run(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
-        runtime.block_on(self.serve(reports, ready))
+        runtime.block_on(self.serve(outside, ready))
     }
 
-    async fn serve(self, reports: Reports, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, sockets, debug, internal_tls, certificates, expiries, authority, first_password } = self;
-        let _removed_at_the_end = listen::SocketFiles::of(&sockets);
+    async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
+        let Self { settings, sockets, control, debug, internal_tls, certificates, expiries, authority, first_password } = self;
+        let Outside { reports, threshold, configuration } = outside;
+        let mut files = listen::SocketFiles::of(&sockets);
+        if control.is_some() {
+            files.add(control::Socket::path(&settings.state));
+        }
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
         let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
@@ -195,8 +239,8 @@ impl Prepared {
         let guardian = Guardian::open(&settings.auth, tokens.clone())?;
         let metrics = &reports.metrics;
         metrics.certificates(expiries);
-        let files = Arc::new(Filesystem::new(settings.registry.root.clone()));
-        let driver = Arc::new(Measured::new(files, metrics.clone()));
+        let disk = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let driver = Arc::new(Measured::new(disk, metrics.clone()));
         let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
         let registry = Registry::new(settings.registry.clone(), driver, index);
         registry.check_tree().await?;
@@ -219,13 +263,13 @@ impl Prepared {
         };
         let mut loops = JoinSet::new(); // they end with the server
         loops.spawn(async move { checks.keep_checking().await });
-        let tended = Arc::clone(&embedded);
-        loops.spawn(async move { tended.tend().await });
-        let running = front::open(settings.front.clone(), embedded, &tls, reports, sockets)?;
+        let tending = serving::tend(&mut loops, &embedded);
+        let running = front::open(settings.front.clone(), embedded.clone(), &tls, reports.clone(), sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
-        signals.first().await;
-        drain(running, &mut signals).await;
+        let commands = serving::hear(&mut loops, control);
+        let server = Serving { settings, configuration, reports, threshold, embedded, running, files, loops, tending };
+        server.run(&mut signals, commands).await;
         Ok(())
     }
 }
@@ -252,35 +296,5 @@ impl Accounts {
             return Ok(None);
         }
         Ok(auth::first_admin(&self.database, password?, Timestamp::now()).await?)
-    }
-}
-
-async fn drain(running: Running<Embedded>, signals: &mut Signals) {
-    tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
-    tokio::select! {
-        drained = running.drain() => match drained.left {
-            0 => tracing::info!("stopped"),
-            left => tracing::warn!(left, "stopped, the time to drain was over and connections were cut off"),
-        },
-        () = signals.first() => tracing::warn!("stopped by a second signal, running requests were cut off"),
-    }
-}
-
-/// What tells us to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn first(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -67,7 +67,7 @@ async fn a_listener_comes_another_goes_and_whoever_came_by_it_is_served_to_the_e
     let mut config = door.config.clone();
     config.listeners.retain(|listener| listener.address != Address::Tcp(door.clear));
     config.listeners.push(added.1.clone());
-    assert_eq!(door.running.not_open(&config.listeners), [added.1.clone()]);
+    assert_eq!(door.running.not_open(&config.listeners), std::slice::from_ref(&added.1));
     door.running.change(config, door.script.clone(), &door.certificates, vec![added]).unwrap();
 
     within(async { while TcpStream::connect(door.clear).await.is_ok() {} }).await;

@@ -109,6 +109,16 @@ impl Site {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// The port of the front door.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The internal port.
+    pub(crate) fn internal_port(&self) -> u16 {
+        self.internal_port
+    }
+
     /// The certificate of the local authority, in PEM.
     pub(crate) fn certificate_authority(&self) -> String {
         fs::read_to_string(self.authority_file()).expect("the local authority was made")

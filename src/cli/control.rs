@@ -1,0 +1,36 @@
+//! Commands to the running server: asked through its control socket, answered on the terminal.
+
+use std::io::{self, Write as _};
+
+use super::Failure;
+use crate::config::Settings;
+use crate::server::control::{self, Command, Outcome, Unanswered};
+
+/// Tells the server of this configuration to do something, and says what it said.
+///
+/// # Errors
+/// It was not done.
+pub(super) fn run(settings: &Settings, command: &Command) -> Result<(), Failure> {
+    let answer = control::ask(&settings.state, command)?;
+    let code = match answer.outcome {
+        Outcome::Done => {
+            let written = writeln!(io::stdout(), "{}", answer.message);
+            return written.map_err(|error| Failure::failed(format_args!("done; cannot write to stdout: {error}")));
+        }
+        Outcome::Failed => 1,
+        Outcome::Denied => 77,
+        Outcome::Configuration => 78,
+    };
+    Err(Failure { code, message: answer.message })
+}
+
+impl From<Unanswered> for Failure {
+    fn from(error: Unanswered) -> Self {
+        let code = match error {
+            Unanswered::NotRunning(_) => 69,
+            Unanswered::Denied(_) => 77,
+            Unanswered::Broken { .. } => 1,
+        };
+        Self { code, message: error.to_string() }
+    }
+}

@@ -1,0 +1,207 @@
+//! What does the server do while it serves?
+//!
+//! It does what signals and commands tell it, one thing after the other: a reload, and in the end to stop.
+//!
+//! **Invariant:** a reload is all or nothing. Everything that can fail comes first: the configuration is read and checked
+//! as at the start, certificates and keys are read, sockets are bound. Then nothing is left that can.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::change::{self, Refused};
+use super::control::{self, Answer, Command, Outcome};
+use super::{Configuration, Error, listen};
+use crate::config::Settings;
+use crate::front::{self, Running};
+use crate::origin::Embedded;
+use crate::telemetry::{Reports, Threshold};
+use crate::tls::{self, Certificates, local};
+
+/// How many commands may wait for their turn.
+const COMMANDS: usize = 8;
+
+/// What the registry does by itself, until it is told otherwise.
+pub(super) fn tend(loops: &mut JoinSet<()>, embedded: &Arc<Embedded>) -> AbortHandle {
+    let tended = Arc::clone(embedded);
+    loops.spawn(async move { tended.tend().await })
+}
+
+/// The commands that come in by the control socket, if there is one.
+pub(super) fn hear(loops: &mut JoinSet<()>, control: Option<control::Socket>) -> mpsc::Receiver<control::Request> {
+    let (sender, commands) = mpsc::channel(COMMANDS);
+    loops.spawn(async move {
+        let heard = match control {
+            Some(socket) => socket.hear(sender).await,
+            None => {
+                sender.closed().await;
+                Ok(())
+            }
+        };
+        if let Err(error) = heard {
+            tracing::error!(%error, "no command can be heard");
+        }
+    });
+    commands
+}
+
+/// The server between its start and its end.
+pub(super) struct Serving {
+    pub(super) settings: Settings,
+    pub(super) configuration: Configuration,
+    pub(super) reports: Reports,
+    pub(super) threshold: Threshold,
+    pub(super) embedded: Arc<Embedded>,
+    pub(super) running: Running<Embedded>,
+    pub(super) files: listen::SocketFiles,
+    /// They end with the server.
+    pub(super) loops: JoinSet<()>,
+    pub(super) tending: AbortHandle,
+}
+
+impl Serving {
+    /// Does what it is told until it is told to stop, and then lets running requests end.
+    pub(super) async fn run(mut self, signals: &mut Signals, commands: mpsc::Receiver<control::Request>) {
+        self.until_the_end(signals, commands).await;
+        self.embedded.begin_drain();
+        drain(self.running, signals).await;
+    }
+
+    /// One thing after the other.
+    async fn until_the_end(&mut self, signals: &mut Signals, mut commands: mpsc::Receiver<control::Request>) {
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => return,
+                    Asked::Reload => {
+                        self.reload();
+                    }
+                },
+                Some(request) = commands.recv() => {
+                    let answer = match &request.command {
+                        Command::Reload {} => self.reload(),
+                    };
+                    request.answer(answer);
+                }
+            }
+        }
+    }
+
+    /// Goes by the configuration as it is now, or, when that cannot be, by the one before.
+    fn reload(&mut self) -> Answer {
+        let reloaded = tokio::task::block_in_place(|| {
+            let settings = (self.configuration)().map_err(Refused::configuration)?;
+            self.change(settings)
+        });
+        match reloaded {
+            Ok(done) => {
+                tracing::info!("reloaded: {done}");
+                Answer::new(Outcome::Done, done)
+            }
+            Err(refused) => {
+                tracing::error!("not reloaded, nothing changed: {refused}");
+                Answer::new(refused.outcome(), format_args!("nothing changed: {refused}"))
+            }
+        }
+    }
+
+    /// All that can fail comes first.
+    fn change(&mut self, settings: Settings) -> Result<String, Refused> {
+        let fixed = change::fixed(&self.settings, &settings);
+        if !fixed.is_empty() {
+            return Err(Refused::Fixed(fixed));
+        }
+        let (tls, expiries) = load_tls(&settings, SystemTime::now())?;
+        let wanted = self.running.not_open(&settings.front.listeners);
+        let mut sockets = listen::bind_ports(&wanted)?;
+        sockets.extend(listen::bind_paths(&wanted)?);
+        let files = listen::SocketFiles::of(&sockets);
+        let embedded = Arc::new(self.embedded.reconfigured(settings.registry.clone()));
+        let closed = self.settings.front.listeners.len() + wanted.len() - settings.front.listeners.len();
+        self.running.change(settings.front.clone(), embedded.clone(), &tls, sockets).map_err(Error::Front)?;
+
+        self.embedded = embedded;
+        self.files.join(files);
+        let control = control::Socket::path(&settings.state);
+        let listens = |path: &Path| settings.front.listeners.iter().any(|listener| listener.address.is_path(path));
+        self.files.keep(|path| path == control || listens(path));
+        self.threshold.set(settings.telemetry.level);
+        self.reports.metrics.certificates(expiries);
+        if (settings.registry.purge, settings.registry.read_only)
+            != (self.settings.registry.purge, self.settings.registry.read_only)
+        {
+            self.tending.abort();
+            self.tending = tend(&mut self.loops, &self.embedded);
+        }
+        let warnings: String = settings.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+        self.settings = settings;
+        Ok(format!("the new configuration is in force ({} listeners opened, {closed} closed){warnings}", wanted.len()))
+    }
+}
+
+/// What TLS shows, read as whoever we are now, and until when it is good.
+fn load_tls(settings: &Settings, now: SystemTime) -> Result<(front::Tls, Vec<(String, i64)>), Error> {
+    let mut pairs = settings.tls.certificates.clone();
+    if pairs.is_empty() && settings.front.needs_certificates() {
+        pairs.push(local::ensure(&settings.tls.local, now)?.server);
+    }
+    let certificates = if pairs.is_empty() { None } else { Some(Certificates::load(&pairs)?) };
+    let policy = settings.tls.policy;
+    let usual = certificates.map(|certificates| tls::server_config(Arc::new(certificates), policy)).transpose()?;
+    let port = settings.front.internal.tls.as_ref();
+    let internal = port.map(tls::port_config).transpose()?;
+    let expiries = tls::expiries(pairs.iter().chain(port.map(|port| &port.files)))?;
+    Ok((front::Tls { usual, internal }, expiries))
+}
+
+async fn drain(running: Running<Embedded>, signals: &mut Signals) {
+    tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
+    tokio::select! {
+        drained = running.drain() => match drained.left {
+            0 => tracing::info!("stopped"),
+            left => tracing::warn!(left, "stopped, the time to drain was over and connections were cut off"),
+        },
+        () = signals.stop() => tracing::warn!("stopped by a second signal, running requests were cut off"),
+    }
+}
+
+/// What the system tells us.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns when we are to stop.
+    pub(super) async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
+}

@@ -1,0 +1,203 @@
+//! Promise: the server changes its mind without losing anybody, and a bad new configuration changes nothing.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::content::Content;
+use crate::support::machine::on_a_fresh_machine;
+use crate::support::pierhead::{Pierhead, Site};
+use crate::support::registry::Registry;
+use crate::support::{free_port, wait_for};
+
+/// The exit code for a configuration that cannot be used.
+const BAD_CONFIGURATION: Option<i32> = Some(78);
+/// The exit code when there is no server to ask.
+const NO_SERVER: Option<i32> = Some(69);
+
+/// The status of `GET path` in the clear, on a connection of its own.
+fn get(port: u16, path: &str) -> u16 {
+    let client = reqwest::blocking::Client::builder().no_proxy().build().expect("a client");
+    client.get(format!("http://127.0.0.1:{port}{path}")).send().expect("an answer").status().as_u16()
+}
+
+/// `listeners` with the site's own port and these.
+fn listeners(site: &Site, more: &[u16]) -> String {
+    let own = format!("{{ address: \"127.0.0.1:{}\" }}", site.port());
+    let more = more.iter().map(|port| format!("{{ address: \"127.0.0.1:{port}\", tls: false }}"));
+    format!("listeners: [{}]", std::iter::once(own).chain(more).collect::<Vec<_>>().join(", "))
+}
+
+/// Makes a certificate for localhost that is its own authority, and returns it.
+fn certify(folder: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    fs::write(folder.join("own.key"), made.signing_key.serialize_pem()).expect("written");
+    fs::write(folder.join("own.crt"), made.cert.pem()).expect("written");
+    made.cert.pem()
+}
+
+/// The key that names what [`certify`] made.
+const OWN: &str = "tls: { local: certs, certificates: [{ certificate: own.crt, key: own.key }] }";
+
+fn hang_up(server: &Pierhead) {
+    let sent = Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status();
+    assert!(sent.expect("kill can be run").success());
+}
+
+#[test]
+fn a_reload_opens_and_closes_listeners_and_changes_limits_and_the_log_level() {
+    let site = Site::new();
+    site.configure(&[&listeners(&site, &[])]);
+    let server = site.start();
+    let repository = site.admin().repository("change/app", "pull,push");
+    let port = free_port();
+    site.configure(&[
+        &listeners(&site, &[port]),
+        "limits: { manifest: 64KiB }",
+        "log: { format: json, access: stdout, level: debug }",
+    ]);
+    let answer = site.run(&["reload"]).ok();
+    assert!(answer.stdout.contains("1 listeners opened, 0 closed"), "{answer}");
+
+    assert_eq!(get(port, "/-/healthy"), 200);
+    let large = format!("{{\"schemaVersion\":2,\"x\":\"{}\"}}", "x".repeat(65 << 10));
+    let refused = repository.push_manifest("large", large.as_bytes()).expect_err("larger than the new limit");
+    assert_eq!(refused.status, Some(413));
+    repository.push_blob(Content::new(1, 100_000)).expect("what went goes on");
+    assert!(server.process.stderr().contains("DEBUG"), "the log tells more than before");
+
+    site.configure(&[&listeners(&site, &[])]);
+    hang_up(&server);
+    wait_for("the port to close", 10, || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+    repository.push_blob(Content::new(2, 100_000)).expect("what went goes on");
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn a_reload_shows_new_certificates_to_new_connections() {
+    let site = Site::new();
+    let server = site.start();
+    let old = site.admin();
+    let repository = old.repository("change/app", "pull,push");
+    let realm = format!("{}/jwt/auth", site.origin());
+    for _ in 0..2 {
+        let authority = certify(site.directory());
+        site.configure(&[OWN]);
+        site.run(&["reload"]).ok();
+        let new = Registry::guarded(&site.origin(), &realm, &authority, None);
+        assert_eq!(new.request(reqwest::Method::GET, "/v2/").send().expect("trusted").status(), 401);
+    }
+    repository.push_blob(Content::new(1, 100_000)).expect("who was connected stays connected");
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn a_bad_configuration_changes_nothing_and_says_why() {
+    let site = Site::new();
+    let mut server = site.start();
+    let port = free_port();
+    let own = format!("127.0.0.1:{port}");
+    certify(site.directory());
+    fs::write(site.directory().join("own.key"), "no key").expect("written");
+    let taken = std::net::TcpListener::bind(&own).expect("a free port");
+    let add = format!("listeners: [{{ address: \"[::]:{}\" }}, {{ address: \"{own}\", tls: false }}]", site.port());
+    for (settings, code, words) in [
+        (vec!["log: { level: shout }"], BAD_CONFIGURATION, "pierhead.yml:5: log.level"),
+        (vec![OWN], BAD_CONFIGURATION, "own.key holds no unencrypted private key"),
+        (vec!["token: { service: another }"], BAD_CONFIGURATION, "token.service"),
+        (
+            vec!["user: root", "registry: { storage: { filesystem: { rootdirectory: other } } }"],
+            BAD_CONFIGURATION,
+            "user, registry.storage.filesystem.rootdirectory",
+        ),
+        (vec![&add, "aliases: [\"https://new.test\"]"], Some(1), "another program has this port"),
+    ] {
+        site.configure(&settings);
+        let said = site.run(&["reload"]);
+        assert!(said.code() == code && said.stderr.contains(words), "{settings:?}: {words}: {said}");
+    }
+    let before = server.process.stderr();
+    site.configure(&["log: { level: shout }"]);
+    hang_up(&server);
+    server
+        .process
+        .wait_until("say why in its log", 10, |process| process.stderr()[before.len()..].contains("log.level"));
+    drop(taken);
+    let misdirected = site.registry(None).request(reqwest::Method::GET, "/v2/").header("Host", "new.test");
+    assert_eq!(misdirected.send().expect("an answer").status(), 421, "the new name is not known");
+    site.admin().repository("change/app", "pull,push").push_blob(Content::new(1, 1000)).expect("as before");
+    site.configure(&[]);
+    site.run(&["reload"]).ok();
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn only_the_servers_user_may_tell_it_what_to_do_and_without_a_server_there_is_nobody_to_tell() {
+    let site = Site::new();
+    let none = site.run(&["reload"]);
+    assert!(none.code() == NO_SERVER && none.stderr.contains("no server answers"), "{none}");
+    let server = site.start();
+    let socket = site.directory().join("state/control.sock");
+    assert_eq!(fs::metadata(&socket).expect("the socket is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(!socket.exists(), "it goes with the server");
+    assert_eq!(site.run(&["reload"]).code(), NO_SERVER);
+    site.start().kill();
+    assert_eq!(site.run(&["reload"]).code(), NO_SERVER, "a socket that was left behind is nobody's");
+    site.start();
+}
+
+#[test]
+fn two_servers_do_not_share_a_state_directory() {
+    let site = Site::new();
+    let _server = site.start();
+    let port = free_port();
+    site.configure(&[
+        &format!("listeners: [{{ address: \"127.0.0.1:{port}\" }}]"),
+        "registry: { storage: { filesystem: { rootdirectory: tree } }, http: { addr: off } }",
+    ]);
+    site.run(&["serve"]).refused(&["another server runs on the state directory"]);
+}
+
+#[test]
+fn a_server_that_drains_is_not_ready() {
+    let site = Site::new();
+    let mut server = site.start();
+    // A client that has just connected is served, and a running download holds the end up.
+    let mut probe = TcpStream::connect(("127.0.0.1", site.internal_port())).expect("the internal port is open");
+    let mut slow = TcpStream::connect(("127.0.0.1", site.internal_port())).expect("the internal port is open");
+    let head = format!("Host: 127.0.0.1:{}\r\n", site.internal_port());
+    write!(slow, "POST /v2/x/blobs/uploads/ HTTP/1.1\r\n{head}Content-Length: 5\r\n\r\n").expect("sent");
+    server.process.terminate();
+    server.process.wait_until("begin to stop", 10, |process| process.stderr().contains("stopping"));
+    write!(probe, "GET /-/ready HTTP/1.1\r\n{head}\r\n").expect("sent");
+    probe.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).expect("answered, then closed");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("stopping"), "{answer}");
+    drop(slow);
+    assert_eq!(server.process.wait(20).code(), Some(0));
+}
+
+#[test]
+fn a_server_that_gave_up_the_rights_of_root_says_what_it_cannot_read_any_more() {
+    on_a_fresh_machine(|_| {
+        let site = Site::new();
+        fs::set_permissions(site.directory(), fs::Permissions::from_mode(0o755)).expect("ours");
+        site.configure(&["user: nobody", &listeners(&site, &[])]);
+        let _server = site.start();
+        certify(site.directory());
+        fs::set_permissions(site.directory().join("own.key"), fs::Permissions::from_mode(0o600)).expect("ours");
+        site.configure(&["user: nobody", OWN, &listeners(&site, &[])]);
+        let said = site.run(&["reload"]);
+        assert_eq!(said.code(), BAD_CONFIGURATION, "{said}");
+        assert!(said.stderr.contains("as user nobody reads it") && said.stderr.contains("own.key"), "{said}");
+        site.configure(&["user: nobody", &listeners(&site, &[81])]);
+        let said = site.run(&["reload"]);
+        assert!(said.code() == Some(77) && said.stderr.contains("takes a restart"), "{said}");
+    });
+}
