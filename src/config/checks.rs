@@ -15,6 +15,7 @@ use super::problem::{Place, Problem};
 use super::reader::Setting;
 use super::written::{Certificate, Internal, Monitoring, Token, Written};
 use crate::exchange::Origin;
+use crate::telemetry::Destination;
 
 /// Compares one key with another, and with the machine.
 pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
@@ -27,6 +28,8 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     checks.folder("state", &written.state);
     checks.folder("tls.local", &written.tls.local);
     checks.registry(written);
+    checks.log("log.access", &written.log.access);
+    checks.log("log.audit", &written.log.audit);
     checks.user(&written.user);
 }
 
@@ -291,6 +294,21 @@ impl Checks<'_> {
             Err(error) => format!("{shown} cannot be reached by {}: {error}", self.machine.user),
         };
         self.report(place, key, message);
+    }
+
+    /// A log is a file, or can become one.
+    fn log(&mut self, key: &str, destination: &Setting<Destination>) {
+        let Some((Destination::File(path), place)) = destination.written() else { return };
+        let (shown, folder) = (path.display(), path.parent().unwrap_or(Path::new("/")));
+        if path.is_dir() {
+            self.report(place, key, format!("{shown} is a folder; name a file"));
+        } else if self.machine.serves && !folder.is_dir() {
+            let message = format!(
+                "the folder {} does not exist; make it, writable for the user that we become",
+                folder.display()
+            );
+            self.report(place, key, message);
+        }
     }
 
     fn user(&mut self, user: &Setting<String>) {

@@ -18,6 +18,7 @@ use super::reader::Setting;
 use super::written::{self, Hsts, Internal, Monitoring, Written};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
+use crate::telemetry::Destination;
 use crate::{auth, front, registry, telemetry, tls};
 
 /// The port of `external_url` when it is not written.
@@ -103,7 +104,8 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         telemetry: telemetry::Config {
             level: written_first(written.log.level, written.registry.level).or(Level::INFO),
             format: written_first(written.log.format, written.registry.format).or(telemetry::Format::Auto),
-            access: written_first(written.log.access, written.registry.access).or(true),
+            access: written_first(written.log.access, written.registry.access).or(Destination::Stdout),
+            audit: written.log.audit.or(Destination::Off),
         },
         state,
     }

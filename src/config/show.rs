@@ -13,11 +13,12 @@ use super::Settings;
 use super::meant::METRICS;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
-use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS, POLICIES};
+use super::written::{ALGORITHMS, FORMATS, LEVELS, POLICIES};
 use crate::auth::{Guard, Realm, Trust};
 use crate::front;
 use crate::registry::health::{self, Pace};
 use crate::registry::{self, Platforms};
+use crate::telemetry::Destination;
 use crate::tls::{Clients, Port, Version};
 
 /// An item of a list: its keys and values.
@@ -367,8 +368,17 @@ impl Page<'_> {
         self.section("log", |page| {
             page.choice("level", &LEVELS, log.level);
             page.choice("format", &FORMATS, log.format);
-            page.choice("access", &ACCESS, log.access);
+            page.destination("access", &log.access);
+            page.destination("audit", &log.audit);
         });
+    }
+
+    fn destination(&mut self, key: &'static str, destination: &Destination) {
+        match destination {
+            Destination::Off => self.scalar(key, "off"),
+            Destination::Stdout => self.scalar(key, "stdout"),
+            Destination::File(path) => self.scalar(key, path.display()),
+        }
     }
 
     fn remark(&mut self, text: &str) {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::auth::Algorithm;
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
 
 pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -188,7 +188,7 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert!(!settings.auth.members_may_create_projects);
     assert_eq!(settings.telemetry.level, tracing::Level::INFO);
     assert_eq!(settings.telemetry.format, Format::Auto);
-    assert!(settings.telemetry.access);
+    assert_eq!((settings.telemetry.access, settings.telemetry.audit), (Destination::Stdout, Destination::Off));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::reader::{Item, Section, Setting, within};
 use super::scalar;
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
 use crate::tls::Policy;
 
 /// The configuration as written.
@@ -114,7 +114,8 @@ pub(super) struct Timeouts {
 pub(super) struct Log {
     pub(super) level: Setting<Level>,
     pub(super) format: Setting<Format>,
-    pub(super) access: Setting<bool>,
+    pub(super) access: Setting<Destination>,
+    pub(super) audit: Setting<Destination>,
 }
 
 /// Shorter, and docker logs in again during a push; longer, and a right that was taken away lasts.
@@ -146,8 +147,6 @@ pub(super) const LEVELS: [(&str, Level); 5] = [
 /// The words of `log.format`.
 pub(super) const FORMATS: [(&str, Format); 3] =
     [("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)];
-/// The words of `log.access`.
-pub(super) const ACCESS: [(&str, bool); 2] = [("stdout", true), ("off", false)];
 
 const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
     Duration::from_secs(least)..=Duration::from_secs(most)
@@ -266,11 +265,11 @@ impl Timeouts {
 
 impl Log {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["audit"]);
         Self {
             level: section.choice("level", &LEVELS),
             format: section.choice("format", &FORMATS),
-            access: section.choice("access", &ACCESS),
+            access: section.destination("access"),
+            audit: section.destination("audit"),
         }
     }
 }

@@ -167,6 +167,8 @@ impl<S: Service> Front<S> {
             failure: None,
             kind: Kind::Other,
             limit: refusal.limit(),
+            credentials: false,
+            size: None,
         });
     }
 }

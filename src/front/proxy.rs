@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use http::header::USER_AGENT;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, Method, request};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -211,5 +211,7 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
         failure: notes.failure.as_deref(),
         kind: notes.kind,
         limit: notes.limit,
+        credentials: head.headers.contains_key(AUTHORIZATION),
+        size: notes.size,
     });
 }

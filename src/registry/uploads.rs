@@ -172,7 +172,9 @@ impl Registry {
             receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         outcome?;
         let (store, answer) = (self.store.clone(), self.created(exchange.caller(), &name, &digest));
+        let size = arrived.upload.size;
         to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
+        exchange.notes().size = Some(size);
         Ok(answer)
     }
 

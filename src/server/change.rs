@@ -85,7 +85,16 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
 }
 
 fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str> {
-    let front::Config { listeners: _, external_url: _, aliases: _, timeouts: _, headers: _, hsts: _, internal: _, debug } = new;
+    let front::Config {
+        listeners: _,
+        external_url: _,
+        aliases: _,
+        timeouts: _,
+        headers: _,
+        hsts: _,
+        internal: _,
+        debug,
+    } = new;
     if *debug == old.debug { Vec::new() } else { vec!["metrics.address", "registry.http.debug"] }
 }
 
@@ -144,8 +153,12 @@ fn fixed_of_registry(old: &registry::Config, new: &registry::Config) -> Vec<&'st
 }
 
 fn fixed_of_telemetry(old: &telemetry::Config, new: &telemetry::Config) -> Vec<&'static str> {
-    let telemetry::Config { level: _, format, access } = new;
-    named(&[("log.format", *format != old.format), ("log.access", *access != old.access)])
+    let telemetry::Config { level: _, format, access, audit } = new;
+    named(&[
+        ("log.format", *format != old.format),
+        ("log.access", *access != old.access),
+        ("log.audit", *audit != old.audit),
+    ])
 }
 
 fn named(differ: &[(&'static str, bool)]) -> Vec<&'static str> {

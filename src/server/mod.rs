@@ -226,7 +226,8 @@ impl Prepared {
     }
 
     async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, sockets, control, debug, internal_tls, certificates, expiries, authority, first_password } = self;
+        let Self { settings, sockets, control, debug, internal_tls, certificates, expiries, authority, first_password } =
+            self;
         let Outside { reports, threshold, configuration } = outside;
         let mut files = listen::SocketFiles::of(&sockets);
         if control.is_some() {

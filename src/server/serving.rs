@@ -80,6 +80,7 @@ impl Serving {
                     Asked::Reload => {
                         self.reload();
                     }
+                    Asked::Reopen => self.reports.reopen(),
                 },
                 Some(request) = commands.recv() => {
                     let answer = match &request.command {
@@ -174,6 +175,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    rotated: Signal,
 }
 
 impl Signals {
@@ -182,6 +184,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            rotated: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -195,6 +198,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.rotated.recv() => Asked::Reopen,
         }
     }
 }
@@ -204,4 +208,6 @@ impl Signals {
 enum Asked {
     Stop,
     Reload,
+    /// Logs were moved away.
+    Reopen,
 }

@@ -13,7 +13,7 @@ use crate::config::tests::{Desk, ROOT, machine, variables};
 use crate::config::yaml::{Node, Value};
 use crate::config::{Settings, load_registry};
 use crate::registry::{Platforms, Purge, Secret};
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
 
 /// What a file of its own needs.
 const LEAST: &str =
@@ -177,7 +177,7 @@ fn the_least_file_has_the_defaults_of_distribution() {
     assert_eq!(settings.front.listeners.len(), 1);
     assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5000");
     assert_eq!(settings.front.timeouts.drain, Duration::ZERO);
-    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Text, true));
+    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Text, Destination::Stdout));
     let root = |text: &str| good(&format!("version: 0.1\nhttp: {{ addr: ':5000' }}\n{text}"), "").registry.root;
     assert_eq!(root("storage: filesystem"), Path::new("/var/lib/registry"));
     assert_eq!(root("storage: { filesystem: }"), Path::new("/var/lib/registry"));
@@ -204,7 +204,7 @@ fn values_are_read_as_distribution_reads_them() {
     assert_eq!(registry.validation.allow_urls.as_ref().map(Vec::len), Some(1));
     assert_eq!(registry.validation.platforms, Platforms::Only(vec![("linux".to_owned(), "amd64".to_owned())]));
     assert_eq!(settings.front.timeouts.drain, Duration::from_secs(60));
-    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Json, false));
+    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Json, Destination::Off));
     assert_eq!(settings.telemetry.level, tracing::Level::DEBUG);
     let Guard::Token(trust) = settings.auth.guard else { panic!("{:?}", settings.auth.guard) };
     assert_eq!(trust.realm, Realm::Url("https://a/jwt".to_owned()));

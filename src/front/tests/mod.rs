@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::{Address, Config, Internal, Listener, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
-use crate::telemetry::{AccessLog, Format, Reports};
+use crate::telemetry::{Format, Log, Reports};
 
 mod change;
 mod ending;
@@ -198,7 +198,7 @@ impl Door {
         let tls = Tls { usual: Some(usual), internal };
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let access = AccessLog::new(Sink(lines.clone()), Format::Json);
+        let access = Log::new(Sink(lines.clone()), Format::Json);
         let reports = Reports { access, ..Reports::off() };
         let running = super::open(config.clone(), script.clone(), &tls, reports, sockets).unwrap();
         Self {

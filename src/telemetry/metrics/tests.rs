@@ -26,6 +26,8 @@ fn access(method: &'static str, kind: Kind, status: u16, limit: Option<Limit>) -
         failure: None,
         kind,
         limit,
+        credentials: false,
+        size: None,
     }
 }
 
