@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
-use crate::exchange::{Answer, Exchange, Kind, SendError, send};
+use crate::exchange::{Answer, Exchange, Kind, Limit, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Registry};
 use crate::telemetry::Metrics;
@@ -130,9 +130,14 @@ impl Embedded {
             Ok(grant) => {
                 exchange.notes().subject.clone_from(&grant.subject);
                 let _shown = brings_content(&endpoint).then(|| self.metrics.upload());
-                self.registry.answer(endpoint, &grant, exchange).await
+                let answer = self.registry.answer(endpoint, &grant, exchange).await;
+                note_limit(exchange, &answer, StatusCode::PAYLOAD_TOO_LARGE, Limit::Body);
+                answer
             }
-            Err(challenge) => challenge,
+            Err(challenge) => {
+                note_limit(exchange, &challenge, StatusCode::TOO_MANY_REQUESTS, Limit::FailedLogins);
+                challenge
+            }
         }
     }
 
@@ -149,6 +154,13 @@ impl Embedded {
         };
         let began = Beginning { issuer: &begun.issuer, subject: &begun.subject, at: begun.at };
         self.guardian.may_finish(&expired, name, began, Timestamp::now()).await
+    }
+}
+
+/// What this status means where it comes from.
+fn note_limit<E: Exchange>(exchange: &mut E, answer: &Answer, status: StatusCode, limit: Limit) {
+    if answer.status == status {
+        exchange.notes().limit.get_or_insert(limit);
     }
 }
 
