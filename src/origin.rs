@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::auth::{Authority, Beginning, Expired, Grant, Guardian, Refusal};
 use crate::exchange::{Answer, Exchange, Kind, Limit, SendError, send};
 use crate::oci::Endpoint;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Maintenance, Registry};
 use crate::telemetry::Metrics;
 
 mod debug;
@@ -54,6 +54,11 @@ impl Embedded {
             draining: self.draining.clone(),
             metrics: self.metrics.clone(),
         }
+    }
+
+    /// Whether anything may change.
+    pub fn maintenance(&self) -> Arc<Maintenance> {
+        self.registry.maintenance()
     }
 
     /// From now on we are not ready, so that nobody sends us more.

@@ -1,8 +1,7 @@
 //! Commands to the running server: asked through its control socket, answered on the terminal.
 
-use std::io::{self, Write as _};
-
 use super::Failure;
+use super::terminal::say;
 use crate::config::Settings;
 use crate::server::control::{self, Command, Outcome, Unanswered};
 
@@ -11,12 +10,14 @@ use crate::server::control::{self, Command, Outcome, Unanswered};
 /// # Errors
 /// It was not done.
 pub(super) fn run(settings: &Settings, command: &Command) -> Result<(), Failure> {
+    say(&(ask(settings, command)? + "\n"))
+}
+
+/// The same for who makes something of what it said.
+pub(super) fn ask(settings: &Settings, command: &Command) -> Result<String, Failure> {
     let answer = control::ask(&settings.state, command)?;
     let code = match answer.outcome {
-        Outcome::Done => {
-            let written = writeln!(io::stdout(), "{}", answer.message);
-            return written.map_err(|error| Failure::failed(format_args!("done; cannot write to stdout: {error}")));
-        }
+        Outcome::Done => return Ok(answer.message),
         Outcome::Failed => 1,
         Outcome::Denied => 77,
         Outcome::Configuration => 78,

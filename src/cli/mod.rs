@@ -5,6 +5,7 @@
 mod check;
 mod control;
 mod desk;
+mod maintenance;
 mod project;
 mod registry;
 mod reindex;
@@ -52,6 +53,9 @@ pub enum Command {
     /// Make the running server go by the configuration as it is now; a bad one changes nothing
     #[command(after_help = "SIGHUP does the same, and then what went wrong is in the log.")]
     Reload,
+    /// Let nothing change for a while: images can be pulled, nothing can be pushed or deleted
+    #[command(subcommand)]
+    Maintenance(maintenance::Maintenance),
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
     /// Accounts: who may log in
@@ -96,6 +100,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             serve::run(settings()?, Box::new(again))
         }
         Command::Reload => control::run(&settings()?, &server::control::Command::Reload {}),
+        Command::Maintenance(command) => maintenance::run(&command, &settings()?),
         Command::Check => check::run(&settings()?),
         Command::User(command) => user::run(command, &settings()?),
         Command::Project(command) => project::run(command, &settings()?),

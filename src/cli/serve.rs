@@ -50,6 +50,7 @@ impl From<server::Error> for Failure {
             server::Error::PortTaken(_)
             | server::Error::StateTaken(_)
             | server::Error::Control { .. }
+            | server::Error::Maintenance { .. }
             | server::Error::Listen { .. }
             | server::Error::Tree(_)
             | server::Error::Rustls(_)

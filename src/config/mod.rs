@@ -52,6 +52,7 @@ mod tests;
 
 pub use machine::Machine;
 pub use problem::{Place, Problem, Problems, Source};
+pub use scalar::duration;
 pub use show::show;
 
 /// Everything the server needs to know, checked: if it exists, every part of it can be honoured.

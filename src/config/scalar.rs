@@ -19,7 +19,7 @@ const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 const LONGEST: usize = 4096;
 
 /// `500ms`, `30s`, `5m`, `1h`, `1d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let accepted = "must be a duration such as 500ms, 30s, 5m, 1h or 1d";
     let (number, unit) = number_and_unit(text).ok_or_else(|| format!("{accepted}, not {}", quoted(text)))?;
     if unit.is_empty() {

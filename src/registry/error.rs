@@ -6,9 +6,10 @@
 use std::error::Error as _;
 
 use http::StatusCode;
-use http::header::{ALLOW, CONTENT_RANGE, LOCATION};
+use http::header::{ALLOW, CONTENT_RANGE, LOCATION, RETRY_AFTER};
 use serde_json::{Value, json};
 
+use super::READ_METHODS;
 use super::location::Progress;
 use crate::exchange::{Answer, BodyError, WireError};
 use crate::metadata;
@@ -17,6 +18,9 @@ use crate::oci::manifest::ManifestError;
 use crate::oci::range::RangeError;
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::storage::{self, ErrorKind};
+
+/// When to try again during maintenance, in seconds.
+const COME_BACK: &str = "60";
 
 /// Why a request could not be granted.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,15 @@ pub enum Error {
     /// The metadata database failed.
     #[error("the registry's index of manifests failed: its operator finds the reason in the log")]
     Index(#[from] metadata::Error),
+    /// Nothing may change, by the operator's order.
+    #[error("the registry is read-only for maintenance: images can be pulled, nothing can be pushed or deleted")]
+    ReadOnly,
+    /// The same, and clients should try again.
+    #[error("the registry is under maintenance: images can be pulled; try again later to push or delete")]
+    Maintenance,
+    /// Nothing may change, and that is how it is configured.
+    #[error("the registry is read-only")]
+    ReadOnlyByConfiguration,
     /// The server is going down.
     #[error("the registry is shutting down: try again")]
     ShuttingDown,
@@ -145,7 +158,8 @@ impl Error {
                     (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
                 }
             },
-            Self::Index(_) | Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            Self::ReadOnly | Self::ReadOnlyByConfiguration => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Self::Index(_) | Self::ShuttingDown | Self::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         }
     }
 
@@ -167,6 +181,10 @@ impl Error {
             Self::RangeUnsatisfiable { size } => {
                 Answer::error(status, error(Value::Null)).header(CONTENT_RANGE, format!("bytes */{size}"))
             }
+            Self::ReadOnly => Answer::error(status, error(Value::Null)).header(ALLOW, READ_METHODS),
+            // As Distribution says it.
+            Self::ReadOnlyByConfiguration => reject(Rejection::MethodNotAllowed { allow: READ_METHODS }),
+            Self::Maintenance => Answer::error(status, error(Value::Null)).header(RETRY_AFTER, COME_BACK),
             _ => Answer::error(status, error(Value::Null)),
         }
     }

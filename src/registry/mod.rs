@@ -14,10 +14,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tracing::Instrument as _;
@@ -40,6 +42,7 @@ mod index;
 mod intake;
 mod layout;
 mod location;
+mod maintenance;
 mod manifests;
 mod negotiation;
 mod purge;
@@ -58,6 +61,7 @@ pub use config::{Config, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::Error;
 pub use index::{Counts, Index};
 pub use location::Progress;
+pub use maintenance::{Maintenance, Mode, Pause};
 pub use purge::Purged;
 
 use gates::Gates;
@@ -107,6 +111,7 @@ pub struct Registry {
     index: Arc<Index>,
     scans: Arc<Semaphore>,
     checks: Arc<health::Checks>,
+    maintenance: Arc<Maintenance>,
     /// Whether the storage did not answer when it was last asked.
     out: AtomicBool,
 }
@@ -116,6 +121,11 @@ impl Registry {
     pub fn new(config: Config, driver: Arc<dyn Driver>, index: Index) -> Self {
         Self {
             checks: Arc::new(health::Checks::new(config.health.clone(), driver.clone())),
+            maintenance: {
+                let maintenance = Maintenance::default();
+                maintenance.configure(config.read_only, Timestamp::now(), Duration::ZERO);
+                Arc::new(maintenance)
+            },
             config,
             store: Store::new(driver),
             turns: Arc::default(),
@@ -138,6 +148,7 @@ impl Registry {
             index: self.index.clone(),
             scans: self.scans.clone(),
             checks: self.checks.clone(),
+            maintenance: self.maintenance.clone(),
             out: AtomicBool::new(false),
         }
     }
@@ -159,10 +170,12 @@ impl Registry {
         let notes = exchange.notes();
         notes.repository = endpoint.repository().map(ToString::to_string);
         notes.reference = endpoint.reference();
-        if self.config.read_only && endpoint.changes() {
-            return self.reject(Rejection::MethodNotAllowed { allow: READ_METHODS });
-        }
-        let answer = match self.dispatch(endpoint, grant, exchange).await {
+        let answered = if endpoint.changes() {
+            self.change(endpoint, grant, exchange).await
+        } else {
+            self.dispatch(endpoint, grant, exchange).await
+        };
+        let answer = match answered {
             Ok(answer) => answer,
             Err(error) => {
                 exchange.notes().failure = Some(error.inside());
@@ -177,11 +190,16 @@ impl Registry {
     /// The answer to a request that is for no endpoint.
     pub fn reject(&self, rejection: Rejection) -> Answer {
         stamped(match rejection {
-            Rejection::MethodNotAllowed { .. } if self.config.read_only => {
+            Rejection::MethodNotAllowed { .. } if self.maintenance.configured().is_some() => {
                 error::reject(Rejection::MethodNotAllowed { allow: READ_METHODS })
             }
             rejection => error::reject(rejection),
         })
+    }
+
+    /// Whether anything may change.
+    pub fn maintenance(&self) -> Arc<Maintenance> {
+        self.maintenance.clone()
     }
 
     /// The health checks. Somebody must [keep them going](health::Checks::keep_checking).
@@ -214,6 +232,15 @@ impl Registry {
         }
     }
 
+    /// Answers a request that changes something, if it may, as long as it may.
+    async fn change<E: Exchange>(&self, endpoint: Endpoint, grant: &Grant, exchange: &mut E) -> Result<Answer, Error> {
+        let _writing = self.maintenance.enter(&endpoint, Timestamp::now())?;
+        tokio::select! {
+            answered = self.dispatch(endpoint, grant, exchange) => answered,
+            refusal = self.maintenance.over() => Err(refusal),
+        }
+    }
+
     async fn dispatch<E: Exchange>(
         &self,
         endpoint: Endpoint,
@@ -223,7 +250,7 @@ impl Registry {
         match endpoint {
             Endpoint::Version => Ok(self.version()),
             Endpoint::Options { allow } => {
-                let allow = if self.config.read_only { READ_METHODS } else { allow };
+                let allow = if self.maintenance.is_on() { READ_METHODS } else { allow };
                 Ok(Answer::new(StatusCode::OK).header(http::header::ALLOW, allow))
             }
             Endpoint::Catalog { page } => self.list_catalog(page).await,
@@ -256,7 +283,7 @@ impl Registry {
             .header(GITLAB_VERSION, GITLAB_COMPARED_TO)
             .header(GITLAB_DATABASE, "false")
             .body("{}");
-        let can_delete = self.config.delete && !self.config.read_only;
+        let can_delete = self.config.delete && !self.maintenance.is_on();
         if can_delete { answer.header(GITLAB_FEATURES, "tag_delete") } else { answer }
     }
 }

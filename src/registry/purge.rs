@@ -48,7 +48,7 @@ impl Registry {
     }
 
     pub(super) async fn keep_purging_after(&self, first: Duration) {
-        let Some(Purge { interval, .. }) = self.purging() else { return std::future::pending().await };
+        let Some(Purge { interval, .. }) = self.config.purge else { return std::future::pending().await };
         tokio::time::sleep(first).await;
         loop {
             if let Err(error) = self.purge(Timestamp::now()).await {
@@ -75,7 +75,7 @@ impl Registry {
     }
 
     fn purging(&self) -> Option<Purge> {
-        self.config.purge.filter(|_| !self.config.read_only)
+        self.config.purge.filter(|_| !self.maintenance.is_on())
     }
 
     async fn purge_repository(
@@ -112,6 +112,9 @@ impl Registry {
         purge: &Purge,
         now: Timestamp,
     ) -> Result<bool, Error> {
+        if self.maintenance.is_on() {
+            return Ok(false);
+        }
         let Some(turn) = self.turns.take_if_free(id) else { return Ok(false) };
         let began = self.began(name, id, now).await?;
         // A time in the future has no age.

@@ -26,6 +26,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::listen;
+use crate::registry::Mode;
 
 /// The socket's name in the state directory.
 const NAME: &str = "control.sock";
@@ -53,6 +54,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum Command {
     /// Read the configuration again and go by it.
     Reload {},
+    /// Let nothing change from now on.
+    MaintenanceOn {
+        /// How writes are refused.
+        mode: Mode,
+        /// How long what was begun may take to its end, in milliseconds; by default as long as a drain.
+        grace: Option<u64>,
+    },
+    /// Let things change again.
+    MaintenanceOff {},
+    /// Say what holds: the answer is a [`Status`](super::maintenance::Status) in JSON.
+    MaintenanceStatus {},
 }
 
 /// What the server says to it.

@@ -12,6 +12,7 @@ mod change;
 pub mod control;
 mod folders;
 mod listen;
+pub mod maintenance;
 pub mod privileges;
 mod serving;
 #[cfg(test)]
@@ -65,6 +66,16 @@ pub enum Error {
     #[error("cannot listen on {} for commands: {source}", path.display())]
     Control {
         /// Where.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// What the operator ordered cannot be read.
+    #[error(
+        "cannot read {}, which says whether maintenance is on: {source}; take it away if it is not", path.display()
+    )]
+    Maintenance {
+        /// The file.
         path: PathBuf,
         /// The system's word.
         source: std::io::Error,
@@ -245,6 +256,9 @@ impl Prepared {
         let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
         let registry = Registry::new(settings.registry.clone(), driver, index);
         registry.check_tree().await?;
+        if !settings.registry_only {
+            maintenance::restore(&settings.state, &registry.maintenance())?;
+        }
         let checks = registry.checks();
         let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
         let policy = settings.tls.policy;

@@ -5,17 +5,20 @@
 //! **Invariant:** a reload is all or nothing. Everything that can fail comes first: the configuration is read and checked
 //! as at the start, certificates and keys are read, sockets are bound. Then nothing is left that can.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::change::{self, Refused};
 use super::control::{self, Answer, Command, Outcome};
-use super::{Configuration, Error, listen};
+use super::maintenance::Status;
+use super::{Configuration, Error, listen, maintenance};
 use crate::config::Settings;
 use crate::front::{self, Running};
 use crate::origin::Embedded;
@@ -83,12 +86,44 @@ impl Serving {
                     Asked::Reopen => self.reports.reopen(),
                 },
                 Some(request) = commands.recv() => {
-                    let answer = match &request.command {
-                        Command::Reload {} => self.reload(),
-                    };
+                    let answer = self.obey(&request.command);
                     request.answer(answer);
                 }
             }
+        }
+    }
+
+    fn obey(&mut self, command: &Command) -> Answer {
+        let maintenance = self.embedded.maintenance();
+        let state = &self.settings.state;
+        let done = match command {
+            Command::Reload {} => return self.reload(),
+            Command::MaintenanceStatus {} => serde_json::to_string(&Status::of(&maintenance)).map_err(io::Error::from),
+            Command::MaintenanceOn { mode, grace } => {
+                let grace = grace.map_or(self.settings.front.timeouts.drain, Duration::from_millis);
+                tokio::task::block_in_place(|| maintenance::begin(state, &maintenance, *mode, grace)).map(|pause| {
+                    tracing::warn!(?mode, grace_until = %pause.grace_until, "maintenance is on");
+                    format!("maintenance is on; what was begun may end until {}", pause.grace_until)
+                })
+            }
+            Command::MaintenanceOff {} => {
+                tokio::task::block_in_place(|| maintenance::end(state, &maintenance)).map(|()| {
+                    tracing::warn!("maintenance is off");
+                    match maintenance.configured() {
+                        None => "maintenance is off".to_owned(),
+                        Some(_) => "maintenance is off; the configuration says read-only all the same \
+                                    (registry.storage.maintenance.readonly)"
+                            .to_owned(),
+                    }
+                })
+            }
+        };
+        match done {
+            Ok(said) => Answer::new(Outcome::Done, said),
+            Err(error) => Answer::new(
+                Outcome::Failed,
+                format_args!("nothing changed: cannot write to {}: {error}", state.display()),
+            ),
         }
     }
 
@@ -126,6 +161,8 @@ impl Serving {
         self.running.change(settings.front.clone(), embedded.clone(), &tls, sockets).map_err(Error::Front)?;
 
         self.embedded = embedded;
+        let Settings { registry, front, .. } = &settings;
+        self.embedded.maintenance().configure(registry.read_only, Timestamp::now(), front.timeouts.drain);
         self.files.join(files);
         let control = control::Socket::path(&settings.state);
         let listens = |path: &Path| settings.front.listeners.iter().any(|listener| listener.address.is_path(path));

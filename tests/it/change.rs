@@ -201,3 +201,108 @@ fn a_server_that_gave_up_the_rights_of_root_says_what_it_cannot_read_any_more() 
         assert!(said.code() == Some(77) && said.stderr.contains("takes a restart"), "{said}");
     });
 }
+
+/// A PATCH in its middle, on a connection of its own: so much was announced, and so much sent.
+fn begin_patch(site: &Site, upload: &str, authorization: &str, announced: usize, sent: &[u8]) -> TcpStream {
+    let mut wire = TcpStream::connect(("127.0.0.1", site.internal_port())).expect("the internal port is open");
+    wire.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let path = &upload[upload.find("/v2/").expect("an upload")..];
+    let port = site.internal_port();
+    write!(
+        wire,
+        "PATCH {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: {authorization}\r\nConnection: close\r\n\
+         Content-Type: application/octet-stream\r\nContent-Length: {announced}\r\n\r\n"
+    )
+    .and_then(|()| wire.write_all(sent))
+    .expect("sent");
+    wire
+}
+
+fn answer(mut wire: TcpStream) -> String {
+    let mut text = String::new();
+    wire.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+#[test]
+fn maintenance_in_the_middle_of_a_push_lets_it_end_and_no_other_begin() {
+    let site = Site::new();
+    let server = site.start();
+    let repository = site.admin().repository("change/app", "pull,push");
+    let pulled = repository.push("before", &[Content::new(1, 1000)]).expect("pushed");
+    let upload = repository.begin().expect("an upload");
+    let digest = crate::support::content::digest(b"12345678");
+    let wire = begin_patch(&site, &upload, repository.authorization().expect("a token"), 8, b"1234");
+    site.run(&["maintenance", "on"]).ok();
+
+    let refused = repository.begin().expect_err("no push begins");
+    assert_eq!(refused.status, Some(405));
+    assert!(refused.body.contains("UNSUPPORTED") && refused.body.contains("maintenance"), "{}", refused.body);
+    let inside = Registry::open(&format!("http://127.0.0.1:{}", site.internal_port()));
+    let inside = inside.repository_with("change/app", repository.authorization().expect("a token").to_owned());
+    assert_eq!(inside.begin().expect_err("nor on the internal port").status, Some(405));
+    (&wire).write_all(b"5678").expect("sent");
+    let patched = answer(wire);
+    assert!(patched.starts_with("HTTP/1.1 202"), "{patched}");
+    repository.finish(&upload, &digest).expect("what was begun ends");
+    assert_eq!(repository.pull("before").expect("everything can be pulled"), pulled);
+    let status = site.run(&["maintenance", "status"]).ok();
+    assert!(
+        status.stdout.contains("maintenance is on: read-only") && status.stdout.contains("write now: 0"),
+        "{status}"
+    );
+
+    assert_eq!(server.stop().code(), Some(0));
+    let _server = site.start();
+    assert_eq!(repository.begin().expect_err("a restart forgets nothing").status, Some(405));
+    site.run(&["maintenance", "on", "--mode", "unavailable", "--grace", "0s"]).ok();
+    let refused = repository.request(reqwest::Method::POST, "blobs/uploads/").send().expect("an answer");
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"].to_str().expect("text")), (503, &"60"));
+    site.run(&["maintenance", "off"]).ok();
+    repository.push("after", &[Content::new(2, 1000)]).expect("everything goes again");
+    let status = site.run(&["maintenance", "status", "--output", "json"]).ok();
+    assert!(status.stdout.contains("\"ordered\":null"), "{status}");
+}
+
+#[test]
+fn at_the_end_of_the_grace_what_still_writes_is_refused_in_its_middle() {
+    let site = Site::new();
+    let _server = site.start();
+    let repository = site.admin().repository("change/app", "pull,push");
+    let upload = repository.begin().expect("an upload");
+    let wire = begin_patch(&site, &upload, repository.authorization().expect("a token"), 8, b"1234");
+    let writes = |count: u32| {
+        let status = site.run(&["maintenance", "status"]).ok().stdout;
+        status.contains(&format!("write now: {count}")).then_some(())
+    };
+    wait_for("the upload to be seen", 10, || writes(1));
+    site.run(&["maintenance", "on", "--grace", "300ms"]).ok();
+    let refused = answer(wire);
+    assert!(refused.starts_with("HTTP/1.1 405") && refused.contains("maintenance"), "{refused}");
+    wait_for("nothing to be written", 10, || writes(0));
+    let refused = repository.finish(&upload, &crate::support::content::digest(b"1234"));
+    assert_eq!(refused.expect_err("the grace is over").status, Some(405));
+    site.run(&["maintenance", "off"]).ok();
+    assert_eq!(repository.get(&upload).status(), 204, "the upload waits for its client");
+    repository.push("after", &[Content::new(2, 1000)]).expect("everything goes again");
+}
+
+#[test]
+fn a_registry_that_becomes_read_only_by_its_configuration_lets_pushes_end() {
+    let site = Site::new();
+    let _server = site.start();
+    let repository = site.admin().repository("change/app", "pull,push");
+    let upload = repository.begin().expect("an upload");
+    let upload = repository.send(&upload, &b"1234"[..]).expect("sent");
+    let port = site.internal_port();
+    site.configure(&[&format!(
+        "registry: {{ storage: {{ filesystem: {{ rootdirectory: tree }}, maintenance: {{ readonly: {{ enabled: true }} }} }}, \
+         http: {{ addr: \"127.0.0.1:{port}\" }} }}"
+    )]);
+    site.run(&["reload"]).ok();
+    assert_eq!(repository.begin().expect_err("no push begins").status, Some(405));
+    repository.finish(&upload, &crate::support::content::digest(b"1234")).expect("what was begun ends");
+    site.configure(&[]);
+    site.run(&["reload"]).ok();
+    repository.push("after", &[Content::new(2, 1000)]).expect("everything goes again");
+}

@@ -20,6 +20,7 @@ mod errors;
 mod faults;
 mod health;
 mod lists;
+mod maintenance;
 mod manifests;
 mod options;
 mod purge;
@@ -272,6 +273,7 @@ fn known_headers_only(response: &Response) {
         "oci-subject",
         "oci-tag",
         "range",
+        "retry-after",
         "vary",
     ];
     for name in response.headers.keys() {

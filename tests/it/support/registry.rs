@@ -142,6 +142,11 @@ impl Repository {
         }
     }
 
+    /// The value of `Authorization` that is shown here.
+    pub(crate) fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+
     /// GET below the repository.
     pub(crate) fn get(&self, path: &str) -> Response {
         self.request(Method::GET, path).header("Accept", OCI_MANIFEST).send().expect("the registry answers")
