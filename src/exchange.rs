@@ -84,6 +84,71 @@ pub struct Notes {
     pub digest: Option<String>,
     /// The inside of a failure, for the log and never for the client.
     pub failure: Option<String>,
+    /// What kind of thing the request is about.
+    pub kind: Kind,
+    /// The limit that it was refused for, if it was.
+    pub limit: Option<Limit>,
+    /// The size of the content that the request completed, when its own body was not all of it.
+    pub size: Option<u64>,
+}
+
+/// What a request is about, for who counts requests: one word for each, and never more of them than are here.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `/v2/` itself.
+    Base,
+    /// The list of repositories.
+    Catalog,
+    /// A list of tags.
+    Tags,
+    /// A manifest, by tag or digest.
+    Manifest,
+    /// A list of referrers.
+    Referrers,
+    /// A blob.
+    Blob,
+    /// A blob on its way to us.
+    Upload,
+    /// The token endpoint.
+    Token,
+    /// `/`, and whether we are healthy and ready.
+    Probe,
+    /// Nothing that we serve, or nothing that got that far.
+    #[default]
+    Other,
+}
+
+impl Kind {
+    /// The words, in the order of the kinds.
+    pub const NAMES: [&'static str; 10] =
+        ["base", "catalog", "tags", "manifest", "referrers", "blob", "upload", "token", "probe", "other"];
+}
+
+/// A limit that somebody can run into, for who counts that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Open connections in all.
+    Connections,
+    /// Open connections of one client.
+    ConnectionsPerClient,
+    /// The bytes or fields of a request's header.
+    Header,
+    /// The length of path and query.
+    Target,
+    /// The size of a body.
+    Body,
+    /// Requests of those who do not say who they are.
+    Anonymous,
+    /// Wrong passwords.
+    FailedLogins,
+    /// Uploads at a time.
+    Uploads,
+}
+
+impl Limit {
+    /// The words, in the order of the limits.
+    pub const NAMES: [&'static str; 8] =
+        ["connections", "connections_per_client", "header", "target", "body", "anonymous", "failed_logins", "uploads"];
 }
 
 /// Scheme, host and port as in a URL: `https://registry.example.com:5050`.

@@ -15,7 +15,7 @@
 //! - [`storage`]: bytes under keys: the driver's contract, the file system, durable writes.
 //! - [`oci`]: the vocabulary: digest, name, reference, media type, manifest, endpoint, scope, range. Pure.
 //! - [`exchange`]: one request and its answer, as the services see them, without sockets.
-//! - [`telemetry`]: logs and request ids.
+//! - [`telemetry`]: logs of what goes wrong, of requests and of operations; counts; request ids.
 //!
 //! Which room may name which is a table in `tests/architecture.rs`.
 

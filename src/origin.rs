@@ -13,9 +13,10 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::auth::{self, Authority, Beginning, Demand, Expired, Grant, Guardian, Refusal};
-use crate::exchange::{Answer, Exchange, SendError, send};
+use crate::exchange::{Answer, Exchange, Kind, Limit, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Maintenance, Registry};
+use crate::telemetry::Metrics;
 
 mod debug;
 
@@ -28,6 +29,7 @@ pub struct Embedded {
     authority: Option<Arc<Authority>>,
     /// Set once, when the server begins to end.
     draining: Arc<AtomicBool>,
+    metrics: Metrics,
 }
 
 /// The path of the registry's API, with the slash that everything below it shares.
@@ -37,9 +39,9 @@ const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
 
 impl Embedded {
-    /// The registry, who guards it, and our token service, if there is one.
-    pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>) -> Self {
-        Self { registry, guardian: Arc::new(guardian), authority, draining: Arc::default() }
+    /// The registry, who guards it, our token service, if there is one, and who counts.
+    pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>, metrics: Metrics) -> Self {
+        Self { registry, guardian: Arc::new(guardian), authority, draining: Arc::default(), metrics }
     }
 
     /// The same services, with the registry under another configuration.
@@ -50,6 +52,7 @@ impl Embedded {
             guardian: self.guardian.clone(),
             authority: self.authority.clone(),
             draining: self.draining.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -99,23 +102,33 @@ impl Embedded {
     async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {
         let path = exchange.head().uri.path();
         if let Some(authority) = self.authority.as_ref().filter(|authority| authority.path() == path) {
+            exchange.notes().kind = Kind::Token;
             return authority.token(exchange).await;
         }
         match path {
             // Load balancers ask it, and Distribution answers so.
-            "/" => match self.registry.unavailable() {
-                Some(answer) => answer,
-                None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
-            },
-            HEALTHY => probe(&exchange.head().method, Ok(())),
-            READY => {
-                let draining = self.draining.load(Ordering::Relaxed);
-                let ready = if draining { Err("stopping".to_owned()) } else { self.registry.ready().await };
-                probe(&exchange.head().method, ready)
+            "/" => {
+                exchange.notes().kind = Kind::Probe;
+                match self.registry.unavailable() {
+                    Some(answer) => answer,
+                    None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
+                }
             }
+            HEALTHY | READY => self.probed(exchange).await,
             _ if path == "/v2" || path.starts_with(API) => self.registry(exchange).await,
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
+    }
+
+    /// Whether the process answers, or can serve.
+    async fn probed<E: Exchange>(&self, exchange: &mut E) -> Answer {
+        exchange.notes().kind = Kind::Probe;
+        let state = match exchange.head().uri.path() {
+            READY if self.draining.load(Ordering::Relaxed) => Err("stopping".to_owned()),
+            READY => self.registry.ready().await,
+            _ => Ok(()),
+        };
+        probe(&exchange.head().method, state)
     }
 
     async fn registry<E: Exchange>(&self, exchange: &mut E) -> Answer {
@@ -127,16 +140,29 @@ impl Embedded {
             Ok(endpoint) => endpoint,
             Err(rejection) => return self.registry.reject(rejection),
         };
+        exchange.notes().kind = kind(&endpoint);
+        let head = exchange.head();
         let granted = match self.guardian.authorize(head, exchange.caller(), &Demand::of(&endpoint)).await {
             Ok(grant) => Ok(grant),
-            Err(Refusal { answer, expired }) => self.finishing(&endpoint, expired).await.ok_or(answer),
+            Err(Refusal { answer, expired, limit }) => {
+                let finishing = self.finishing(&endpoint, expired).await;
+                exchange.notes().limit = limit;
+                finishing.ok_or(answer)
+            }
         };
         match granted {
             Ok(grant) => {
                 exchange.notes().subject.clone_from(&grant.subject);
-                self.registry.answer(endpoint, &grant, exchange).await
+                let _shown = brings_content(&endpoint).then(|| self.metrics.upload());
+                let answer = self.registry.answer(endpoint, &grant, exchange).await;
+                note_limit(exchange, &answer, StatusCode::PAYLOAD_TOO_LARGE, Limit::Body);
+                note_limit(exchange, &answer, StatusCode::TOO_MANY_REQUESTS, Limit::Uploads);
+                answer
             }
-            Err(challenge) => challenge,
+            Err(challenge) => {
+                note_limit(exchange, &challenge, StatusCode::TOO_MANY_REQUESTS, Limit::FailedLogins);
+                challenge
+            }
         }
     }
 
@@ -154,6 +180,42 @@ impl Embedded {
         let began = Beginning { issuer: &begun.issuer, subject: &begun.subject, at: begun.at };
         self.guardian.may_finish(&expired, name, began, Timestamp::now()).await
     }
+}
+
+/// What this status means where it comes from.
+fn note_limit<E: Exchange>(exchange: &mut E, answer: &Answer, status: StatusCode, limit: Limit) {
+    if answer.status == status {
+        exchange.notes().limit.get_or_insert(limit);
+    }
+}
+
+fn kind(endpoint: &Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::Version => Kind::Base,
+        Endpoint::Catalog { .. } => Kind::Catalog,
+        Endpoint::Tags { .. } => Kind::Tags,
+        Endpoint::ManifestRead { .. } | Endpoint::ManifestWrite { .. } | Endpoint::ManifestDelete { .. } => {
+            Kind::Manifest
+        }
+        Endpoint::Referrers { .. } => Kind::Referrers,
+        Endpoint::BlobRead { .. } | Endpoint::BlobDelete { .. } => Kind::Blob,
+        Endpoint::UploadStart { .. }
+        | Endpoint::UploadStatus { .. }
+        | Endpoint::UploadAppend { .. }
+        | Endpoint::UploadCommit { .. }
+        | Endpoint::UploadCancel { .. } => Kind::Upload,
+        Endpoint::Options { .. } => Kind::Other,
+    }
+}
+
+/// Whether the request's body is (a part of) a blob.
+fn brings_content(endpoint: &Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::UploadStart { digest: Some(_), mount: None, .. }
+            | Endpoint::UploadAppend { .. }
+            | Endpoint::UploadCommit { .. }
+    )
 }
 
 fn note_failure<E: Exchange>(exchange: &mut E, failure: String) {

@@ -1,13 +1,17 @@
 //! What does the operator see of a running server?
 //!
 //! Logs on stderr and one access line per request on stdout: text where a person looks at a terminal, JSON elsewhere.
+//! Counts, for a monitoring system ([`Metrics`]).
 //!
 //! **Invariants:** a stream that nobody drains never holds up a request (`lines`). What had to be thrown away is
 //! counted and said. Nothing secret is written: a token or password in a query is redacted ([`redact`]).
 //!
-//! Absent on purpose: log files and their rotation (the service manager's job), metrics.
+//! Access and audit lines may go to files, which SIGUSR1 opens anew (`file`).
+//!
+//! Absent on purpose: rotation itself (logrotate's job), a file for the log proper (the service manager's).
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use http::HeaderValue;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -16,10 +20,17 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod access;
+mod audit;
+mod file;
 mod lines;
+mod metrics;
 
-pub use access::{Access, AccessLog, redact};
+pub use access::{Access, redact};
+use audit::Operation;
+use file::LogFile;
 use lines::Lines;
+pub use lines::Log;
+pub use metrics::{Exposition, Handshake, Held, Metrics, StorageCall};
 
 /// Logging, as meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +39,21 @@ pub struct Config {
     pub level: tracing::Level,
     /// How lines are written.
     pub format: Format,
-    /// Whether each request gets a line on stdout.
-    pub access: bool,
+    /// Where each request gets a line.
+    pub access: Destination,
+    /// Where each operation gets a line.
+    pub audit: Destination,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To the end of a file, which is made if it is not there.
+    File(PathBuf),
 }
 
 /// How log lines are written.
@@ -64,7 +88,7 @@ enum Style {
 /// The log streams of this process. [`close`](Telemetry::close) it last, or the newest lines may be lost.
 pub struct Telemetry {
     logs: Lines,
-    access: AccessLog,
+    reports: Reports,
     threshold: Threshold,
 }
 
@@ -98,15 +122,30 @@ pub fn init(config: &Config) -> Result<Telemetry, AlreadySet> {
         Style::Json => registry.with(layer.json().flatten_event(true).with_ansi(false)).try_init(),
     }
     .map_err(|_| AlreadySet)?;
-    let access =
-        if config.access { AccessLog::new(std::io::stdout(), resolved_format(config)) } else { AccessLog::off() };
-    Ok(Telemetry { logs, access, threshold: Threshold(handle) })
+    Ok(Telemetry { logs, reports: Reports::off(), threshold: Threshold(handle) })
 }
 
-fn resolved_format(config: &Config) -> Format {
-    match config.format.resolve(&std::io::stdout()) {
-        Style::Text => Format::Text,
-        Style::Json => Format::Json,
+/// A log that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: cannot write {}: {source}; the folder must be there, and be writable for the user that we run as", path.display())]
+pub struct Unwritable {
+    /// The key that names it.
+    pub key: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// The system's word.
+    pub source: io::Error,
+}
+
+/// Opens the log of a key.
+fn log(key: &'static str, destination: &Destination, format: Format) -> Result<Log, Unwritable> {
+    match destination {
+        Destination::Off => Ok(Log::off()),
+        Destination::Stdout => Ok(Log::to_stdout(format.resolve(&io::stdout()))),
+        Destination::File(path) => {
+            let file = LogFile::open(path).map_err(|source| Unwritable { key, path: path.clone(), source })?;
+            Ok(Log::to(file, if format == Format::Text { Style::Text } else { Style::Json }))
+        }
     }
 }
 
@@ -123,9 +162,20 @@ fn targets(level: tracing::Level) -> Targets {
 }
 
 impl Telemetry {
-    /// Where access lines go. Cheap to clone.
-    pub fn access(&self) -> AccessLog {
-        self.access.clone()
+    /// Opens the logs of requests and operations: whom to tell what happens. As whoever we are from now on, so that we
+    /// may do it again.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn open(&mut self, config: &Config) -> Result<Reports, Unwritable> {
+        let access = log("log.access", &config.access, config.format)?;
+        let audit = if config.audit == config.access {
+            access.clone() // one stream, in one order
+        } else {
+            log("log.audit", &config.audit, config.format)?
+        };
+        self.reports = Reports { access, audit, metrics: Metrics::default() };
+        Ok(self.reports.clone())
     }
 
     /// What a change of the level goes through.
@@ -135,11 +185,48 @@ impl Telemetry {
 
     /// Writes what is still queued, for at most a few seconds, and says on stderr what could not be written.
     pub fn close(self) {
-        if let Some(left) = self.access.close() {
-            tracing::warn!(bytes = left, "access lines were lost: nobody reads standard output");
+        for (key, log) in [("log.access", &self.reports.access), ("log.audit", &self.reports.audit)] {
+            if let Some(left) = log.close() {
+                tracing::warn!(bytes = left, "lines of {key} were lost: nobody takes them");
+            }
         }
         // When standard error itself is stuck there is nobody left to tell.
         let _ = self.logs.close();
+    }
+}
+
+/// Whom the front door tells what happens. Cheap to clone.
+#[derive(Clone)]
+pub struct Reports {
+    /// One line for each request.
+    pub access: Log,
+    /// One line for each operation.
+    pub audit: Log,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Reports {
+    /// To nobody.
+    pub fn off() -> Self {
+        Self { access: Log::off(), audit: Log::off(), metrics: Metrics::default() }
+    }
+
+    /// A request came to its end.
+    pub fn request(&self, access: &Access<'_>) {
+        self.access.write(access);
+        self.metrics.request(access);
+        if self.audit.is_on()
+            && let Some(operation) = Operation::of(access)
+        {
+            self.audit.write(&operation);
+        }
+    }
+
+    /// Opens files anew: somebody has moved them away.
+    pub fn reopen(&self) {
+        self.access.reopen();
+        self.audit.reopen();
     }
 }
 

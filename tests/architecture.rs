@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("exchange", &[]),
     ("oci", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["exchange"]), // the words for kinds of requests and for limits
     ("storage", &["telemetry"]),
     ("metadata", &["oci", "storage"]),
     ("tls", &["storage", "telemetry"]),
     ("auth", &["exchange", "metadata", "oci", "storage", "telemetry"]),
     ("registry", &["auth", "exchange", "metadata", "oci", "storage", "telemetry", "tls"]),
-    ("origin", &["auth", "exchange", "oci", "registry"]),
+    ("origin", &["auth", "exchange", "oci", "registry", "telemetry"]),
     ("front", &["exchange", "origin", "telemetry", "tls"]),
     ("config", &["auth", "exchange", "front", "registry", "telemetry", "tls"]),
     ("server", &["auth", "config", "front", "metadata", "oci", "origin", "registry", "storage", "telemetry", "tls"]),

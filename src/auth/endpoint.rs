@@ -16,7 +16,7 @@ use super::challenge::quoted;
 use super::credential::{Credential, Identity, Malformed};
 use super::request::{self, TokenRequest};
 use super::{Authority, Error};
-use crate::exchange::{Answer, Exchange, WireError};
+use crate::exchange::{Answer, Exchange, Limit, WireError};
 use crate::oci::scope::parse_all;
 
 /// The most scopes in one request. A client asks for one, or two when it mounts.
@@ -45,7 +45,13 @@ pub(super) async fn answer<E: Exchange>(authority: &Authority, exchange: &mut E,
     let answer = match token(authority, exchange, now).await {
         Ok(answer) => answer,
         Err(refused) => {
-            exchange.notes().failure = failure(&refused);
+            let notes = exchange.notes();
+            notes.failure = failure(&refused);
+            notes.limit = match refused {
+                Refused::Login(Refusal::Limited(_)) => Some(Limit::FailedLogins),
+                Refused::Anonymous(_) => Some(Limit::Anonymous),
+                _ => None,
+            };
             refusal(authority, refused)
         }
     };

@@ -19,7 +19,7 @@ use super::endpoint::Moment;
 use super::htpasswd::Htpasswd;
 use super::trust::Trusted;
 use super::{Anonymous, Authority, Beginning, Config, Demand, Error, Expired, Grant, Guard, Limits, Whom};
-use crate::exchange::{Answer, Caller, network};
+use crate::exchange::{Answer, Caller, Limit, network};
 use crate::oci::RepositoryName;
 
 /// Decides who may ask the embedded registry for what.
@@ -43,11 +43,13 @@ pub struct Refusal {
     /// The token of which everything holds but its time, if that is why: an upload may perhaps be finished with it
     /// ([`Guardian::may_finish`]).
     pub expired: Option<Box<Expired>>,
+    /// The limit that the caller ran into, where the answer alone does not tell.
+    pub limit: Option<Limit>,
 }
 
 impl From<Answer> for Refusal {
     fn from(answer: Answer) -> Self {
-        Self { answer, expired: None }
+        Self { answer, expired: None, limit: None }
     }
 }
 
@@ -111,7 +113,8 @@ impl Guardian {
         now: Moment,
     ) -> Result<Grant, Refusal> {
         let grant = self.vouch(head, caller, demand, now).await?;
-        Ok(self.anonymous.admit(grant, caller.network, now.steady)?)
+        let admitted = self.anonymous.admit(grant, caller.network, now.steady);
+        admitted.map_err(|answer| Refusal { limit: Some(Limit::Anonymous), ..answer.into() })
     }
 
     /// What the caller may do, however often they ask.
@@ -173,7 +176,7 @@ pub(super) fn decide(
         Some(Ok(grant)) => Ok(grant),
         Some(Err(Invalid::Untrue)) => Err(challenge(Reason::Invalid).into()),
         Some(Err(Invalid::Expired(expired))) => {
-            Err(Refusal { answer: challenge(Reason::Invalid), expired: Some(expired) })
+            Err(Refusal { answer: challenge(Reason::Invalid), expired: Some(expired), limit: None })
         }
     }
 }

@@ -17,12 +17,13 @@ use crate::{auth, telemetry, tls};
 pub(super) fn run(settings: Settings, configuration: Configuration) -> Result<(), Failure> {
     // Before the rights are given up: whoever is root may have no sudo.
     let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
-    let telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
+    let logs = settings.telemetry.clone();
+    let mut telemetry = telemetry::init(&settings.telemetry).map_err(Failure::failed)?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     let prepared = server::prepare(settings, SystemTime::now())?;
-    let outside = Outside { access: telemetry.access(), threshold: telemetry.threshold(), configuration };
+    let outside = Outside { reports: telemetry.open(&logs)?, threshold: telemetry.threshold(), configuration };
     let served = prepared.run(outside, |welcome| show(&message(welcome, sudo)));
     telemetry.close();
     Ok(served?)
@@ -60,6 +61,13 @@ impl From<server::Error> for Failure {
             | server::Error::Front(_)
             | server::Error::Runtime(_) => 1,
         };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<telemetry::Unwritable> for Failure {
+    fn from(error: telemetry::Unwritable) -> Self {
+        let code = if error.source.kind() == std::io::ErrorKind::PermissionDenied { 77 } else { 1 };
         Self { code, message: error.to_string() }
     }
 }

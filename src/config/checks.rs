@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 use super::machine::Machine;
-use super::meant::{EXTERNAL_PORT, INTERNAL, REDIRECT_PORT, default_external_url};
+use super::meant::{EXTERNAL_PORT, INTERNAL, MONITORING, REDIRECT_PORT, default_external_url};
 use super::problem::{Place, Problem};
 use super::reader::Setting;
-use super::written::{Certificate, Doorway, Internal, Listener, Token, Written};
+use super::written::{Certificate, Doorway, Internal, Listener, Monitoring, Token, Written};
 use crate::exchange::Origin;
 use crate::front::{Address, ProxyProtocol};
+use crate::telemetry::Destination;
 
 /// `sockaddr_un` has room for this many bytes and a zero.
 const LONGEST_SOCKET: usize = 107;
@@ -25,11 +26,14 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     let mut checks = Checks { machine, problems };
     checks.origins(written);
     checks.listeners(written);
+    checks.monitoring(written);
     checks.certificates(written);
     checks.token(&written.token);
     checks.folder("state", &written.state);
     checks.folder("tls.local", &written.tls.local);
     checks.registry(written);
+    checks.log("log.access", &written.log.access);
+    checks.log("log.audit", &written.log.audit);
     checks.user(&written.user);
 }
 
@@ -37,6 +41,9 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
 pub(super) fn check_registry(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
     Checks { machine, problems }.registry(written);
 }
+
+/// A port that is taken: by which key, and where that was written, if it was.
+type Bound<'w> = (String, SocketAddr, Option<&'w Place>);
 
 struct Checks<'a> {
     machine: &'a Machine,
@@ -237,8 +244,14 @@ impl Checks<'_> {
             Setting::Unset => (INTERNAL, None),
             Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => return,
         };
+        let bound = bound.iter().map(|(key, address, place)| (key.clone(), *address, Some(*place)));
+        self.own_port((key, address, place), bound.chain(self.default_ports(written)));
+    }
+
+    /// The ports of the listeners that nobody wrote.
+    fn default_ports<'w>(&self, written: &'w Written) -> Vec<Bound<'w>> {
         let any = |port| SocketAddr::new(self.machine.any(), port);
-        let default = match (&written.listeners, &written.external_url) {
+        match (&written.listeners, &written.external_url) {
             (Setting::Unset, Setting::Is(origin, place)) => {
                 let redirect = (origin.is_secure() && origin.port() == 443).then_some(REDIRECT_PORT);
                 let ports = std::iter::once(origin.port()).chain(redirect);
@@ -246,9 +259,16 @@ impl Checks<'_> {
             }
             (Setting::Unset, Setting::Unset) => vec![("external_url".to_owned(), any(EXTERNAL_PORT), None)],
             _ => Vec::new(),
-        };
-        let bound = bound.iter().map(|(key, address, place)| (key.clone(), *address, Some(*place)));
-        for (other, taken, other_place) in bound.chain(default) {
+        }
+    }
+
+    /// A port is none of the others. Without a place it is the default.
+    fn own_port<'w>(
+        &mut self,
+        (key, address, place): (&str, SocketAddr, Option<&Place>),
+        others: impl Iterator<Item = Bound<'w>>,
+    ) {
+        for (other, taken, other_place) in others {
             match (overlap(taken, address), place, other_place) {
                 (false, ..) | (true, None, None) => {}
                 (true, Some(place), _) => {
@@ -263,6 +283,27 @@ impl Checks<'_> {
                 }
             }
         }
+    }
+
+    /// Monitoring has a port of its own.
+    fn monitoring(&mut self, written: &Written) {
+        let port = match (&written.metrics, &written.registry.door.debug.address) {
+            (Setting::Is(Monitoring::At(address), place), _) => ("metrics.address", *address, Some(place)),
+            (Setting::Is(Monitoring::Off, _) | Setting::Wrong, _) | (_, Setting::Wrong) => return,
+            (Setting::Unset, Setting::Is(address, place)) => ("registry.http.debug.addr", *address, Some(place)),
+            (Setting::Unset, Setting::Unset) => ("metrics.address", MONITORING, None),
+        };
+        let internal = match &written.registry.internal {
+            Setting::Is(Internal::At(address), place) => Some((*address, Some(place))),
+            Setting::Unset => Some((INTERNAL, None)),
+            Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => None,
+        };
+        let internal = internal.map(|(address, place)| ("registry.http.addr".to_owned(), address, place));
+        let public = written.listeners.items().iter().enumerate().filter_map(|(number, listener)| {
+            let (Address::Tcp(address), place) = listener.address.written()? else { return None };
+            Some((format!("listeners[{number}].address"), *address, Some(place)))
+        });
+        self.own_port(port, public.chain(internal).chain(self.default_ports(written)));
     }
 
     /// Certificates are whole, readable, and shown to somebody.
@@ -342,6 +383,21 @@ impl Checks<'_> {
             Err(error) => format!("{shown} cannot be reached by {}: {error}", self.machine.user),
         };
         self.report(place, key, message);
+    }
+
+    /// A log is a file, or can become one.
+    fn log(&mut self, key: &str, destination: &Setting<Destination>) {
+        let Some((Destination::File(path), place)) = destination.written() else { return };
+        let (shown, folder) = (path.display(), path.parent().unwrap_or(Path::new("/")));
+        if path.is_dir() {
+            self.report(place, key, format!("{shown} is a folder; name a file"));
+        } else if self.machine.serves && !folder.is_dir() {
+            let message = format!(
+                "the folder {} does not exist; make it, writable for the user that we become",
+                folder.display()
+            );
+            self.report(place, key, message);
+        }
     }
 
     fn user(&mut self, user: &Setting<String>) {

@@ -11,11 +11,14 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::Settings;
+use super::distribution::DebugAddress;
 use super::machine::Machine;
+use super::problem::{Place, Source};
 use super::reader::Setting;
-use super::written::{self, Internal, Written};
+use super::written::{self, Hsts, Internal, Monitoring, Written};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
+use crate::telemetry::Destination;
 use crate::{auth, front, registry, telemetry, tls};
 
 /// The port of `external_url` when it is not written.
@@ -24,6 +27,12 @@ pub(super) const EXTERNAL_PORT: u16 = 5050;
 pub(super) const REDIRECT_PORT: u16 = 80;
 /// The internal port.
 pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// Two years, as the list that browsers come with asks for.
+const HSTS: Duration = Duration::from_secs(730 * 24 * 3600);
+/// Where monitoring looks.
+pub(super) const MONITORING: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
+/// What it asks for there.
+pub(super) const METRICS: &str = "/metrics";
 /// Where state is kept when the configuration is the system's.
 const SYSTEM_STATE: &str = "/var/lib/pierhead";
 /// Where state is kept beside any other configuration.
@@ -56,8 +65,12 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     }
     front.limits = limits_meant(&written.limits);
     front.headers = door.headers;
+    front.hsts = match written.tls.hsts.or(Hsts::For(HSTS)) {
+        Hsts::Off => None,
+        Hsts::For(time) => Some(time),
+    };
     front.internal = door.internal;
-    front.debug = door.debug;
+    front.debug = monitoring(written.metrics, door.debug);
     let manifest = written_first(written.limits.manifest, written.registry.manifest);
     let names = certificate_names(&front, machine);
     Settings {
@@ -69,6 +82,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         front,
         tls: tls::Config {
             certificates: certificates(written.tls.certificates),
+            policy: written.tls.policy.or(tls::Policy::default()),
             local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
         },
         auth: auth::Config {
@@ -103,7 +117,8 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         telemetry: telemetry::Config {
             level: written_first(written.log.level, written.registry.level).or(Level::INFO),
             format: written_first(written.log.format, written.registry.format).or(telemetry::Format::Auto),
-            access: written_first(written.log.access, written.registry.access).or(true),
+            access: written_first(written.log.access, written.registry.access).or(Destination::Stdout),
+            audit: written.log.audit.or(Destination::Off),
         },
         state,
     }
@@ -116,6 +131,10 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     let drain = std::mem::replace(&mut written.registry.drain, Setting::Unset).or(Duration::ZERO);
     let format = std::mem::replace(&mut written.registry.format, Setting::Unset).or(telemetry::Format::Text);
     let relative_urls = std::mem::replace(&mut written.registry.relative_urls, Setting::Unset);
+    if written.registry.door.debug.address.is_unset() {
+        let place = Place { source: Source::File(file.into()), line: 0 };
+        written.metrics = Setting::Is(Monitoring::Off, place);
+    }
     let mut settings = settings(written, machine, Some(file));
     settings.registry_only = true;
     settings.registry.delete = delete;
@@ -141,6 +160,18 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     // known: a path is right for all of them, where a wrong scheme would send their pushes in circles.
     settings.registry.relative_urls = relative_urls.or(front.internal.host.is_none());
     settings
+}
+
+/// Where operators and their monitoring look: what our own key says, else what Distribution's do.
+fn monitoring(own: Setting<Monitoring>, debug: DebugAddress) -> Option<front::Debug> {
+    let DebugAddress { address, metrics, path } = debug;
+    let path = path.or_else(|| METRICS.to_owned());
+    match (own, address) {
+        (Setting::Is(Monitoring::Off, _), _) => None,
+        (Setting::Is(Monitoring::At(address), _), _) => Some(front::Debug { address, metrics: Some(path) }),
+        (_, Setting::Is(address, _)) => Some(front::Debug { address, metrics: metrics.or(false).then_some(path) }),
+        _ => Some(front::Debug { address: MONITORING, metrics: Some(path) }),
+    }
 }
 
 /// What our own key says, else what Distribution's does.
@@ -202,6 +233,7 @@ fn front(
         timeouts: timeouts_meant(timeouts),
         limits: front::Limits::default(),
         headers: Vec::new(),
+        hsts: None,
         internal: front::Internal::default(),
         debug: None,
     }

@@ -17,6 +17,7 @@ use super::scalar;
 use super::yaml::{self, Node, Value, join};
 use crate::exchange::Origin;
 use crate::front::Address;
+use crate::telemetry::Destination;
 
 /// A key's value, if there is one.
 #[derive(Debug, Clone)]
@@ -356,6 +357,16 @@ impl<'r> Section<'r> {
     pub(super) fn path(&mut self, key: &'static str) -> Setting<PathBuf> {
         let text = self.scalar(key, scalar::file_path);
         text.map(|text, place| self.reader.resolve(&text, place))
+    }
+
+    /// Where lines go: `stdout`, `off`, or a file.
+    pub(super) fn destination(&mut self, key: &'static str) -> Setting<Destination> {
+        let text = self.scalar(key, scalar::destination);
+        text.map(|text, place| match text.as_str() {
+            "off" => Destination::Off,
+            "stdout" => Destination::Stdout,
+            path => Destination::File(self.reader.resolve(path, place)),
+        })
     }
 
     pub(super) fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Setting<Duration> {

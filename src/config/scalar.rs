@@ -267,6 +267,14 @@ pub(super) fn file_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// `stdout`, `off`, or the path of a file; a name without a slash is a mistake of spelling.
+pub(super) fn destination(text: &str) -> Result<String, String> {
+    if text == "stdout" || text == "off" || text.contains('/') {
+        return file_path(text);
+    }
+    Err(format!("must be stdout, off or the path of a file such as /var/log/pierhead/access.log, not {}", quoted(text)))
+}
+
 /// Any text that a key can take: not empty, on one line, of bounded length.
 pub(super) fn check_text(text: &str) -> Result<(), String> {
     if text.is_empty() {

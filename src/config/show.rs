@@ -10,13 +10,15 @@ use std::fmt::{Display, Write};
 use http::{HeaderName, HeaderValue};
 
 use super::Settings;
+use super::meant::METRICS;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
-use super::written::{ACCESS, ALGORITHMS, FORMATS, LEVELS, PROXY_PROTOCOLS};
+use super::written::{ALGORITHMS, FORMATS, LEVELS, POLICIES, PROXY_PROTOCOLS};
 use crate::auth::{Guard, Realm, Trust};
 use crate::front::{self, ProxyProtocol};
 use crate::registry::health::{self, Pace};
 use crate::registry::{self, Platforms};
+use crate::telemetry::Destination;
 use crate::tls::{Clients, Port, Version};
 
 /// An item of a list: its keys and values.
@@ -40,6 +42,7 @@ pub fn show(settings: &Settings) -> String {
     page.auth(settings);
     page.limits(settings);
     page.log(settings);
+    page.monitoring(settings);
     page.text
 }
 
@@ -77,7 +80,13 @@ impl Page<'_> {
 
     fn tls(&mut self, settings: &Settings) {
         let tls = &settings.tls;
+        let hsts = settings.front.hsts;
         self.section("tls", |page| {
+            page.choice("policy", &POLICIES, tls.policy);
+            match hsts {
+                Some(time) => page.scalar("hsts", AsDuration(time)),
+                None => page.scalar("hsts", "off"),
+            }
             let pair = |files: &crate::tls::Files| {
                 vec![("certificate", scalar(files.certificate.display())), ("key", scalar(files.key.display()))]
             };
@@ -126,10 +135,47 @@ impl Page<'_> {
                 self.section("http2", |page| page.line("disabled", "true"));
             }
         }
-        if let Some(debug) = front.debug {
-            self.section("debug", |page| page.scalar("addr", debug.address));
+        if let Some(debug) = &front.debug {
+            self.debug(debug);
         }
         self.headers(&front.headers);
+    }
+
+    /// What `metrics` does not say.
+    fn debug(&mut self, debug: &front::Debug) {
+        let here = self.is_of_distribution();
+        let path = debug.metrics.as_ref().filter(|path| *path != METRICS);
+        if !here && path.is_none() {
+            return;
+        }
+        self.section("debug", |page| {
+            if here {
+                page.scalar("addr", debug.address);
+            }
+            page.section("prometheus", |page| {
+                if here {
+                    page.line("enabled", &debug.metrics.is_some().to_string());
+                }
+                if let Some(path) = path {
+                    page.scalar("path", path);
+                }
+            });
+        });
+    }
+
+    /// Whether the debug address was written as Distribution has it.
+    fn is_of_distribution(&self) -> bool {
+        self.written.contains_key("registry.http.debug.addr") && !self.written.contains_key("metrics.address")
+    }
+
+    fn monitoring(&mut self, settings: &Settings) {
+        if settings.registry_only || self.is_of_distribution() {
+            return;
+        }
+        self.section("metrics", |page| match &settings.front.debug {
+            Some(debug) => page.scalar("address", debug.address),
+            None => page.scalar("address", "off"),
+        });
     }
 
     fn headers(&mut self, headers: &[(HeaderName, HeaderValue)]) {
@@ -349,8 +395,17 @@ impl Page<'_> {
         self.section("log", |page| {
             page.choice("level", &LEVELS, log.level);
             page.choice("format", &FORMATS, log.format);
-            page.choice("access", &ACCESS, log.access);
+            page.destination("access", &log.access);
+            page.destination("audit", &log.audit);
         });
+    }
+
+    fn destination(&mut self, key: &'static str, destination: &Destination) {
+        match destination {
+            Destination::Off => self.scalar(key, "off"),
+            Destination::Stdout => self.scalar(key, "stdout"),
+            Destination::File(path) => self.scalar(key, path.display()),
+        }
     }
 
     fn remark(&mut self, text: &str) {

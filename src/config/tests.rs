@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::auth::Algorithm;
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
 
 pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -163,8 +163,11 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
             front::Listener::new(front::Address::Tcp("127.0.0.1:5000".parse().unwrap()), false, true),
         ]
     );
+    let debug = front::Debug { address: "127.0.0.1:5001".parse().unwrap(), metrics: Some("/metrics".to_owned()) };
+    assert_eq!(settings.front.debug, Some(debug));
     assert_eq!(settings.front.timeouts, front::Timeouts::default());
-    assert_eq!(settings.tls.certificates, []);
+    assert_eq!(settings.front.hsts, Some(Duration::from_secs(730 * 86_400)));
+    assert_eq!((settings.tls.certificates.len(), settings.tls.policy), (0, crate::tls::Policy::Intermediate));
     assert_eq!(settings.tls.local.directory, state.join("tls"));
     assert_eq!(settings.tls.local.names, ["localhost", "127.0.0.1", "::1", "harbour", "192.0.2.7", "2001:db8::7"]);
     assert_eq!(settings.registry.root, state.join("registry"));
@@ -181,7 +184,7 @@ fn nothing_at_all_is_a_registry_on_this_machine() {
     assert!(!settings.auth.members_may_create_projects);
     assert_eq!(settings.telemetry.level, tracing::Level::INFO);
     assert_eq!(settings.telemetry.format, Format::Auto);
-    assert!(settings.telemetry.access);
+    assert_eq!((settings.telemetry.access, settings.telemetry.audit), (Destination::Stdout, Destination::Off));
 }
 
 #[test]
@@ -442,10 +445,16 @@ fn good_files() -> impl Strategy<Value = String> {
     let entries = vec![
         line("external_url", origin.boxed()),
         line("state", path.clone().boxed()),
-        line("tls: {local: ", path.clone().boxed()),
+        line(
+            "tls: {policy: modern, hsts: ",
+            (prop::sample::select(vec!["off", "0s", "3d"]), path.clone())
+                .prop_map(|(time, path)| format!("{time}, local: {path}"))
+                .boxed(),
+        ),
         line("token: {service: ", text.clone().boxed()),
         line("registry: {http: {addr: ", (1000..=4999u16).prop_map(|port| format!("'127.0.0.1:{port}'")).boxed()),
         line("limits: {manifest: ", limits.boxed()),
+        line("metrics: {address: ", prop::sample::select(vec!["off", "'[::]:5008'"]).prop_map(str::to_owned).boxed()),
         line("timeouts: {minimum_rate: 7KiB, stall: ", seconds.boxed()),
         line("log: {level: ", prop::sample::select(vec!["error", "trace"]).prop_map(str::to_owned).boxed()),
         line("accounts: {members_may_create_projects: ", any::<bool>().prop_map(|flag| flag.to_string()).boxed()),
@@ -562,6 +571,8 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.front.listeners, defaults.front.listeners);
     assert_eq!(settings.front.timeouts, defaults.front.timeouts);
     assert_eq!(settings.front.limits, defaults.front.limits);
+    assert_eq!((settings.front.debug, settings.front.hsts), (defaults.front.debug, defaults.front.hsts));
+    assert_eq!(settings.tls.policy, defaults.tls.policy);
     assert_eq!(settings.tls.local.directory, defaults.tls.local.directory);
     assert_eq!(settings.registry, defaults.registry);
     assert_eq!(settings.auth, defaults.auth);

@@ -3,7 +3,7 @@
 //! The schema: every key, its type and its bounds, in the order of `conf/pierhead.yml`. Nothing here knows a default, and
 //! nothing is compared with anything else: that is `meant.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -13,12 +13,13 @@ use tracing::Level;
 
 use super::distribution::{self, Registry};
 use super::problem::Place;
-use super::reader::{Item, Section, Setting};
+use super::reader::{Item, Section, Setting, within};
 use super::scalar;
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::front::{Address, Network, ProxyProtocol};
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
+use crate::tls::Policy;
 
 /// The configuration as written.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) struct Written {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) log: Log,
+    pub(super) metrics: Setting<Monitoring>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,15 @@ pub(super) struct Directions {
 pub(super) struct Tls {
     pub(super) certificates: Setting<Vec<Certificate>>,
     pub(super) local: Setting<PathBuf>,
+    pub(super) policy: Setting<Policy>,
+    pub(super) hsts: Setting<Hsts>,
+}
+
+/// How long browsers are to come with TLS only.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hsts {
+    Off,
+    For(Duration),
 }
 
 #[derive(Debug)]
@@ -81,6 +92,13 @@ pub(super) enum Internal {
     Off,
     /// A socket in the file system.
     Unix(PathBuf),
+    At(SocketAddr),
+}
+
+/// Where monitoring looks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Monitoring {
+    Off,
     At(SocketAddr),
 }
 
@@ -125,7 +143,8 @@ pub(super) struct Timeouts {
 pub(super) struct Log {
     pub(super) level: Setting<Level>,
     pub(super) format: Setting<Format>,
-    pub(super) access: Setting<bool>,
+    pub(super) access: Setting<Destination>,
+    pub(super) audit: Setting<Destination>,
 }
 
 /// Shorter, and docker logs in again during a push; longer, and a right that was taken away lasts.
@@ -163,6 +182,11 @@ pub(super) const PROXY_PROTOCOLS: [(&str, ProxyProtocol); 3] =
     [("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
 /// The word of `redirect`.
 pub(super) const REDIRECTS: [(&str, ()); 1] = [("https", ())];
+/// Nothing takes back what browsers were told before; longer than ten years is a mistake.
+const HSTS: RangeInclusive<Duration> = seconds(0, 3_650 * 86_400);
+
+/// The words of `tls.policy`.
+pub(super) const POLICIES: [(&str, Policy); 2] = [("intermediate", Policy::Intermediate), ("modern", Policy::Modern)];
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
 /// The words of `log.level`.
@@ -176,8 +200,6 @@ pub(super) const LEVELS: [(&str, Level); 5] = [
 /// The words of `log.format`.
 pub(super) const FORMATS: [(&str, Format); 3] =
     [("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)];
-/// The words of `log.access`.
-pub(super) const ACCESS: [(&str, bool); 2] = [("stdout", true), ("off", false)];
 
 const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
     Duration::from_secs(least)..=Duration::from_secs(most)
@@ -186,7 +208,7 @@ const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
 impl Written {
     /// Reads the document; `any` is what an address without a host means on this machine.
     pub(super) fn read(root: &mut Section<'_>, any: IpAddr) -> Self {
-        root.later(&["upstreams", "routes", "metrics"]);
+        root.later(&["upstreams", "routes"]);
         Self {
             external_url: root.origin("external_url"),
             aliases: root.list("aliases", |item| item.scalar(scalar::origin)),
@@ -203,6 +225,19 @@ impl Written {
             limits: root.section("limits", Limits::read),
             timeouts: root.section("timeouts", Timeouts::read),
             log: root.section("log", Log::read),
+            metrics: root.section("metrics", |section| section.scalar("address", Monitoring::parse)),
+        }
+    }
+}
+
+impl Monitoring {
+    /// Whoever reaches it may read it: without a host it is this machine only.
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => scalar::address(text, IpAddr::V4(Ipv4Addr::LOCALHOST))
+                .map(Self::At)
+                .map_err(|message| format!("{message}; off means none")),
         }
     }
 }
@@ -243,8 +278,23 @@ impl Directions {
 
 impl Tls {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["policy", "client_auth", "acme", "hsts"]);
-        Self { certificates: section.list("certificates", Certificate::read), local: section.path("local") }
+        section.later(&["client_auth", "acme"]);
+        Self {
+            policy: section.choice("policy", &POLICIES),
+            hsts: section.scalar("hsts", Hsts::parse),
+            certificates: section.list("certificates", Certificate::read),
+            local: section.path("local"),
+        }
+    }
+}
+
+impl Hsts {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let time = scalar::duration(text).map_err(|message| format!("{message}; off means not at all"))?;
+        within(time, &HSTS, text, |value| scalar::AsDuration(value).to_string()).map(Self::For)
     }
 }
 
@@ -303,11 +353,11 @@ impl Timeouts {
 
 impl Log {
     fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["audit"]);
         Self {
             level: section.choice("level", &LEVELS),
             format: section.choice("format", &FORMATS),
-            access: section.choice("access", &ACCESS),
+            access: section.destination("access"),
+            audit: section.destination("audit"),
         }
     }
 }

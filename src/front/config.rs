@@ -29,9 +29,12 @@ pub struct Config {
     /// What every answer carries, on every listener, unless the answer itself says otherwise (`http.headers`). A name
     /// may come more than once; none may be [our own](is_our_own).
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long browsers that came with TLS are told to come in no other way; `None`: they are told nothing. Not on the
+    /// internal listener.
+    pub hsts: Option<Duration>,
     /// What holds for the internal listener alone.
     pub internal: Internal,
-    /// Where operators and their monitoring look (`http.debug`).
+    /// Where operators and their monitoring look (`metrics`, `http.debug`).
     pub debug: Option<Debug>,
 }
 
@@ -43,7 +46,7 @@ impl Config {
 
     /// The door to the debug pages: like the internal port, in the clear.
     #[must_use]
-    pub fn for_debug(&self, debug: Debug) -> Self {
+    pub fn for_debug(&self, debug: &Debug) -> Self {
         Self {
             listeners: vec![Listener::new(debug.address, false, true)],
             external_url: self.external_url.clone(),
@@ -52,6 +55,7 @@ impl Config {
             timeouts: self.timeouts,
             limits: self.limits,
             headers: Vec::new(),
+            hsts: None,
             internal: Internal::default(),
             debug: None,
         }
@@ -121,10 +125,12 @@ impl Prefix {
 
 /// Where operators and their monitoring look. Whoever reaches it may read it: it belongs on an address that clients
 /// cannot reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Debug {
     /// Address and port.
     pub address: SocketAddr,
+    /// The path of what is counted; `None`: nobody is told.
+    pub metrics: Option<String>,
 }
 
 /// Where to listen.

@@ -35,6 +35,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::dress::Dress;
 use super::frames::Frames;
 use super::host::Shown;
 use super::http2::{self, GivenUp};
@@ -79,6 +80,8 @@ pub(super) struct Connection {
     pub(super) turned_away: Option<Full>,
     /// Where it stands.
     pub(super) phase: Arc<SharedPhase>,
+    /// What every answer on it carries that is not an answer to a request.
+    pub(super) dress: Arc<Dress>,
     /// Whether it is to end as soon as nothing runs on it.
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
@@ -113,6 +116,7 @@ impl Connection {
             limits: plan.limits,
             turned_away: None,
             phase,
+            dress: plan.terms.dress.clone(),
             closing,
             refused: Mutex::new(None),
             given_up: GivenUp::default(),
@@ -335,7 +339,10 @@ impl FrontIo {
     /// Says the refusal, if there is one, before anything else is said.
     fn begin_parting(&mut self) -> Parting {
         if let Some((refusal, request_id)) = self.connection.refused() {
-            self.gathered = BytesMut::from(&refusal.to_http1(&request_id)[..]);
+            let (dress, secure) = (&self.connection.dress, matches!(self.stream, Inner::Tls(_)));
+            // Whether it was for the API is not known; what says that this is a registry harms nobody.
+            let answer = refusal.to_http1(&request_id, |headers| dress.put_on(headers, secure, true));
+            self.gathered = BytesMut::from(&answer[..]);
         }
         Parting { timer: Box::pin(tokio::time::sleep(LINGER)), closed: false, left: LINGER_BYTES }
     }

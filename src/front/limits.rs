@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::exchange::Limit;
+
 /// How many connections a second are told why they are turned away.
 const WORDS: u32 = 50;
 /// How often the log says that connections are turned away.
@@ -72,6 +74,16 @@ pub(super) enum Full {
     Everybody,
     /// That of its client.
     Client,
+}
+
+impl Full {
+    /// How that is counted.
+    pub(super) fn limit(self) -> Limit {
+        match self {
+            Self::Everybody => Limit::Connections,
+            Self::Client => Limit::ConnectionsPerClient,
+        }
+    }
 }
 
 /// The connections that are open.

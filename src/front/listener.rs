@@ -30,7 +30,8 @@ use super::proxy_protocol::{self, Header};
 use super::running::Live;
 use super::watch::{Phase, Watched};
 use super::{ProxyProtocol, Service, http2};
-use crate::telemetry::Access;
+use crate::exchange::Kind;
+use crate::telemetry::{Access, Handshake};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -50,6 +51,7 @@ pub(super) struct Front<S> {
 impl<S: Service> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _counted = self.live.connections.enter();
+        let _shown = self.live.reports.metrics.connection();
         let (peer, local) = addresses(&stream)?;
         let doorway = self.doorway.load_full();
         let (timeouts, trusted) = {
@@ -64,6 +66,7 @@ impl<S: Service> ServerApp for Front<S> {
         connection.certificates = doorway.certificates.clone();
         let admitted = self.live.connections.admit(connection.own_network(&plan.trusted), &plan.limits);
         if let Err(full) = admitted {
+            self.live.reports.metrics.limit_hit(full.limit());
             if !self.live.connections.tells(full, connection.peer.ip(), Instant::now()) {
                 return None;
             }
@@ -95,17 +98,19 @@ impl<S: Service> Front<S> {
         let peer = connection.peer;
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection));
-        match tokio::time::timeout_at(deadline, handshake).await {
-            Ok(Ok(io)) => Some(io),
+        let (how, io) = match tokio::time::timeout_at(deadline, handshake).await {
+            Ok(Ok(io)) => (Handshake::Done, Some(io)),
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
-                None
+                (Handshake::Failed, None)
             }
             Err(_) => {
                 tracing::debug!(%peer, "the TLS handshake took too long");
-                None
+                (Handshake::TimedOut, None)
             }
-        }
+        };
+        self.live.reports.metrics.handshake(how);
+        io
     }
 
     /// Clients that speak no TLS are served as well: they are told where to go.
@@ -161,7 +166,7 @@ impl<S: Service> Front<S> {
     /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.
     fn log_refusal(&self, connection: &Connection) {
         let Some((refusal, request_id)) = connection.refused() else { return };
-        self.live.access.write(&Access {
+        self.live.reports.request(&Access {
             time: Timestamp::now(),
             request_id: &request_id,
             client: connection.peer.ip().to_canonical(),
@@ -178,6 +183,10 @@ impl<S: Service> Front<S> {
             digest: None,
             user_agent: None,
             failure: None,
+            kind: Kind::Other,
+            limit: refusal.limit(),
+            credentials: false,
+            size: None,
         });
     }
 }

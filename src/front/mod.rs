@@ -11,6 +11,7 @@
 //!   stream as Pingora sees it;
 //! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
+//! - [`dress`]: what every answer carries;
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
@@ -30,6 +31,7 @@ use crate::exchange::Exchange;
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod dress;
 mod frames;
 mod gate;
 mod host;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::dress::Dress;
 use super::host::Origins;
 use super::session::Terms;
 use super::watch::Steadiness;
@@ -41,6 +42,7 @@ impl<S> Plan<S> {
             timeouts,
             limits,
             headers,
+            hsts,
             internal,
             listeners: _,
             debug: _,
@@ -50,7 +52,7 @@ impl<S> Plan<S> {
             origins: Origins::new(external_url, aliases, host, any_host),
             trusted: trusted_proxies,
             prefix,
-            terms: Terms { steadiness: Steadiness::of(&timeouts), headers },
+            terms: Terms { steadiness: Steadiness::of(&timeouts), dress: Arc::new(Dress::new(headers, hsts)) },
             timeouts,
             limits,
             service,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use http::header::USER_AGENT;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, Method, request};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -30,7 +30,7 @@ use super::session::{Call, Ending, Record};
 use super::watch::Phase;
 use super::{Service, mount, redirect};
 use crate::exchange::{self, Caller, Origin};
-use crate::telemetry::{self, Access, AccessLog};
+use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
 const CLIENT_LEFT: u16 = 499;
@@ -43,7 +43,7 @@ const NO_UPSTREAM: ErrorType = ErrorType::new("NoUpstream");
 /// The embedded service behind Pingora's phases.
 pub(super) struct App<S> {
     pub(super) plan: Arc<ArcSwap<Plan<S>>>,
-    pub(super) access: AccessLog,
+    pub(super) reports: Reports,
 }
 
 impl<S: Service> Plan<S> {
@@ -113,6 +113,7 @@ impl<S: Service> Plan<S> {
     async fn answer(&self, call: &mut Call<'_>, refused: Option<Refusal>) {
         match refused {
             Some(refusal) => {
+                exchange::Exchange::notes(call).limit = refusal.limit();
                 let _ = exchange::send(call, refusal.answer()).await; // the call remembers whether the client left
             }
             None => {
@@ -169,6 +170,7 @@ impl<S: Service> ProxyHttp for App<S> {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
+        record.secure = connection.listener.tls || (origin.is_secure() && !connection.listener.internal);
         let address = record.client(&connection);
         let network = connection.network(address);
         let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
@@ -209,7 +211,7 @@ impl<S: Service> ProxyHttp for App<S> {
         if let Ok(connection) = connection(session) {
             connection.given_up.count(record.client_left);
         }
-        write_access_line(&self.access, session, record);
+        report(&self.reports, session, record);
     }
 }
 
@@ -237,7 +239,7 @@ fn status(record: &Record) -> u16 {
     }
 }
 
-fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
+fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
     let head: &request::Parts = session.req_header().as_ref();
     let target = match &record.mounted {
@@ -245,7 +247,7 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
     };
     let notes = &record.notes;
-    log.write(&Access {
+    reports.request(&Access {
         time: record.time,
         request_id: &record.request_id,
         client: record.client(&connection),
@@ -262,5 +264,9 @@ fn write_access_line(log: &AccessLog, session: &Session, record: &Record) {
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
+        kind: notes.kind,
+        limit: notes.limit,
+        credentials: head.headers.contains_key(AUTHORIZATION),
+        size: notes.size,
     });
 }

@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{ALLOW, LOCATION, RETRY_AFTER, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use serde_json::json;
 
 use super::Prefix;
 use super::limits::Full;
-use crate::exchange::{Answer, Body, Origin, WireError};
+use crate::exchange::{Answer, Body, Limit, Origin, WireError};
 
 /// When it makes sense to connect again, in seconds: connections come and go.
 const CONNECT_AGAIN: &str = "5";
@@ -128,6 +128,15 @@ impl Refusal {
         }
     }
 
+    /// The limit that the client ran into, if that is why.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::HeaderTooLarge { .. } | Self::TooManyFields { .. } => Some(Limit::Header),
+            Self::TargetTooLong { .. } => Some(Limit::Target),
+            _ => None,
+        }
+    }
+
     fn message(&self) -> String {
         match self {
             Self::Malformed => "the request is not valid HTTP/1.1".to_owned(),
@@ -166,8 +175,9 @@ impl Refusal {
     }
 
     /// The whole answer, for a connection on which no request was understood; it is closed afterwards.
-    pub(super) fn to_http1(&self, request_id: &str) -> Vec<u8> {
-        let answer = self.answer();
+    pub(super) fn to_http1(&self, request_id: &str, dress: impl FnOnce(&mut HeaderMap)) -> Vec<u8> {
+        let mut answer = self.answer();
+        dress(&mut answer.headers);
         let body = match answer.body {
             Body::Bytes(bytes) => bytes,
             Body::Empty | Body::Stream { .. } => Default::default(),

@@ -33,7 +33,7 @@ use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
 use super::{Address, Config, Listener, Service};
-use crate::telemetry::AccessLog;
+use crate::telemetry::Reports;
 use crate::tls::Certificates;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
@@ -103,14 +103,14 @@ pub fn open<S: Service>(
     config: Config,
     service: Arc<S>,
     tls: &Tls,
-    access: AccessLog,
+    reports: Reports,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running<S>, Error> {
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
-    let proxy = proxy(App { plan: plan.clone(), access: access.clone() })?;
+    let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() })?;
     let proxy = ArcSwap::new(proxy);
     let (connections, windows, ending) = (Arc::default(), Arc::default(), watch::Sender::new(false));
-    let live = Live { plan, proxy, connections, windows, access, ending };
+    let live = Live { plan, proxy, connections, windows, reports, ending };
     let mut running = Running { live: Arc::new(live), doors: Vec::new(), services: JoinSet::new() };
     for new in prepare(sockets, tls)? {
         running.open(new);
@@ -125,7 +125,7 @@ pub(super) struct Live<S> {
     pub(super) proxy: ArcSwap<HttpProxy<App<S>>>,
     pub(super) connections: Arc<Connections>,
     pub(super) windows: Arc<Windows>,
-    pub(super) access: AccessLog,
+    pub(super) reports: Reports,
     /// Whether the whole server ends.
     pub(super) ending: watch::Sender<bool>,
 }
@@ -265,7 +265,7 @@ impl<S: Service> Running<S> {
         let kept: Vec<_> =
             kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
         let new = prepare(sockets, tls)?;
-        let app = App { plan: self.live.plan.clone(), access: self.live.access.clone() };
+        let app = App { plan: self.live.plan.clone(), reports: self.live.reports.clone() };
         let proxy = proxy(app)?;
 
         self.live.plan.store(Arc::new(Plan::new(config, service)));

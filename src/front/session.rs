@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +23,9 @@ use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
+use super::dress::Dress;
 use super::io::Connection;
-use super::mount::Mounted;
+use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
 
@@ -53,6 +55,8 @@ pub(super) struct Record {
     pub(super) notes: Notes,
     /// Set when the request came by the prefix.
     pub(super) mounted: Option<Mounted>,
+    /// Whether the client came over TLS, to us or to who stands before us.
+    pub(super) secure: bool,
 }
 
 impl Record {
@@ -67,6 +71,7 @@ impl Record {
             client_left: false,
             notes: Notes::default(),
             mounted: None,
+            secure: false,
         }
     }
 
@@ -80,8 +85,8 @@ impl Record {
 pub(super) struct Terms {
     /// How steady the client of an HTTP/2 stream must be; on HTTP/1.1 the connection watches.
     pub(super) steadiness: Steadiness,
-    /// What every answer carries that says nothing else under the name.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What every answer carries.
+    pub(super) dress: Arc<Dress>,
 }
 
 /// How an exchange ended.
@@ -208,12 +213,9 @@ impl<'a> Call<'a> {
         error
     }
 
-    /// What the operator wants of every answer, under names that the answer does not use itself.
     fn dress(&self, headers: &mut HeaderMap) {
-        let own: Vec<HeaderName> = headers.keys().cloned().collect();
-        for (name, value) in self.terms.headers.iter().filter(|(name, _)| !own.contains(name)) {
-            headers.append(name, value.clone());
-        }
+        let api = mount::is_api(self.session.req_header().uri.path());
+        self.terms.dress.put_on(headers, self.record.secure, api);
         if let Some(mounted) = &self.record.mounted {
             mounted.leave(headers, &self.caller.origin);
         }

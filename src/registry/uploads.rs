@@ -151,7 +151,9 @@ impl Registry {
         let received = receive(exchange, &self.store, upload, &attendance, None, chunk.map(Span::length)).await?;
         let arrived = self.kept(received).await?;
         let (store, answer) = (self.store.clone(), self.created(exchange.caller(), &name, &digest));
+        let size = arrived.upload.size;
         to_the_end(async move { commit(&store, arrived, &digest).await }).await?;
+        exchange.notes().size = Some(size);
         Ok(answer)
     }
 

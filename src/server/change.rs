@@ -93,14 +93,15 @@ fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str>
         timeouts: _,
         limits: _,
         headers: _,
+        hsts: _,
         internal: _,
         debug,
     } = new;
-    if *debug == old.debug { Vec::new() } else { vec!["registry.http.debug"] }
+    if *debug == old.debug { Vec::new() } else { vec!["metrics.address", "registry.http.debug"] }
 }
 
 fn fixed_of_tls(old: &tls::Config, new: &tls::Config) -> Vec<&'static str> {
-    let tls::Config { certificates: _, local: tls::Local { directory, names: _ } } = new;
+    let tls::Config { certificates: _, policy: _, local: tls::Local { directory, names: _ } } = new;
     if *directory == old.local.directory { Vec::new() } else { vec!["tls.local"] }
 }
 
@@ -153,8 +154,12 @@ fn fixed_of_registry(old: &registry::Config, new: &registry::Config) -> Vec<&'st
 }
 
 fn fixed_of_telemetry(old: &telemetry::Config, new: &telemetry::Config) -> Vec<&'static str> {
-    let telemetry::Config { level: _, format, access } = new;
-    named(&[("log.format", *format != old.format), ("log.access", *access != old.access)])
+    let telemetry::Config { level: _, format, access, audit } = new;
+    named(&[
+        ("log.format", *format != old.format),
+        ("log.access", *access != old.access),
+        ("log.audit", *audit != old.audit),
+    ])
 }
 
 fn named(differ: &[(&'static str, bool)]) -> Vec<&'static str> {

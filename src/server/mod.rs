@@ -36,10 +36,9 @@ use crate::config::Settings;
 use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
-use crate::registry::health::Checks;
 use crate::registry::{self, Index, Registry};
-use crate::storage::filesystem::Filesystem;
-use crate::telemetry::{AccessLog, Threshold};
+use crate::storage::{Filesystem, Measured};
+use crate::telemetry::{Reports, Threshold};
 use crate::tls::{self, Certificates, local};
 
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
@@ -47,7 +46,7 @@ use crate::tls::{self, Certificates, local};
 pub enum Error {
     /// Another program listens there.
     #[error(
-        "cannot listen on {0}: another program has this port (or the path is taken); stop it, or choose another (`listeners`, `registry.http.addr`)"
+        "cannot listen on {0}: another program has this port (or the path is taken); stop it, or choose another (`listeners`, `registry.http.addr`, `metrics.address`)"
     )]
     PortTaken(Address),
     /// A port below 1024 without the right to it.
@@ -152,8 +151,8 @@ pub type Configuration = Box<dyn Fn() -> Result<Settings, String> + Send + Sync>
 
 /// What the server has from outside, beside its settings.
 pub struct Outside {
-    /// Where access lines go.
-    pub access: AccessLog,
+    /// Whom to tell what happens.
+    pub reports: Reports,
     /// What a reload changes the level of the log through.
     pub threshold: Threshold,
     /// What a reload reads.
@@ -169,6 +168,7 @@ pub struct Prepared {
     debug: Option<DebugDoor>,
     internal_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: Option<Certificates>,
+    expiries: Vec<(String, i64)>,
     authority: Option<local::Authority>,
     first_password: Result<Option<Password>, auth::Error>,
 }
@@ -176,17 +176,21 @@ pub struct Prepared {
 /// The door to the debug pages.
 struct DebugDoor {
     config: front::Config,
+    metrics: Option<String>,
     sockets: Vec<(Socket, Listener)>,
 }
 
 impl DebugDoor {
-    fn bind(config: front::Config, handed: &mut Handed) -> Result<Self, Error> {
-        Ok(Self { sockets: listen::bind_ports(&config.listeners, handed)?, config })
+    fn bind(usual: &front::Config, debug: &front::Debug, handed: &mut Handed) -> Result<Self, Error> {
+        let config = usual.for_debug(debug);
+        Ok(Self { sockets: listen::bind_ports(&config.listeners, handed)?, config, metrics: debug.metrics.clone() })
     }
 
-    fn open(self, checks: Arc<Checks>) -> Result<Running<Debug>, front::Error> {
-        let Self { config, sockets } = self;
-        front::open(config, Arc::new(Debug::new(checks)), &front::Tls::default(), AccessLog::off(), sockets)
+    /// Whoever looks there is neither logged nor counted.
+    fn open(self, embedded: Arc<Embedded>) -> Result<Running<Debug>, front::Error> {
+        let Self { config, metrics, sockets } = self;
+        let pages = Arc::new(Debug::new(embedded, metrics));
+        front::open(config, pages, &front::Tls::default(), Reports::off(), sockets)
     }
 }
 
@@ -215,12 +219,14 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     let mut handed = Handed::receive().map_err(Error::Handed)?;
     let mut sockets = inherited::take(&settings.front.listeners, &mut handed)?;
     sockets.extend(listen::bind_ports(&settings.front.listeners, &mut handed)?);
-    let debug = settings.front.debug.map(|debug| DebugDoor::bind(settings.front.for_debug(debug), &mut handed));
+    let debug = settings.front.debug.as_ref().map(|debug| DebugDoor::bind(&settings.front, debug, &mut handed));
     let debug = debug.transpose()?;
     let needs_tls = settings.front.needs_certificates();
     let named = &settings.tls.certificates;
     // Keys from files may be readable by root alone, so they are read before the rights are given up.
     let from_files = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
+    let internal_pair = settings.front.internal.tls.as_ref().map(|port| &port.files);
+    let mut expiries = tls::expiries(named.iter().chain(internal_pair))?;
     let internal_tls = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
@@ -229,12 +235,24 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     sockets.extend(listen::bind_paths(&settings.front.listeners, &mut handed)?);
     let (certificates, authority) = if needs_tls && from_files.is_none() {
         let authority = local::ensure(&settings.tls.local, now)?;
+        expiries.extend(tls::expiries([&authority.server])?);
         (Some(Certificates::load(std::slice::from_ref(&authority.server))?), Some(authority))
     } else {
         (from_files, None)
     };
     let control = if settings.registry_only { None } else { Some(open_control(&settings.state, &mut handed)?) };
-    Ok(Prepared { settings, handed, sockets, control, debug, internal_tls, certificates, authority, first_password })
+    Ok(Prepared {
+        settings,
+        handed,
+        sockets,
+        control,
+        debug,
+        internal_tls,
+        certificates,
+        expiries,
+        authority,
+        first_password,
+    })
 }
 
 fn open_control(state: &Path, handed: &mut Handed) -> Result<control::Socket, Error> {
@@ -259,9 +277,19 @@ impl Prepared {
     }
 
     async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self { settings, handed, sockets, control, debug, internal_tls, certificates, authority, first_password } =
-            self;
-        let Outside { access, threshold, configuration } = outside;
+        let Self {
+            settings,
+            handed,
+            sockets,
+            control,
+            debug,
+            internal_tls,
+            certificates,
+            expiries,
+            authority,
+            first_password,
+        } = self;
+        let Outside { reports, threshold, configuration } = outside;
         let program = Program::ours().map_err(Error::Runtime)?;
         let mut files = listen::SocketFiles::of(&sockets);
         if control.is_some() {
@@ -272,7 +300,10 @@ impl Prepared {
         let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
         let tokens = accounts.as_ref().map(|accounts| Arc::clone(&accounts.tokens));
         let guardian = Guardian::open(&settings.auth, tokens.clone())?;
-        let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let metrics = &reports.metrics;
+        metrics.certificates(expiries);
+        let disk = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let driver = Arc::new(Measured::new(disk, metrics.clone()));
         let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
         let registry = Registry::new(settings.registry.clone(), driver, index);
         registry.check_tree().await?;
@@ -280,9 +311,10 @@ impl Prepared {
             maintenance::restore(&settings.state, &registry.maintenance())?;
         }
         let checks = registry.checks();
-        let embedded = Arc::new(Embedded::new(registry, guardian, tokens));
+        let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
         let certificates = certificates.map(Arc::new);
-        let usual = certificates.clone().map(tls::server_config).transpose()?;
+        let policy = settings.tls.policy;
+        let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
         let tls = front::Tls { usual, certificates, internal: internal_tls };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
@@ -293,13 +325,13 @@ impl Prepared {
         };
         // Until the very end: they tell of a drain as well.
         let debug = match debug {
-            Some(door) => Some(door.open(checks.clone())?),
+            Some(door) => Some(door.open(Arc::clone(&embedded))?),
             None => None,
         };
         let mut loops = JoinSet::new(); // they end with the server
         loops.spawn(async move { checks.keep_checking().await });
         let tending = serving::tend(&mut loops, &embedded);
-        let running = front::open(settings.front.clone(), embedded.clone(), &tls, access, sockets)?;
+        let running = front::open(settings.front.clone(), embedded.clone(), &tls, reports.clone(), sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         handed.ready();
@@ -308,6 +340,7 @@ impl Prepared {
         let server = Serving {
             settings,
             configuration,
+            reports,
             threshold,
             embedded,
             running,

@@ -25,7 +25,7 @@ use crate::auth::Whom;
 use crate::config::Settings;
 use crate::front::{self, Drained, Running};
 use crate::origin::{Debug, Embedded};
-use crate::telemetry::Threshold;
+use crate::telemetry::{Reports, Threshold};
 use crate::tls::{self, Certificates, local};
 
 /// How many commands may wait for their turn.
@@ -62,6 +62,7 @@ pub(super) fn hear(
 pub(super) struct Serving {
     pub(super) settings: Settings,
     pub(super) configuration: Configuration,
+    pub(super) reports: Reports,
     pub(super) threshold: Threshold,
     pub(super) embedded: Arc<Embedded>,
     pub(super) running: Running<Embedded>,
@@ -107,6 +108,7 @@ impl Serving {
                     Asked::Reload => {
                         self.reload();
                     }
+                    Asked::Reopen => self.reports.reopen(),
                 },
                 Some(request) = commands.recv() => {
                     if request.command == (Command::Upgrade {}) {
@@ -228,7 +230,7 @@ impl Serving {
         if !fixed.is_empty() {
             return Err(Refused::Fixed(fixed));
         }
-        let tls = load_tls(&settings, SystemTime::now())?;
+        let (tls, expiries) = load_tls(&settings, SystemTime::now())?;
         let wanted = self.running.not_open(&settings.front.listeners);
         let mut handed = Handed::default();
         let mut sockets = inherited::take(&wanted, &mut handed)?;
@@ -248,6 +250,7 @@ impl Serving {
         let listens = |path: &Path| settings.front.listeners.iter().any(|listener| listener.address.is_path(path));
         self.files.keep(|path| path == control || listens(path));
         self.threshold.set(settings.telemetry.level);
+        self.reports.metrics.certificates(expiries);
         if (settings.registry.purge, settings.registry.read_only)
             != (self.settings.registry.purge, self.settings.registry.read_only)
         {
@@ -260,21 +263,20 @@ impl Serving {
     }
 }
 
-/// What TLS shows, read as whoever we are now.
-fn load_tls(settings: &Settings, now: SystemTime) -> Result<front::Tls, Error> {
-    let named = &settings.tls.certificates;
-    let certificates = if !named.is_empty() {
-        Some(Certificates::load(named)?)
-    } else if settings.front.needs_certificates() {
-        let authority = local::ensure(&settings.tls.local, now)?;
-        Some(Certificates::load(std::slice::from_ref(&authority.server))?)
-    } else {
-        None
-    };
+/// What TLS shows, read as whoever we are now, and until when it is good.
+fn load_tls(settings: &Settings, now: SystemTime) -> Result<(front::Tls, Vec<(String, i64)>), Error> {
+    let mut pairs = settings.tls.certificates.clone();
+    if pairs.is_empty() && settings.front.needs_certificates() {
+        pairs.push(local::ensure(&settings.tls.local, now)?.server);
+    }
+    let certificates = if pairs.is_empty() { None } else { Some(Certificates::load(&pairs)?) };
+    let policy = settings.tls.policy;
     let certificates = certificates.map(Arc::new);
-    let usual = certificates.clone().map(tls::server_config).transpose()?;
-    let internal = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
-    Ok(front::Tls { usual, certificates, internal })
+    let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
+    let port = settings.front.internal.tls.as_ref();
+    let internal = port.map(tls::port_config).transpose()?;
+    let expiries = tls::expiries(pairs.iter().chain(port.map(|port| &port.files)))?;
+    Ok((front::Tls { usual, certificates, internal }, expiries))
 }
 
 /// How the server came to its end.
@@ -299,6 +301,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    rotated: Signal,
 }
 
 impl Signals {
@@ -307,6 +310,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            rotated: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -320,6 +324,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.rotated.recv() => Asked::Reopen,
         }
     }
 }
@@ -329,4 +334,6 @@ impl Signals {
 enum Asked {
     Stop,
     Reload,
+    /// Logs were moved away.
+    Reopen,
 }

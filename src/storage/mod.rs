@@ -32,6 +32,7 @@ use futures_util::stream::BoxStream;
 
 pub mod durable;
 pub mod filesystem;
+mod measured;
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -42,6 +43,7 @@ pub(crate) mod memory;
 mod sweep;
 
 pub use filesystem::Filesystem;
+pub use measured::Measured;
 
 /// How many bytes a reader yields at most at once and how many an appender should be given at once.
 pub const PIECE: usize = 1 << 20;

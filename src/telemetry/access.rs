@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::lines::Lines;
-use super::{Format, Style};
+use super::lines::Line;
+use crate::exchange::{Kind, Limit};
 
 /// One request, as its access line tells it.
 #[derive(Debug, Serialize)]
@@ -55,9 +54,21 @@ pub struct Access<'a> {
     /// Why it failed, when the answer does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'a str>,
+    /// What kind of thing the request is about.
+    #[serde(skip)]
+    pub kind: Kind,
+    /// The limit that it was refused for.
+    #[serde(skip)]
+    pub limit: Option<Limit>,
+    /// Whether the client showed who it is, or tried to.
+    #[serde(skip)]
+    pub credentials: bool,
+    /// The size of the content that the request completed, when its own body was not all of it.
+    #[serde(skip)]
+    pub size: Option<u64>,
 }
 
-fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{time:.3}"))
 }
 
@@ -65,43 +76,7 @@ fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<
     serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
 }
 
-/// Where access lines go. Clones share the stream.
-#[derive(Clone)]
-pub struct AccessLog {
-    lines: Option<Lines>,
-    style: Style,
-}
-
-impl AccessLog {
-    /// Nowhere.
-    pub fn off() -> Self {
-        Self { lines: None, style: Style::Json }
-    }
-
-    /// To this stream, in a thread of its own; `Auto` means JSON.
-    pub fn new(sink: impl Write + Send + 'static, format: Format) -> Self {
-        let style = if format == Format::Text { Style::Text } else { Style::Json };
-        Self { lines: Some(Lines::new(sink, style)), style }
-    }
-
-    /// Writes one line, or counts it as lost when the reader does not keep up. Never waits.
-    pub fn write(&self, access: &Access<'_>) {
-        let Some(lines) = &self.lines else { return };
-        let mut line = match self.style {
-            Style::Json => serde_json::to_vec(access).unwrap_or_default(),
-            Style::Text => access.text().into_bytes(),
-        };
-        line.push(b'\n');
-        lines.push(&line);
-    }
-
-    /// Ends the stream; how many bytes stay unwritten, if any.
-    pub(super) fn close(&self) -> Option<usize> {
-        self.lines.as_ref()?.close()
-    }
-}
-
-impl Access<'_> {
+impl Line for Access<'_> {
     /// For people: the usual order, then what only registries have. Quoting escapes what could break the line.
     fn text(&self) -> String {
         let Self { time, client, method, path, protocol, status, bytes_in, bytes_out, request_id, .. } = self;
@@ -175,6 +150,10 @@ mod tests {
             digest: None,
             user_agent: Some("evil\"\n200 OK"),
             failure: None,
+            kind: Kind::Other,
+            limit: None,
+            credentials: false,
+            size: None,
         }
     }
 

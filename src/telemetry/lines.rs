@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Style;
+use serde::Serialize;
+
+use super::{Format, Style};
 
 /// How many bytes may wait for a slow reader.
 const QUEUE_LIMIT: usize = 4 << 20;
@@ -18,6 +20,85 @@ const QUEUE_LIMIT: usize = 4 << 20;
 const GATHER: Duration = Duration::from_millis(10);
 /// How long the end of the process waits for a reader.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Where lines end up.
+pub(super) trait Sink: Send + 'static {
+    /// Takes whole lines. What becomes of them is the sink's to tell.
+    fn write(&mut self, lines: &[u8]);
+
+    /// Begins anew where somebody moved the old end away.
+    fn reopen(&mut self) {}
+}
+
+/// A stream that was there before us.
+struct Stream<W>(W);
+
+impl<W: Write + Send + 'static> Sink for Stream<W> {
+    fn write(&mut self, lines: &[u8]) {
+        // A stream that is gone (EPIPE) takes nothing more; there is nobody to tell, and the server runs on.
+        let _ = self.0.write_all(lines).and_then(|()| self.0.flush());
+    }
+}
+
+/// Something that one line tells.
+pub(super) trait Line: Serialize {
+    /// The line for people; nothing in it may break it.
+    fn text(&self) -> String;
+}
+
+/// A log: lines of one style that go somewhere, or nowhere. Clones share it.
+#[derive(Clone)]
+pub struct Log {
+    lines: Option<Lines>,
+    style: Style,
+}
+
+impl Log {
+    /// Nowhere.
+    pub fn off() -> Self {
+        Self { lines: None, style: Style::Json }
+    }
+
+    /// To this stream, in a thread of its own; `Auto` means JSON.
+    pub fn new(stream: impl Write + Send + 'static, format: Format) -> Self {
+        Self::to(Stream(stream), if format == Format::Text { Style::Text } else { Style::Json })
+    }
+
+    pub(super) fn to_stdout(style: Style) -> Self {
+        Self::to(Stream(io::stdout()), style)
+    }
+
+    pub(super) fn to(sink: impl Sink, style: Style) -> Self {
+        Self { lines: Some(Lines::to(sink, style)), style }
+    }
+
+    /// Writes one line, or counts it as lost when the reader does not keep up. Never waits.
+    pub(super) fn write(&self, told: &impl Line) {
+        let Some(lines) = &self.lines else { return };
+        let mut line = match self.style {
+            Style::Json => serde_json::to_vec(told).unwrap_or_default(),
+            Style::Text => told.text().into_bytes(),
+        };
+        line.push(b'\n');
+        lines.push(&line);
+    }
+
+    /// Whether anybody wants lines.
+    pub(super) fn is_on(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    pub(super) fn reopen(&self) {
+        if let Some(lines) = &self.lines {
+            lines.reopen();
+        }
+    }
+
+    /// Ends the log; how many bytes stay unwritten, if any.
+    pub(super) fn close(&self) -> Option<usize> {
+        self.lines.as_ref()?.close()
+    }
+}
 
 /// A stream of lines. Clones share it.
 #[derive(Clone)]
@@ -34,12 +115,17 @@ struct Queue {
     bytes: Vec<u8>,
     /// Lines thrown away since the last that was queued.
     lost: u64,
+    reopen: bool,
     closing: bool,
     finished: bool,
 }
 
 impl Lines {
-    pub(super) fn new(sink: impl Write + Send + 'static, style: Style) -> Self {
+    pub(super) fn new(stream: impl Write + Send + 'static, style: Style) -> Self {
+        Self::to(Stream(stream), style)
+    }
+
+    fn to(sink: impl Sink, style: Style) -> Self {
         let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), finished: Condvar::new() });
         let lines = Self(shared.clone());
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_out(sink, style));
@@ -64,6 +150,12 @@ impl Lines {
         }
     }
 
+    /// What comes from now on, and perhaps what waits, goes to where the name leads now.
+    fn reopen(&self) {
+        self.0.queue.lock().reopen = true;
+        self.0.filled.notify_one();
+    }
+
     /// Ends the stream; gives back how many bytes could not be written in time, if any.
     pub(super) fn close(&self) -> Option<usize> {
         let deadline = Instant::now() + FAREWELL;
@@ -80,27 +172,29 @@ impl Lines {
 }
 
 impl Shared {
-    fn write_out(&self, mut sink: impl Write, style: Style) {
+    fn write_out(&self, mut sink: impl Sink, style: Style) {
         let mut batch = Vec::new();
         loop {
-            let (lost, closing) = {
+            let (lost, reopen, closing) = {
                 let mut queue = self.queue.lock();
-                while queue.bytes.is_empty() && queue.lost == 0 && !queue.closing {
+                while queue.bytes.is_empty() && queue.lost == 0 && !queue.reopen && !queue.closing {
                     self.filled.wait(&mut queue);
                 }
-                if queue.bytes.is_empty() && queue.lost == 0 {
+                if queue.bytes.is_empty() && queue.lost == 0 && !queue.reopen {
                     queue.finished = true;
                     self.finished.notify_all();
                     return;
                 }
                 std::mem::swap(&mut batch, &mut queue.bytes);
-                (std::mem::take(&mut queue.lost), queue.closing)
+                (std::mem::take(&mut queue.lost), std::mem::take(&mut queue.reopen), queue.closing)
             };
+            if reopen {
+                sink.reopen();
+            }
             if lost > 0 {
                 batch.extend_from_slice(loss(lost, style).as_bytes());
             }
-            // A stream that is gone (EPIPE) takes nothing more; there is nobody to tell, and the server runs on.
-            let _ = sink.write_all(&batch).and_then(|()| sink.flush());
+            sink.write(&batch);
             batch.clear();
             batch.shrink_to(64 << 10);
             if !closing {

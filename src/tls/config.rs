@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::Policy;
+
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Certificates from files, chosen by the names they carry. The first is shown to clients that name nobody we know.
     pub certificates: Vec<Files>,
+    /// What is agreed to on every listener, but for an internal port with TLS of its own.
+    pub policy: Policy,
     /// When there are no files: a local authority and a certificate of our own.
     pub local: Local,
 }

@@ -119,7 +119,7 @@ fn named(common_name: &str) -> DistinguishedName {
 
 fn validity(params: &mut CertificateParams, days: u32, now: SystemTime) {
     params.not_before = (now - SKEW).into();
-    params.not_after = (now + days * DAY).into();
+    params.not_after = (now + days * DAY - SKEW).into(); // the limits of clients count from the beginning
 }
 
 fn seconds(time: SystemTime) -> i64 {

@@ -13,10 +13,11 @@
 mod config;
 mod files;
 pub mod local;
+mod policy;
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -24,6 +25,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 
 pub use config::{Clients, Config, Files, Local, Port, Version};
 pub use files::Error;
+pub use policy::Policy;
+use policy::provider;
 
 /// How many TLS 1.3 tickets a client gets after a handshake. One is enough for clients that resume one connection at a
 /// time, two let a client open a second one before the first has brought new tickets.
@@ -95,12 +98,22 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// What a TLS connection is negotiated by: TLS 1.2 and 1.3, HTTP/2 preferred, stateless tickets whose keys rotate.
+/// Until when the first certificates of these files are valid: the file, and seconds since 1970.
+///
+/// # Errors
+/// A file that cannot be read or holds no certificate.
+pub fn expiries<'f>(pairs: impl IntoIterator<Item = &'f Files>) -> Result<Vec<(String, i64)>, Error> {
+    let expiry = |pair: &Files| Ok((pair.certificate.display().to_string(), files::leaf(&pair.certificate)?.not_after));
+    pairs.into_iter().map(expiry).collect()
+}
+
+/// What a TLS connection is negotiated by: the versions of the policy, HTTP/2 preferred, stateless tickets whose keys
+/// rotate.
 ///
 /// # Errors
 /// The provider cannot make ticket keys (no randomness).
-pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    config_of(certificates, rustls::ALL_VERSIONS, Arc::new(NoClientAuth), true)
+pub fn server_config(certificates: Arc<Certificates>, policy: Policy) -> Result<Arc<ServerConfig>, rustls::Error> {
+    config_of(certificates, policy.versions(), Arc::new(NoClientAuth), true)
 }
 
 /// What TLS is negotiated by on a port with a certificate of its own. Reads the files.
@@ -109,12 +122,12 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig
 /// A file that cannot be read or used, or no authority to verify clients by.
 pub fn port_config(port: &Port) -> Result<Arc<ServerConfig>, Error> {
     let certificates = Certificates::load(std::slice::from_ref(&port.files))?;
-    let versions: &[&SupportedProtocolVersion] = match port.minimum {
-        Version::Tls12 => rustls::ALL_VERSIONS,
-        Version::Tls13 => &[&rustls::version::TLS13],
+    let policy = match port.minimum {
+        Version::Tls12 => Policy::Intermediate,
+        Version::Tls13 => Policy::Modern,
     };
     let clients = verifier(&port.clients)?;
-    Ok(config_of(Arc::new(certificates), versions, clients, port.http2)?)
+    Ok(config_of(Arc::new(certificates), policy.versions(), clients, port.http2)?)
 }
 
 fn config_of(
@@ -129,6 +142,9 @@ fn config_of(
         .with_cert_resolver(certificates);
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
     config.alpn_protocols.push(b"http/1.1".to_vec());
+    config.ignore_client_order = true;
+    // Keys of its own: a ticket of a port that asks for no certificate is worth nothing on one that does. A new key every
+    // six hours, and the one before is good for as long again. The default, a list of 256 sessions, would be full at once.
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = TICKETS;
     Ok(Arc::new(config))
@@ -157,10 +173,6 @@ pub fn client_config() -> Result<ClientConfig, Error> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().map_err(Error::Machine)?);
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(rustls::ALL_VERSIONS)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    aws_lc_rs::default_provider().into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Promise: one line for each request, with what an operator looks for, and never a secret.
 
 use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use base64::Engine as _;
 use reqwest::Method;
@@ -8,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::content::Content;
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
+use crate::support::wait_for;
 
 #[test]
 fn every_request_has_one_access_line_with_the_promised_fields() {
@@ -93,4 +97,90 @@ fn no_secret_is_ever_logged() {
         let line = said.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret} is in the log");
     }
+}
+
+/// The lines of a file that hold JSON, so far.
+fn lines_of(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[test]
+fn the_audit_log_tells_each_operation_once_with_who_and_what_and_how_it_ended() {
+    let site = Site::new();
+    site.configure(&["log: { format: json, access: stdout, audit: ./audit.log }"]);
+    let server = site.start();
+    let file = site.directory().join("audit.log");
+    let admin = site.admin();
+    let repository = admin.repository("audit/app", "pull,push,delete");
+    let blob = Content::new(3, 70_000);
+    let digest = repository.push_blob(blob).expect("pushed");
+    let manifest = repository.push("latest", &[blob]).expect("pushed");
+    let ask = |method, path: &str| repository.request(method, path).header("Accept", "*/*").send().expect("an answer");
+    assert_eq!(ask(Method::GET, &format!("blobs/{digest}")).bytes().expect("whole").len(), 70_000);
+    assert_eq!(ask(Method::HEAD, "manifests/latest").status(), 200);
+    assert_eq!(ask(Method::DELETE, "manifests/latest").status(), 202);
+    let nobody = admin.request(Method::PUT, "/v2/audit/app/manifests/latest").send().expect("an answer");
+    assert_eq!(nobody.status(), 401);
+    site.add_user("rita", "rita-reads-only-images");
+    let rita = site.registry(Some(("rita", "rita-reads-only-images")));
+    let denied = rita.repository("audit/app", "pull,push").request(Method::DELETE, "manifests/latest").send();
+    assert_eq!(denied.expect("an answer").status(), 401);
+
+    let found = |lines: &[Value], operation: &str, outcome: &str| -> Vec<Value> {
+        let fits = |line: &&Value| line["audit"] == operation && line["outcome"] == outcome;
+        lines.iter().filter(fits).cloned().collect()
+    };
+    let lines = wait_for("the last operation", 10, || {
+        let lines = lines_of(&file);
+        (!found(&lines, "delete", "denied").is_empty()).then_some(lines)
+    });
+    let pushed = found(&lines, "push", "done");
+    let sent = pushed.iter().find(|line| line["digest"] == digest.as_str()).expect("the blob was pushed");
+    assert_eq!((&sent["bytes"], &sent["kind"], &sent["subject"]), (&70_000.into(), &"blob".into(), &"admin".into()));
+    assert_eq!((&sent["repository"], &sent["client"]), (&"audit/app".into(), &"127.0.0.1".into()));
+    assert!(sent["request_id"].is_string() && sent["time"].is_string(), "{sent}");
+    let tagged: Vec<&Value> = pushed.iter().filter(|line| line["reference"] == "latest").collect();
+    assert_eq!(tagged.len(), 1, "one line for each operation");
+    assert_eq!((&tagged[0]["kind"], &tagged[0]["digest"]), (&"manifest".into(), &manifest.as_str().into()));
+    let pulled = found(&lines, "pull", "done");
+    assert_eq!(pulled.len(), 1, "asking whether it is there is no pull: {pulled:?}");
+    assert_eq!(pulled[0]["bytes"], 70_000);
+    assert_eq!(found(&lines, "delete", "done").len(), 1);
+    assert!(found(&lines, "push", "denied").is_empty(), "asking where to log in is no operation");
+    assert!(!found(&lines, "login", "done").is_empty());
+    let mode = fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o137, 0, "not for everybody: {mode:o}");
+    assert!(server.access_log().iter().all(|line| line.get("audit").is_none()), "each log has its own place");
+}
+
+#[test]
+fn logs_that_were_moved_away_go_on_in_new_files_after_sigusr1_and_no_line_is_lost() {
+    let site = Site::new();
+    site.configure(&["log: { format: json, access: ./access.log, audit: ./audit.log }"]);
+    let server = site.start();
+    let path = |name: &str| site.directory().join(name);
+    let registry = site.admin();
+    let ask = |number: usize| {
+        let request = registry.request(Method::GET, "/v2/").header("X-Request-Id", format!("turn-{number}"));
+        assert_eq!(request.send().expect("an answer").status(), 401);
+    };
+    let turns = |name: &str| -> HashSet<String> {
+        let id = |line: &Value| line["request_id"].as_str().filter(|id| id.starts_with("turn-")).map(str::to_owned);
+        lines_of(&path(name)).iter().filter_map(id).collect()
+    };
+    (0..10).for_each(ask);
+    for name in ["access.log", "audit.log"] {
+        fs::rename(path(name), path(&format!("{name}.1"))).expect("logrotate may");
+    }
+    (10..20).for_each(ask);
+    server.process.signal("USR1");
+    wait_for("the new files", 10, || (path("access.log").exists() && path("audit.log").exists()).then_some(()));
+    (20..30).for_each(ask);
+    wait_for("the last line", 10, || turns("access.log").contains("turn-29").then_some(()));
+    let (old, new) = (turns("access.log.1"), turns("access.log"));
+    assert!(old.contains("turn-0") && (20..30).all(|turn| new.contains(&format!("turn-{turn}"))));
+    assert_eq!(old.union(&new).count(), 30, "no line is lost");
+    assert!(old.is_disjoint(&new), "and none is told twice");
 }

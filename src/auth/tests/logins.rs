@@ -123,13 +123,15 @@ async fn too_many_failures_are_429_with_the_time_to_wait() {
     let ask = async |later: Duration| {
         let now = Moment { steady: now.steady + later, ..now };
         let mut exchange = Recorded::new(get("nobody:wrong horse", "service=container_registry"));
-        Heard::from(endpoint::answer(&office.authority, &mut exchange, now).await)
+        let heard = Heard::from(endpoint::answer(&office.authority, &mut exchange, now).await);
+        (heard, exchange.notes().limit)
     };
-    assert_eq!(ask(Duration::ZERO).await.status, StatusCode::UNAUTHORIZED);
-    let heard = ask(Duration::from_millis(500)).await;
+    assert_eq!(ask(Duration::ZERO).await.0.status, StatusCode::UNAUTHORIZED);
+    let (heard, limit) = ask(Duration::from_millis(500)).await;
+    assert_eq!(limit, Some(crate::exchange::Limit::FailedLogins), "it is counted as what it was");
     assert_eq!((heard.status, heard.header(header::RETRY_AFTER)), (StatusCode::TOO_MANY_REQUESTS, "60"));
     assert_eq!(heard.json()["errors"][0]["code"], "TOOMANYREQUESTS");
-    assert_eq!(ask(Duration::from_secs(60)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(Duration::from_secs(60)).await.0.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,5 +1,6 @@
 //! What did the operator write about the port, and about health?
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,17 +12,25 @@ use crate::config::problem::{Place, quoted};
 use crate::config::scalar;
 use crate::config::yaml::{Node, Value, join};
 use crate::exchange::Origin;
-use crate::front::{self, Debug, Internal, Prefix};
+use crate::front::{self, Internal, Prefix};
 use crate::registry::health::{self, File, Http, INTERVAL, Pace, TIMEOUT, Tcp};
 use crate::tls::{Clients, Files, Port, Version};
 
 /// The port and what is beside it, as written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::config) struct Door {
     pub(in crate::config) headers: Vec<(HeaderName, HeaderValue)>,
     pub(in crate::config) internal: Internal,
-    pub(in crate::config) debug: Option<Debug>,
+    pub(in crate::config) debug: DebugAddress,
     pub(in crate::config) health: health::Config,
+}
+
+/// The debug address, as written.
+#[derive(Debug)]
+pub(in crate::config) struct DebugAddress {
+    pub(in crate::config) address: Setting<SocketAddr>,
+    pub(in crate::config) metrics: Setting<bool>,
+    pub(in crate::config) path: Setting<String>,
 }
 
 /// Files that must be readable: key, path, place.
@@ -29,7 +38,6 @@ pub(super) type NamedFiles = Vec<(String, PathBuf, Place)>;
 
 impl Dialect<'_> {
     pub(super) fn door(&mut self, any: std::net::IpAddr, files: &mut NamedFiles) -> Door {
-        let debug = self.scalar("http.debug.addr", |text| scalar::address(text, any));
         let prefix = self.scalar("http.prefix", |text| Prefix::new(text).map_err(|error| error.to_string()));
         Door {
             headers: self.headers("http.headers"),
@@ -39,7 +47,11 @@ impl Dialect<'_> {
                 host: self.scalar("http.host", scalar::origin).into_value(),
                 prefix: prefix.into_value().flatten(),
             },
-            debug: debug.into_value().map(|address| Debug { address }),
+            debug: DebugAddress {
+                address: self.scalar("http.debug.addr", |text| scalar::address(text, any)),
+                metrics: self.flag("http.debug.prometheus.enabled"),
+                path: self.scalar("http.debug.prometheus.path", metrics_path),
+            },
             health: self.health(),
         }
     }
@@ -288,4 +300,13 @@ fn host_and_port(text: &str) -> Result<String, String> {
         .rsplit_once(':')
         .is_some_and(|(host, port)| scalar::is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0));
     if good { Ok(text.to_owned()) } else { Err("must be HOST:PORT, such as db.example.com:5432".to_owned()) }
+}
+
+/// Where the page of what is counted is.
+fn metrics_path(text: &str) -> Result<String, String> {
+    let plain = text.starts_with('/') && PathAndQuery::try_from(text).is_ok_and(|path| path.query().is_none());
+    if !plain || text.starts_with("/debug/") || text.starts_with("/-/") {
+        return Err(format!("must be a path such as /metrics, not below /debug/ or /-/, not {}", quoted(text)));
+    }
+    Ok(text.to_owned())
 }

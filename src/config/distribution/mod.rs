@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+pub(super) use self::http::DebugAddress;
 use self::keys::{Found, Key, Treatment};
 use super::problem::{Place, Problem, Source, listed};
 use super::reader::{Reader, Setting, without_indexes};
@@ -30,7 +31,7 @@ use super::written::Internal;
 use super::yaml::{self, Node, Value, join};
 use crate::auth::Guard;
 use crate::registry::{Platforms, Purge, Secret, Validation};
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
 
 /// Where our file has it.
 const HOME: &str = "registry";
@@ -53,8 +54,8 @@ pub(super) struct Registry {
     pub(super) drain: Setting<Duration>,
     pub(super) level: Setting<Level>,
     pub(super) format: Setting<Format>,
-    /// Whether there are access lines.
-    pub(super) access: Setting<bool>,
+    /// Where access lines go.
+    pub(super) access: Setting<Destination>,
     pub(super) guard: Setting<Guard>,
     pub(super) door: http::Door,
     /// Files that must be readable: key, path, place.

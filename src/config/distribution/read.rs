@@ -14,6 +14,7 @@ use crate::config::scalar;
 use crate::config::written::{Internal, MANIFEST};
 use crate::config::yaml::{Node, Value, join};
 use crate::registry::Pattern;
+use crate::telemetry::Destination;
 
 /// Where Distribution keeps images when nobody says where.
 const ROOT: &str = "/var/lib/registry";
@@ -58,7 +59,9 @@ impl Dialect<'_> {
             drain: self.scalar("http.draintimeout", values::duration),
             level: if level.is_unset() { loglevel } else { level },
             format: self.scalar("log.formatter", values::formatter),
-            access: self.flag("log.accesslog.disabled").map(|disabled, _| !disabled),
+            access: self
+                .flag("log.accesslog.disabled")
+                .map(|disabled, _| if disabled { Destination::Off } else { Destination::Stdout }),
             door: self.door(any, &mut files),
             guard: self.guard(&mut files),
             files,

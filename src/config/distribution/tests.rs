@@ -13,7 +13,7 @@ use crate::config::tests::{Desk, ROOT, machine, variables};
 use crate::config::yaml::{Node, Value};
 use crate::config::{Settings, load_registry};
 use crate::registry::{Platforms, Purge, Secret};
-use crate::telemetry::Format;
+use crate::telemetry::{Destination, Format};
 
 /// What a file of its own needs.
 const LEAST: &str =
@@ -178,7 +178,7 @@ fn the_least_file_has_the_defaults_of_distribution() {
     assert_eq!(settings.front.listeners.len(), 1);
     assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5000");
     assert_eq!(settings.front.timeouts.drain, Duration::ZERO);
-    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Text, true));
+    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Text, Destination::Stdout));
     let root = |text: &str| good(&format!("version: 0.1\nhttp: {{ addr: ':5000' }}\n{text}"), "").registry.root;
     assert_eq!(root("storage: filesystem"), Path::new("/var/lib/registry"));
     assert_eq!(root("storage: { filesystem: }"), Path::new("/var/lib/registry"));
@@ -205,7 +205,7 @@ fn values_are_read_as_distribution_reads_them() {
     assert_eq!(registry.validation.allow_urls.as_ref().map(Vec::len), Some(1));
     assert_eq!(registry.validation.platforms, Platforms::Only(vec![("linux".to_owned(), "amd64".to_owned())]));
     assert_eq!(settings.front.timeouts.drain, Duration::from_secs(60));
-    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Json, false));
+    assert_eq!((settings.telemetry.format, settings.telemetry.access), (Format::Json, Destination::Off));
     assert_eq!(settings.telemetry.level, tracing::Level::DEBUG);
     let Guard::Token(trust) = settings.auth.guard else { panic!("{:?}", settings.auth.guard) };
     assert_eq!(trust.realm, Realm::Url("https://a/jwt".to_owned()));
@@ -215,7 +215,7 @@ fn values_are_read_as_distribution_reads_them() {
 #[test]
 fn the_port_and_health_are_read() {
     let text = "version: 0.1\nstorage: filesystem\nhttp: { net: unix, addr: r.sock, prefix: /a/, host: 'https://b.example', \
-         headers: { X-A: [b, c] }, debug: { addr: ':5001' }, http2: { disabled: true }, tls: { certificate: token.crt, key: \
+         headers: { X-A: [b, c] }, debug: { addr: ':5001', prometheus: { enabled: true, path: /counts } }, http2: { disabled: true }, tls: { certificate: token.crt, key: \
          token.crt, clientcas: [token.crt], minimumtls: tls1.3 } }\nhealth: { storagedriver: { enabled: true, threshold: 3 }, \
          file: [{ file: down }], http: [{ uri: 'http://a:1/b', headers: { X: [y] } }], tcp: [{ addr: 'a:1' }] }";
     let settings = good(text, "");
@@ -226,7 +226,10 @@ fn the_port_and_health_are_read() {
     assert!(matches!(&port.clients, crate::tls::Clients::MustProve(files) if files.len() == 1));
     assert_eq!(front.internal.host.as_ref().map(ToString::to_string).as_deref(), Some("https://b.example"));
     assert_eq!(front.internal.prefix.as_ref().map(crate::front::Prefix::as_str), Some("/a"));
-    assert_eq!((front.headers.len(), front.debug.map(|debug| debug.address.port())), (2, Some(5001)));
+    assert_eq!(
+        (front.headers.len(), front.debug.as_ref().map(|debug| (debug.address.port(), debug.metrics.as_deref()))),
+        (2, Some((5001, Some("/counts"))))
+    );
     let health = &settings.registry.health;
     assert_eq!((health.storage.map(|pace| pace.threshold), health.files.len(), health.tcp.len()), (Some(3), 1, 1));
     assert_eq!((health.http[0].path.as_str(), health.http[0].headers.len()), ("/b", 1));
@@ -486,7 +489,7 @@ fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_i
     let desk = Desk::new();
     desk.put(
         "etc/config.yml",
-        "version: 0.1\nstorage: { filesystem: { rootdirectory: tree } }\nhttp: { addr: ':5001' }\nmoon: 1\n",
+        "version: 0.1\nstorage: { filesystem: { rootdirectory: tree } }\nhttp: { addr: ':5003' }\nmoon: 1\n",
     );
     let settings = desk.good(
         "registry: etc/config.yml\n",
@@ -500,13 +503,43 @@ fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_i
             .front
             .listeners
             .iter()
-            .any(|listener| listener.internal && listener.address.to_string().ends_with(":5001"))
+            .any(|listener| listener.internal && listener.address.to_string().ends_with(":5003"))
     );
     assert_eq!(warnings(&settings), ["etc/config.yml:4: moon: unknown key, has no effect"]);
     desk.put("etc/config.yml", "version: 0.1\nstorage: { s3: {} }\n");
     let problems = desk.bad("registry: etc/config.yml", "");
     assert!(problems.starts_with("etc/config.yml:2: storage.s3: cannot be honoured"), "{problems}");
     assert_eq!(desk.bad("registry: none.yml", ""), "none.yml: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn monitoring_looks_where_the_operator_says_in_either_dialect() {
+    let desk = Desk::new();
+    let debug = |text: &str| {
+        let debug = desk.good(text, "").front.debug;
+        debug.map(|debug| (debug.address.to_string(), debug.metrics.unwrap_or_default()))
+    };
+    let at = |address: &str, path: &str| Some((address.to_owned(), path.to_owned()));
+    assert_eq!(debug(""), at("127.0.0.1:5001", "/metrics"));
+    assert_eq!(debug("metrics: { address: ':5009' }"), at("127.0.0.1:5009", "/metrics"));
+    assert_eq!(debug("metrics: { address: '[::]:5009' }"), at("[::]:5009", "/metrics"));
+    assert_eq!(debug("metrics: { address: off }"), None);
+    let original = "registry: { http: { debug: { addr: '127.0.0.1:5008' } } }";
+    assert_eq!(debug(original), at("127.0.0.1:5008", ""), "the original tells what it counts only when told to");
+    let enabled = original.replace("5008'", "5008', prometheus: { enabled: true }");
+    assert_eq!(debug(&enabled), at("127.0.0.1:5008", "/metrics"));
+    let both = format!("{enabled}\nmetrics: {{ address: '127.0.0.1:5009' }}");
+    assert_eq!(debug(&both), at("127.0.0.1:5009", "/metrics"));
+    let alone = |debug: &str| {
+        let text = format!("version: 0.1\nstorage: filesystem\nhttp: {{ addr: ':5000'{debug} }}");
+        good(&text, "").front.debug.map(|debug| debug.metrics)
+    };
+    assert_eq!(alone(""), None);
+    assert_eq!(alone(", debug: { addr: ':5001', prometheus: { path: /m } }"), Some(None));
+    assert_eq!(
+        alone(", debug: { addr: ':5001', prometheus: { enabled: true, path: /m } }"),
+        Some(Some("/m".to_owned()))
+    );
 }
 
 #[test]
@@ -561,6 +594,7 @@ fn the_page_of_a_port_of_its_own_and_of_health_means_the_same_and_hides_what_che
     for http in [
         format!("net: unix, addr: r.sock, {tls}"),
         format!("addr: '127.0.0.1:5009', {tls}, prefix: /a/, host: 'https://b.example'"),
+        "debug: { addr: '127.0.0.1:5007', prometheus: { enabled: true, path: /counts } }".to_owned(),
         "debug: { addr: '127.0.0.1:5008' }, headers: { X-Two: ['a, \"b\"', 'c: d #'], Via: [e] }".to_owned(),
     ] {
         let settings = desk.good(&format!("registry: {{ http: {{ {http} }}, {health} }}"), "");

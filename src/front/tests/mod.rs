@@ -19,10 +19,11 @@ use tokio::sync::Semaphore;
 
 use super::{Address, Config, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
 use crate::exchange::{self, Answer, BodyError, Exchange};
-use crate::telemetry::{AccessLog, Format};
+use crate::telemetry::{Format, Log, Reports};
 
 mod change;
 mod ending;
+mod headers;
 mod http1;
 mod http2;
 mod internal;
@@ -196,6 +197,7 @@ impl Door {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             headers: Vec::new(),
+            hsts: None,
             internal: Internal::default(),
             debug: None,
         };
@@ -204,8 +206,9 @@ impl Door {
         let tls = Tls { usual: Some(usual), certificates: None, internal };
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let access = AccessLog::new(Sink(lines.clone()), Format::Json);
-        let running = super::open(config.clone(), script.clone(), &tls, access, sockets).unwrap();
+        let access = Log::new(Sink(lines.clone()), Format::Json);
+        let reports = Reports { access, ..Reports::off() };
+        let running = super::open(config.clone(), script.clone(), &tls, reports, sockets).unwrap();
         Self {
             script,
             running,

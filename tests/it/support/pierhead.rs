@@ -76,6 +76,7 @@ impl Site {
             ),
             "tls: { local: certs }".to_owned(),
             "log: { format: json, access: stdout }".to_owned(),
+            "metrics: { address: off }".to_owned(),
         ];
         let key = |setting: &str| setting.split_once(':').map(|(key, _)| key.to_owned());
         let replaced = |line: &&String| settings.iter().any(|setting| key(setting) == key(line));

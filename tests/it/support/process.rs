@@ -67,7 +67,12 @@ impl Process {
 
     /// Asks it to end, as a supervisor does.
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().expect("kill can be run");
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().expect("kill can be run");
         assert!(sent.success(), "{} cannot be signalled", self.name);
     }
 
