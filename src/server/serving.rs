@@ -142,8 +142,9 @@ impl Serving {
                     ready = &mut ready => ready.unwrap_or_else(|error| Err(handover::Error::Ended(error.to_string()))),
                     () = signals.stop() => {
                         cancel.cancel();
-                        let _ = ready.await; // how it ended is no matter any more
-                        return Some(End::Stopped);
+                        let Ok(Ok(process)) = ready.await else { return Some(End::Stopped) };
+                        tracing::warn!(process, "told to stop when another process had just taken over: it serves on");
+                        Ok(process)
                     }
                 }
             }
@@ -259,7 +260,10 @@ impl Serving {
         }
         let warnings: String = settings.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
         self.settings = settings;
-        Ok(format!("the new configuration is in force ({} listeners opened, {closed} closed){warnings}", wanted.len()))
+        Ok(format!(
+            "the new configuration is in force (listeners opened: {}, closed: {closed}){warnings}",
+            wanted.len()
+        ))
     }
 }
 

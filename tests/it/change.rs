@@ -62,7 +62,7 @@ fn a_reload_opens_and_closes_listeners_and_changes_limits_and_the_log_level() {
         "log: { format: json, access: stdout, level: debug }",
     ]);
     let answer = site.run(&["reload"]).ok();
-    assert!(answer.stdout.contains("1 listeners opened, 0 closed"), "{answer}");
+    assert!(answer.stdout.contains("listeners opened: 1, closed: 0"), "{answer}");
 
     assert_eq!(get(port, "/-/healthy"), 200);
     let large = format!("{{\"schemaVersion\":2,\"x\":\"{}\"}}", "x".repeat(65 << 10));
