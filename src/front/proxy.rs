@@ -170,7 +170,7 @@ impl<S: Service> ProxyHttp for App<S> {
             Ok(origin) => (origin, None),
             Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
         };
-        record.secure = connection.listener.tls || (origin.is_secure() && !connection.listener.internal);
+        record.secure = came_over_tls(&connection, &origin);
         let address = record.client(&connection);
         let network = connection.network(address);
         let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
@@ -213,6 +213,14 @@ impl<S: Service> ProxyHttp for App<S> {
         }
         report(&self.reports, session, record);
     }
+}
+
+/// Whether the client's own connection is TLS: to us, or to a balancer before a listener that serves an `https://` origin
+/// in the clear.
+fn came_over_tls(connection: &Connection, origin: &Origin) -> bool {
+    let listener = &connection.listener;
+    let by_a_balancer = origin.is_secure() && !listener.internal && !listener.redirect;
+    !connection.is_plain() && (listener.tls || by_a_balancer)
 }
 
 /// Whether the listener is for this client. The path is as behind a prefix.

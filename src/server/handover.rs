@@ -37,7 +37,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,9 @@ const MARK: &str = "PIERHEAD_TAKES_OVER";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the new process waits for what it is handed: it was all sent before it started.
 const HANDED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a process may take to end that closed its end of the pair: so many moments.
+const ENDS_WITHIN: usize = 100;
+const MOMENT: Duration = Duration::from_millis(10);
 /// The longest message.
 const LONGEST: usize = 64 << 10;
 /// The most sockets.
@@ -136,6 +139,8 @@ impl Program {
         let successor = Successor { child, channel: Arc::new(ours) };
         match hand(successor.channel.as_fd(), sockets, control) {
             Ok(()) => Ok(successor),
+            // It has ended already: who waits until it is ready finds out how.
+            Err(gone) if gone.kind() == io::ErrorKind::BrokenPipe => Ok(successor),
             Err(source) => {
                 successor.end();
                 Err(failed(source))
@@ -208,11 +213,22 @@ impl Successor {
                 Err(Error::Slow)
             }
             Ok(_) | Err(_) => {
-                let _ = self.child.kill(); // it may have ended already
-                let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                let how = self.ended().map_or_else(|error| error.to_string(), |status| status.to_string());
                 Err(Error::Ended(how))
             }
         }
+    }
+
+    /// How it ended. Its end of the pair closes a moment before, and it gets that moment to end by itself.
+    fn ended(&mut self) -> io::Result<ExitStatus> {
+        for _ in 0..ENDS_WITHIN {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(MOMENT);
+        }
+        let _ = self.child.kill(); // it may have ended in the meantime
+        self.child.wait()
     }
 
     fn end(mut self) {

@@ -107,7 +107,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     let taken = std::net::TcpListener::bind(&own).expect("a free port");
     let add = format!("listeners: [{{ address: \"[::]:{}\" }}, {{ address: \"{own}\", tls: false }}]", site.port());
     for (settings, code, words) in [
-        (vec!["log: { level: shout }"], BAD_CONFIGURATION, "pierhead.yml:5: log.level"),
+        (vec!["log: { level: shout }"], BAD_CONFIGURATION, "pierhead.yml:6: log.level"),
         (vec![OWN], BAD_CONFIGURATION, "own.key holds no unencrypted private key"),
         (vec!["token: { service: another }"], BAD_CONFIGURATION, "token.service"),
         (

@@ -158,7 +158,8 @@ fn the_audit_log_tells_each_operation_once_with_who_and_what_and_how_it_ended() 
 #[test]
 fn logs_that_were_moved_away_go_on_in_new_files_after_sigusr1_and_no_line_is_lost() {
     let site = Site::new();
-    site.configure(&["log: { format: json, access: ./access.log, audit: ./audit.log }"]);
+    let ids_of_ours = "trusted_proxies: [127.0.0.1]";
+    site.configure(&["log: { format: json, access: ./access.log, audit: ./audit.log }", ids_of_ours]);
     let server = site.start();
     let path = |name: &str| site.directory().join(name);
     let registry = site.admin();
