@@ -172,6 +172,7 @@ fn logs_that_were_moved_away_go_on_in_new_files_after_sigusr1_and_no_line_is_los
         lines_of(&path(name)).iter().filter_map(id).collect()
     };
     (0..10).for_each(ask);
+    wait_for("the lines", 10, || turns("access.log").contains("turn-9").then_some(()));
     for name in ["access.log", "audit.log"] {
         fs::rename(path(name), path(&format!("{name}.1"))).expect("logrotate may");
     }
@@ -181,7 +182,8 @@ fn logs_that_were_moved_away_go_on_in_new_files_after_sigusr1_and_no_line_is_los
     (20..30).for_each(ask);
     wait_for("the last line", 10, || turns("access.log").contains("turn-29").then_some(()));
     let (old, new) = (turns("access.log.1"), turns("access.log"));
-    assert!(old.contains("turn-0") && (20..30).all(|turn| new.contains(&format!("turn-{turn}"))));
+    assert!(old.contains("turn-0"), "{old:?}");
+    assert!((20..30).all(|turn| new.contains(&format!("turn-{turn}"))), "{new:?}");
     assert_eq!(old.union(&new).count(), 30, "no line is lost");
     assert!(old.is_disjoint(&new), "and none is told twice");
 }
