@@ -152,6 +152,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
         front.external_url = own;
     }
     front.internal.any_host = true;
+    front.hsts = None; // it holds for a whole host, and the file has no key against it
     // As a rule a proxy stands before it, and Distribution's file has no key to say so: its address is nobody's, and a
     // few wrong passwords through it must not keep everybody out. Nor has the file a key for uploads at once.
     front.limits.by_address = false;

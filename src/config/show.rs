@@ -349,6 +349,7 @@ impl Page<'_> {
             page.scalar("service", &auth.service);
             page.scalar("issuer", &auth.issuer);
             page.scalar("duration", AsDuration(auth.duration));
+            page.scalar("finish_uploads", AsDuration(auth.finish_uploads));
             page.choice("algorithm", &ALGORITHMS, auth.algorithm);
             page.scalar("key", auth.key.display());
             page.scalar("certificate", auth.certificate.display());

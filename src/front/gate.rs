@@ -1,7 +1,8 @@
 //! Who may come in by a listener, and what for?
 //!
 //! Two questions, by the client's address alone: may it pull, and may it push. To pull is to read, whatever it is; to push
-//! is to change anything below the API. Tokens are asked for with `POST` as well, and to ask changes nothing.
+//! is to change anything below the API. Tokens are asked for with `POST` as well, which changes no image;
+//! a project may be made by asking for one, as from any address that may come in.
 //!
 //! **Invariants:** what is denied is denied, whatever is allowed. A push begins with questions about what is there already:
 //! so whoever is named as allowed to push may pull, and whoever may not pull may not push.

@@ -20,6 +20,7 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
+use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 
@@ -166,6 +167,12 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
                 ended = true;
                 continue;
             }
+            () = connection.wants_window.notified(), if lease.is_none() => {
+                let lent = live.windows.borrow();
+                http2.set_target_window_size(lent.window());
+                lease = Some(lent);
+                continue;
+            }
             // This also drives everything else on the connection.
             accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
             () = idle(&requests, &connection) => return,
@@ -182,11 +189,6 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
         if requests.running.load(Ordering::Relaxed) >= most || connection.given_up.are_too_many() {
             return report(&connection, "requests given up");
         }
-        if lease.is_none() && uploads(&stream) {
-            let lent = live.windows.borrow();
-            http2.set_target_window_size(lent.window());
-            lease = Some(lent);
-        }
         let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
         tokio::spawn(async move {
             let _running = running;
@@ -195,10 +197,10 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
     }
 }
 
-/// Whether more is coming than the least window takes.
-fn uploads(stream: &HttpSession) -> bool {
+/// Whether more is coming on a stream than the least window takes.
+pub(super) fn is_long(stream: &mut Session) -> bool {
     let length = exchange::content_length(&stream.req_header().headers);
-    !stream.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
+    stream.is_http2() && !stream.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
 }
 
 async fn idle(requests: &Requests, connection: &Connection) {

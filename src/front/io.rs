@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use http::HeaderMap;
@@ -32,6 +33,7 @@ use pingora::protocols::{
 };
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
@@ -40,11 +42,11 @@ use super::frames::Frames;
 use super::host::Shown;
 use super::http2::{self, GivenUp};
 use super::limits::Full;
-use super::plan::Plan;
+use super::plan::{Doorway, Plan};
 use super::refusal::Refusal;
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Address, Limits, Listener, Networks, Timeouts, peer};
+use super::{Limits, Listener, Networks, Timeouts, peer};
 use crate::exchange;
 use crate::telemetry;
 use crate::tls::Certificates;
@@ -59,12 +61,22 @@ const HEADER_READ: usize = 4 << 10;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 << 20;
 
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whose {
+    pub(super) peer: SocketAddr,
+    pub(super) named: bool,
+    pub(super) speaks_http: bool,
+}
+
 /// What is known about a connection. Every request on it finds this in Pingora's `proxy_digest.user_data`, the one
 /// place that a stream not of Pingora's own can fill for HTTP/1.1 and HTTP/2 alike.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Where it came in.
     pub(super) listener: Arc<Listener>,
+    /// What holds there by now: who may come in is asked for each request.
+    pub(super) doorway: Arc<ArcSwap<Doorway>>,
     /// How long its client may keep us waiting.
     pub(super) timeouts: Timeouts,
     /// The client, as far as the connection tells.
@@ -72,6 +84,9 @@ pub(super) struct Connection {
     /// Whether `peer` is known for the client (or a proxy for the one that it names): false where a load balancer should
     /// have said whose connection it is and did not.
     pub(super) named: bool,
+    /// Whether `peer`, if it is a trusted proxy, speaks HTTP. One that spoke the PROXY protocol for itself does not, and
+    /// forwarding headers are then its client's.
+    speaks_http: bool,
     /// Our end.
     pub(super) local: Option<SocketAddr>,
     /// How much its client may send at once.
@@ -88,6 +103,8 @@ pub(super) struct Connection {
     refused: Mutex<Option<(Refusal, String)>>,
     /// On HTTP/2, requests that its client gave up.
     pub(super) given_up: GivenUp,
+    /// On HTTP/2, that somebody who may reads a body which could need more than the least window.
+    pub(super) wants_window: Notify,
     /// What the client may have been shown, if that depends on the name that it asked for.
     pub(super) certificates: Option<Arc<Certificates>>,
     /// The name that it asked for.
@@ -101,17 +118,20 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new<S>(
         listener: Arc<Listener>,
+        doorway: Arc<ArcSwap<Doorway>>,
         plan: &Plan<S>,
-        (peer, named): (SocketAddr, bool),
+        Whose { peer, named, speaks_http }: Whose,
         local: Option<SocketAddr>,
         closing: ShutdownWatch,
     ) -> Self {
         let phase = Arc::new(SharedPhase::new(if listener.tls { Phase::Handshake } else { Phase::Header }));
         Self {
             listener,
+            doorway,
             timeouts: plan.timeouts,
             peer,
             named,
+            speaks_http,
             local,
             limits: plan.limits,
             turned_away: None,
@@ -120,6 +140,7 @@ impl Connection {
             closing,
             refused: Mutex::new(None),
             given_up: GivenUp::default(),
+            wants_window: Notify::new(),
             certificates: None,
             asked_for: OnceLock::new(),
             http2: AtomicBool::new(false),
@@ -129,26 +150,30 @@ impl Connection {
 
     /// Whether it is a proxy's whose word counts.
     pub(super) fn is_trusted(&self, trusted: &Networks) -> bool {
-        trusted.contains(self.peer.ip())
+        self.speaks_http && trusted.contains(self.peer.ip())
     }
 
     /// Whom a request on it is from.
     pub(super) fn client(&self, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
-        peer::client(self.peer.ip(), headers, trusted)
+        match self.is_trusted(trusted) {
+            true => peer::client(self.peer.ip(), headers, trusted),
+            false => self.peer.ip().to_canonical(),
+        }
     }
 
     /// Whose limits the connection itself counts under: a trusted proxy's are those of all its clients, and no limit.
     pub(super) fn own_network(&self, trusted: &Networks) -> Option<IpAddr> {
-        self.network(self.peer.ip()).filter(|_| !self.is_trusted(trusted))
+        self.network(self.peer.ip(), trusted)
     }
 
-    /// Whose limits a request of this client counts under. `None` when it came through a program on this machine, in the
-    /// clear, that did not say for whom it speaks: a reverse proxy, as a rule, and then its limits would be everybody's.
-    pub(super) fn network(&self, client: IpAddr) -> Option<IpAddr> {
-        let local = matches!(self.listener.address, Address::Unix(_))
-            || (self.peer.ip().to_canonical().is_loopback() && !self.listener.tls);
+    /// Whose limits a request of this client counts under. `None` when it came through a trusted proxy, or a program on
+    /// this machine in the clear (a reverse proxy, as a rule), that did not say for whom it speaks: its limits would be
+    /// everybody's.
+    pub(super) fn network(&self, client: IpAddr, trusted: &Networks) -> Option<IpAddr> {
+        let in_the_file_system = self.local.is_none();
+        let local = self.peer.ip().to_canonical().is_loopback() && (in_the_file_system || !self.listener.tls);
         let unnamed = client.to_canonical() == self.peer.ip().to_canonical();
-        let shared = unnamed && (local || !self.limits.by_address);
+        let shared = unnamed && (local || !self.limits.by_address || trusted.contains(self.peer.ip()));
         (!shared).then(|| exchange::network(client))
     }
 

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::io::{Connection, FrontIo};
+use super::io::{Connection, FrontIo, Whose};
 use super::plan::Doorway;
 use super::proxy_protocol::{self, Header};
 use super::running::Live;
@@ -62,7 +62,8 @@ impl<S: Service> ServerApp for Front<S> {
         let deadline = Deadline::now() + timeouts.handshake;
         let client = whose(&mut stream, peer, protocol, trusted, deadline).await?;
         let plan = self.live.plan.load_full();
-        let mut connection = Connection::new(doorway.listener.clone(), &plan, client, local, shutdown.clone());
+        let (door, listener) = (self.doorway.clone(), doorway.listener.clone());
+        let mut connection = Connection::new(listener, door, &plan, client, local, shutdown.clone());
         connection.certificates = doorway.certificates.clone();
         let admitted = self.live.connections.admit(connection.own_network(&plan.trusted), &plan.limits);
         if let Err(full) = admitted {
@@ -99,6 +100,7 @@ impl<S: Service> Front<S> {
         // Boxed, so that its state is freed before the connection settles down.
         let handshake = Box::pin(self.handshake(stream, tls, connection));
         let (how, io) = match tokio::time::timeout_at(deadline, handshake).await {
+            Ok(Ok(io)) if io.connection().is_plain() => return Some(io), // no handshake at all
             Ok(Ok(io)) => (Handshake::Done, Some(io)),
             Ok(Err(error)) => {
                 report_handshake(peer, &error);
@@ -234,10 +236,11 @@ async fn whose(
     protocol: ProxyProtocol,
     trusted: bool,
     deadline: Deadline,
-) -> Option<(SocketAddr, bool)> {
+) -> Option<Whose> {
+    let unnamed = Whose { peer, named: false, speaks_http: true };
     match protocol {
-        ProxyProtocol::Off => return Some((peer, true)),
-        ProxyProtocol::Optional if !trusted => return Some((peer, false)),
+        ProxyProtocol::Off => return Some(Whose { named: true, ..unnamed }),
+        ProxyProtocol::Optional if !trusted => return Some(unnamed),
         ProxyProtocol::Required if !trusted => {
             tracing::debug!(%peer, "closed: a PROXY header is required here, and this is none of trusted_proxies");
             return None;
@@ -251,9 +254,9 @@ async fn whose(
         proxy_protocol::read(stream).await.map(Some)
     };
     match tokio::time::timeout_at(deadline, header).await {
-        Ok(Ok(Some(Header::For(client)))) => Some((client, true)),
-        Ok(Ok(Some(Header::Unnamed))) => Some((peer, true)),
-        Ok(Ok(None)) => Some((peer, false)),
+        Ok(Ok(Some(Header::For(peer)))) => Some(Whose { peer, named: true, speaks_http: true }),
+        Ok(Ok(Some(Header::Unnamed))) => Some(Whose { peer, named: true, speaks_http: false }),
+        Ok(Ok(None)) => Some(unnamed),
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
             tracing::warn!(%peer, "closed: a trusted proxy sent no PROXY header; does its configuration say that it should?");
             None

@@ -61,6 +61,7 @@ impl<S> Plan<S> {
 }
 
 /// What holds for the next connection to one listening address.
+#[derive(Debug)]
 pub(super) struct Doorway {
     pub(super) listener: Arc<Listener>,
     /// `None`: clear text.

@@ -76,24 +76,26 @@ impl<S: Service> Plan<S> {
             return Err(Refusal::Connect);
         }
         let listener = &connection.listener;
-        if connection.is_plain() {
-            return Err(redirect::typed(&self.origins, head));
-        }
         if !is_probe(head.uri.path()) {
-            if listener.redirect {
+            if connection.is_plain() {
+                return Err(redirect::typed(&self.origins, head));
+            }
+            if connection.doorway.load().listener.redirect {
                 return Err(redirect::always(&self.origins, head));
             }
             if !connection.named {
                 return Err(Refusal::Unnamed);
             }
         }
+        let trusted = connection.is_trusted(&self.trusted);
         let arrival = Arrival {
             tls: listener.tls,
             internal: listener.internal,
             local: connection.local,
-            shown: connection.shown(),
+            // A proxy does what it was told, and asks for one name whatever its clients ask for.
+            shown: connection.shown().filter(|_| !trusted),
         };
-        if connection.is_trusted(&self.trusted) {
+        if trusted {
             return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
         }
         self.origins.of(head, arrival)
@@ -172,9 +174,9 @@ impl<S: Service> ProxyHttp for App<S> {
         };
         record.secure = came_over_tls(&connection, &origin);
         let address = record.client(&connection);
-        let network = connection.network(address);
+        let network = connection.network(address, &plan.trusted);
         let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
-        let mut call = Call::new(session, &caller, record, &plan.terms, &connection.closing);
+        let mut call = Call::new(session, &caller, record, &plan.terms, &connection);
         plan.answer(&mut call, refused).await;
         match call.ending() {
             Ending::Complete => Ok(true),
@@ -219,8 +221,8 @@ impl<S: Service> ProxyHttp for App<S> {
 /// in the clear.
 fn came_over_tls(connection: &Connection, origin: &Origin) -> bool {
     let listener = &connection.listener;
-    let by_a_balancer = origin.is_secure() && !listener.internal && !listener.redirect;
-    !connection.is_plain() && (listener.tls || by_a_balancer)
+    let by_a_balancer = origin.is_secure() && !listener.redirect;
+    !connection.is_plain() && !listener.internal && (listener.tls || by_a_balancer)
 }
 
 /// Whether the listener is for this client. The path is as behind a prefix.
@@ -229,7 +231,7 @@ fn enter(session: &Session, connection: &Connection, client: IpAddr) -> Result<(
     if is_probe(head.uri.path()) {
         return Ok(());
     }
-    connection.listener.gate.admit(&head.method, head.uri.path(), client)
+    connection.doorway.load().listener.gate.admit(&head.method, head.uri.path(), client)
 }
 
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).

@@ -150,10 +150,10 @@ fn binary(bytes: &[u8]) -> Result<Step, Garbage> {
     if bytes.len() < whole {
         return Ok(Step::Need(whole));
     }
-    match addresses(kind, &bytes[FIXED..])? {
-        Some(client) if !local => Ok(Step::Done(Header::For(client))),
-        _ => Ok(Step::Done(Header::Unnamed)),
+    if local {
+        return Ok(Step::Done(Header::Unnamed)); // "discard the protocol block including the family which is ignored"
     }
+    Ok(Step::Done(addresses(kind, &bytes[FIXED..])?.map_or(Header::Unnamed, Header::For)))
 }
 
 /// The client's address and port of version 2, if it is of a kind that has them: source, destination, source port,

@@ -7,6 +7,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig, Listeners, TcpSocketOptions};
@@ -152,7 +154,8 @@ fn prepare(sockets: Vec<(Socket, Listener)>, tls: &Tls) -> Result<Vec<New>, Erro
 async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: ListenFds, ending: watch::Receiver<bool>) {
     let address = front.doorway.load().listener.address.clone();
     let mut service = pingora::services::listening::Service::with_listeners(address.to_string(), listeners, front);
-    service.start_service(Some(sockets), ending.clone(), 1).await;
+    // It panics when it cannot listen, which nobody would hear of: the process goes on.
+    let _ = AssertUnwindSafe(service.start_service(Some(sockets), ending.clone(), 1)).catch_unwind().await;
     if !*ending.borrow() {
         tracing::error!(%address, "no longer listening");
     }
@@ -200,8 +203,13 @@ fn adopt_unix(socket: UnixListener) -> std::io::Result<(String, ListenerConfig, 
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     let path = address.as_pathname().and_then(Path::to_str).ok_or(std::io::ErrorKind::InvalidInput)?;
+    let file = std::fs::metadata(path)?;
+    let we = nix::unistd::geteuid();
+    if !we.is_root() && file.uid() != we.as_raw() {
+        return Err(std::io::Error::other("its file is another user's; with systemd, set SocketUser= to ours"));
+    }
     // Pingora would open it to everybody. Whoever bound it has decided who may come.
-    let permissions = std::fs::metadata(path)?.permissions();
+    let permissions = file.permissions();
     Ok((path.to_owned(), ListenerConfig::uds(path).permissions(permissions), socket.into_raw_fd()))
 }
 
@@ -233,6 +241,13 @@ impl OpenDoor {
 pub struct Drained {
     /// Connections that were still open when the time was over.
     pub left: usize,
+}
+
+impl<S> Drop for Running<S> {
+    /// Who accepts does not end with whoever started it, only when it is told.
+    fn drop(&mut self) {
+        self.doors.drain(..).for_each(OpenDoor::close);
+    }
 }
 
 impl<S: Service> Running<S> {

@@ -19,15 +19,15 @@ use jiff::Timestamp;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
-use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
 use super::dress::Dress;
+use super::http2;
 use super::io::Connection;
 use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
-use crate::exchange::{BodyError, Caller, Exchange, Gone, Notes};
+use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes};
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
 const PIECE: usize = 32 << 10;
@@ -107,7 +107,7 @@ pub(super) struct Call<'a> {
     record: &'a mut Record,
     terms: &'a Terms,
     /// Whether the connection is to end: the answer then says so.
-    closing: &'a ShutdownWatch,
+    connection: &'a Connection,
     ending: Ending,
     continued: bool,
     /// Of the body, on HTTP/2.
@@ -120,14 +120,14 @@ impl<'a> Call<'a> {
         caller: &'a Caller,
         record: &'a mut Record,
         terms: &'a Terms,
-        closing: &'a ShutdownWatch,
+        connection: &'a Connection,
     ) -> Self {
         Self {
             session,
             caller,
             record,
             terms,
-            closing,
+            connection,
             ending: Ending::Unanswered,
             continued: false,
             pace: Pace::default(),
@@ -163,6 +163,10 @@ impl<'a> Call<'a> {
     async fn invite_body(&mut self) -> Result<(), BodyError> {
         if std::mem::replace(&mut self.continued, true) || self.ending != Ending::Unanswered {
             return Ok(());
+        }
+        // The registry reads what may be long only of those who may send it.
+        if self.record.notes.kind == Kind::Upload && http2::is_long(self.session) {
+            self.connection.wants_window.notify_one();
         }
         let head = self.session.req_header();
         let expected = head
@@ -273,7 +277,7 @@ impl Exchange for Call<'_> {
             head.headers.insert(REQUEST_ID, id);
         }
         self.dress(&mut head.headers);
-        if *self.closing.borrow() {
+        if *self.connection.closing.borrow() {
             self.session.set_keepalive(None);
         }
         self.record.status = Some(head.status);

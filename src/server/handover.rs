@@ -52,6 +52,8 @@ use crate::front::{Address, Socket};
 
 /// Tells a process that its standard input is the end of such a pair.
 const MARK: &str = "PIERHEAD_TAKES_OVER";
+/// There where systemd is process 1 (sd_booted(3)).
+const SYSTEMD: &str = "/run/systemd/system";
 /// How long the new process may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the new process waits for what it is handed: it was all sent before it started.
@@ -68,7 +70,7 @@ const MOST: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// Our end would take it down.
-    #[error("this process is the first of its container, which ends with it: start another container instead")]
+    #[error("the container, or whoever watches over this process in it, ends with it: start another container instead")]
     First,
     /// The same, with systemd.
     #[error("systemd takes our end for the end of the service: set NotifyAccess=main in its unit, then it can follow")]
@@ -113,11 +115,14 @@ enum Word {
 pub(super) struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
+    /// Whether process 1, and nobody in between, started us. A successor's parent says nothing.
+    by_first: bool,
 }
 
 impl Program {
     pub(super) fn ours() -> io::Result<Self> {
-        Ok(Self { path: std::env::current_exe()?, arguments: std::env::args_os().collect() })
+        let by_first = std::env::var_os(MARK).is_none() && std::os::unix::process::parent_id() == 1;
+        Ok(Self { path: started_path()?, arguments: std::env::args_os().collect(), by_first })
     }
 
     /// Starts it and hands everything over; returns at once.
@@ -126,11 +131,14 @@ impl Program {
         sockets: &[(Address, BorrowedFd<'_>)],
         control: Option<(&Path, BorrowedFd<'_>)>,
     ) -> Result<Successor, Error> {
-        if std::process::id() == 1 {
+        let variable = std::env::var_os;
+        let own_id = std::process::id();
+        let named = variable("SYSTEMD_EXEC_PID").is_some_and(|id| id.to_str() == Some(&own_id.to_string()));
+        let by_systemd = named || (self.by_first && variable("INVOCATION_ID").is_some());
+        if own_id == 1 || (self.by_first && !by_systemd && !Path::new(SYSTEMD).exists()) {
             return Err(Error::First);
         }
-        let by_systemd = std::os::unix::process::parent_id() == 1 && std::env::var_os("INVOCATION_ID").is_some();
-        if by_systemd && std::env::var_os("NOTIFY_SOCKET").is_none() {
+        if by_systemd && variable("NOTIFY_SOCKET").is_none() {
             return Err(Error::Unnoticed);
         }
         let failed = |source| Error::Start { program: self.path.clone(), source };
@@ -156,6 +164,18 @@ impl Program {
         }
         command.args(arguments).env(MARK, "1").stdin(channel).spawn()
     }
+}
+
+/// The path that we were started by, with its links as they are: one that leads elsewhere by then leads to the new program.
+fn started_path() -> io::Result<PathBuf> {
+    let ours = std::env::current_exe()?;
+    let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let folders = match name.components().count() {
+        1 => std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+        _ => vec![std::env::current_dir()?],
+    };
+    let mut candidates = folders.into_iter().map(|folder| folder.join(&name));
+    Ok(candidates.find(|path| path.canonicalize().is_ok_and(|found| found == ours)).unwrap_or(ours))
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -307,8 +327,18 @@ impl Handed {
         self.control.take_if(|(handed, _)| handed == path).map(|(_, socket)| socket)
     }
 
-    /// Says that we accept. Sockets that we have no use for are closed.
+    /// Whether another process serves until we are ready.
+    pub(super) fn is_taking_over(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// Says that we accept. Sockets that we have no use for are closed, and their paths taken away.
     pub(super) fn ready(self) {
+        for path in self.sockets.iter().filter_map(|(address, _)| address.strip_prefix("unix:")) {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!(path, %error, "a socket that nobody listens on any more could not be removed");
+            }
+        }
         if let Some(channel) = self.channel
             && let Err(error) = say(channel.as_fd(), &Word::Ready, None)
         {

@@ -28,12 +28,19 @@ pub(super) fn bind_ports(listeners: &[Listener], handed: &mut Handed) -> Result<
     })
 }
 
-/// Binds those listeners that are paths, unless we were handed them.
+/// Binds those listeners that are paths, unless we were handed them. When one cannot be bound, those before it are
+/// taken away again.
 pub(super) fn bind_paths(listeners: &[Listener], handed: &mut Handed) -> Result<Vec<(Socket, Listener)>, Error> {
-    bind(listeners, |address| match address {
+    let mut made = SocketFiles::default();
+    let bound = bind(listeners, |address| match address {
         Address::Tcp(_) | Address::Systemd(_) => None,
-        Address::Unix(path) => Some(handed.take(address).map_or_else(|| bind_unix(path).map(Socket::Unix), Ok)),
-    })
+        Address::Unix(path) => Some(match handed.take(address) {
+            Some(socket) => Ok(socket),
+            None => bind_unix(path).map(Socket::Unix).inspect(|_| made.add(path.clone())),
+        }),
+    })?;
+    made.leave();
+    Ok(bound)
 }
 
 fn bind(
@@ -107,7 +114,11 @@ fn explain(address: Address, source: io::Error) -> Error {
 
 /// The paths of our sockets, which are taken away in the end.
 #[derive(Default)]
-pub(super) struct SocketFiles(Vec<(PathBuf, u64)>);
+pub(super) struct SocketFiles {
+    files: Vec<(PathBuf, u64)>,
+    /// Whether another process listens there and goes on if we fail: then they are not ours to take away.
+    anothers: bool,
+}
 
 impl SocketFiles {
     pub(super) fn of(sockets: &[(Socket, Listener)]) -> Self {
@@ -115,33 +126,38 @@ impl SocketFiles {
             Address::Unix(path) => Some((path.clone(), inode(path)?)),
             Address::Tcp(_) | Address::Systemd(_) => None, // systemd's are systemd's
         });
-        Self(paths.collect())
+        Self { files: paths.collect(), anothers: false }
+    }
+
+    /// Whether they are another process's for now.
+    pub(super) fn are_anothers(&mut self, anothers: bool) {
+        self.anothers = anothers;
     }
 
     pub(super) fn add(&mut self, path: PathBuf) {
-        self.0.extend(inode(&path).map(|inode| (path, inode)));
+        self.files.extend(inode(&path).map(|inode| (path, inode)));
     }
 
     pub(super) fn join(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
+        self.files.append(&mut other.files);
     }
 
     /// They belong to another process now.
     pub(super) fn leave(&mut self) {
-        self.0.clear();
+        self.files.clear();
     }
 
     /// Takes away those that are not in use any more.
     pub(super) fn keep(&mut self, in_use: impl Fn(&Path) -> bool) {
-        let (kept, gone) = std::mem::take(&mut self.0).into_iter().partition(|(path, _)| in_use(path));
-        self.0 = kept;
-        drop(Self(gone));
+        let (kept, gone) = std::mem::take(&mut self.files).into_iter().partition(|(path, _)| in_use(path));
+        self.files = kept;
+        drop(Self { files: gone, anothers: self.anothers });
     }
 }
 
 impl Drop for SocketFiles {
     fn drop(&mut self) {
-        for (path, ours) in &self.0 {
+        for (path, ours) in self.files.iter().filter(|_| !self.anothers) {
             // Somebody may have put another in its place, and that one is theirs.
             if inode(path) == Some(*ours)
                 && let Err(error) = fs::remove_file(path)

@@ -295,6 +295,8 @@ impl Prepared {
         if control.is_some() {
             files.add(control::Socket::path(&settings.state));
         }
+        // Until we serve they are whose place we take, and who goes on with them if we do not come to it.
+        files.are_anothers(handed.is_taking_over());
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
         let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
@@ -335,6 +337,7 @@ impl Prepared {
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
         handed.ready();
+        files.are_anothers(false);
         let duplicate = control.as_ref().map(control::Socket::duplicate).transpose().map_err(Error::Runtime)?;
         let (hearing, commands) = serving::hear(&mut loops, control);
         let server = Serving {

@@ -85,17 +85,22 @@ impl Serving {
         self.embedded.begin_drain();
         if end == End::HandedOver {
             self.hearing.abort();
+            self.control = None;
             self.files.leave();
-            self.debug = None;
+            if let Some(debug) = self.debug.take() {
+                self.loops.spawn(async move {
+                    debug.hand_over().await;
+                });
+            }
             if !self.settings.registry_only {
                 let maintenance = self.embedded.maintenance();
                 self.loops.spawn(maintenance::follow(self.settings.state.clone(), maintenance));
             }
             tracing::info!("another process serves now: running requests may end here; a signal ends them");
-            finish(self.running.hand_over(), signals).await;
+            finish(self.running.hand_over(), signals, &self.reports).await;
         } else {
             tracing::info!("stopping: no new connections, running requests may end; a second signal ends them");
-            finish(self.running.drain(), signals).await;
+            finish(self.running.drain(), signals, &self.reports).await;
         }
     }
 
@@ -114,6 +119,9 @@ impl Serving {
                     if request.command == (Command::Upgrade {}) {
                         if let Some(end) = self.upgrade(signals, request).await {
                             return end;
+                        }
+                        if std::mem::take(&mut signals.reload) {
+                            self.reload();
                         }
                         continue;
                     }
@@ -140,7 +148,7 @@ impl Serving {
                 let mut ready = tokio::task::spawn_blocking(|| successor.ready());
                 tokio::select! {
                     ready = &mut ready => ready.unwrap_or_else(|error| Err(handover::Error::Ended(error.to_string()))),
-                    () = signals.stop() => {
+                    () = signals.stop(&self.reports) => {
                         cancel.cancel();
                         let Ok(Ok(process)) = ready.await else { return Some(End::Stopped) };
                         tracing::warn!(process, "told to stop when another process had just taken over: it serves on");
@@ -251,6 +259,7 @@ impl Serving {
         let listens = |path: &Path| settings.front.listeners.iter().any(|listener| listener.address.is_path(path));
         self.files.keep(|path| path == control || listens(path));
         self.threshold.set(settings.telemetry.level);
+        listen::compare_with_file_limit(front.limits.connections);
         self.reports.metrics.certificates(expiries);
         if (settings.registry.purge, settings.registry.read_only)
             != (self.settings.registry.purge, self.settings.registry.read_only)
@@ -290,13 +299,13 @@ enum End {
     HandedOver,
 }
 
-async fn finish(draining: impl Future<Output = Drained>, signals: &mut Signals) {
+async fn finish(draining: impl Future<Output = Drained>, signals: &mut Signals, reports: &Reports) {
     tokio::select! {
         drained = draining => match drained.left {
             0 => tracing::info!("stopped"),
             left => tracing::warn!(left, "stopped, the time to drain was over and connections were cut off"),
         },
-        () = signals.stop() => tracing::warn!("stopped by a second signal, running requests were cut off"),
+        () = signals.stop(reports) => tracing::warn!("stopped by a second signal, running requests were cut off"),
     }
 }
 
@@ -306,6 +315,8 @@ pub(super) struct Signals {
     interrupt: Signal,
     hangup: Signal,
     rotated: Signal,
+    /// Whether a reload was asked for when there was no time for it.
+    reload: bool,
 }
 
 impl Signals {
@@ -315,12 +326,19 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             rotated: signal(SignalKind::user_defined1())?,
+            reload: false,
         })
     }
 
-    /// Returns when we are to stop.
-    pub(super) async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
+    /// Returns when we are to stop. Logs are opened anew meanwhile; that a reload was asked for is remembered.
+    async fn stop(&mut self, reports: &Reports) {
+        loop {
+            match self.next().await {
+                Asked::Stop => return,
+                Asked::Reload => self.reload = true,
+                Asked::Reopen => reports.reopen(),
+            }
+        }
     }
 
     async fn next(&mut self) -> Asked {
