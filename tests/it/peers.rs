@@ -72,8 +72,13 @@ fn each_form_of_the_proxy_protocol_is_understood_and_garbage_is_closed() {
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
         (network_balancer([203, 0, 113, 7], 1), "203.0.113.7"),
         (network_balancer([203, 0, 113, 7], 0), "127.0.0.1"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\0".to_vec(), "127.0.0.1"), // LOCAL: whatever follows is ignored
     ] {
-        let reply = ask(connect(port), &header, "GET /v2/", &[&host]).expect("an answer");
+        // A balancer that speaks this protocol writes no headers: they are the client's own.
+        let spoofed = "X-Forwarded-For: 198.51.100.1";
+        let named = client != "127.0.0.1";
+        let headers = if named { vec![&*host] } else { vec![&*host, spoofed] };
+        let reply = ask(connect(port), &header, "GET /v2/", &headers).expect("an answer");
         assert_eq!((reply.status, logged_client(&server, &reply).as_str()), (401, client));
     }
     for garbage in [b"".as_slice(), b"PROXY TCP4 1.2.3.4\r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c", b"\x16\x03\x01"] {
@@ -122,6 +127,28 @@ fn limits_count_the_client_that_a_trusted_proxy_names() {
         429,
         "what a client says of itself is not heard"
     );
+}
+
+#[test]
+fn limits_count_the_client_that_a_load_balancer_names_on_a_socket_in_the_file_system() {
+    let site = Site::new();
+    let listeners = format!(
+        "listeners: [{{ address: \"127.0.0.1:{}\" }}, {{ address: \"unix:front.sock\", tls: false, proxy_protocol: required }}]",
+        site.port()
+    );
+    site.configure(&[&listeners, LOOPBACK, "limits: { failed_logins: 3/m }"]);
+    let _server = site.start();
+    let host = format!("Host: {}", site.authority());
+    let failed = |client: u8, account: usize| {
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("nobody-{account}:wrong"));
+        let stream = UnixStream::connect(site.directory().join("front.sock")).expect("it listens");
+        let headers = [&*host, &format!("Authorization: Basic {basic}")];
+        let header = network_balancer([203, 0, 113, client], 1);
+        ask(stream, &header, "GET /jwt/auth?service=container_registry", &headers).expect("an answer").status
+    };
+    let statuses: Vec<u16> = (0..5).map(|account| failed(1, account)).collect();
+    assert_eq!((statuses[0], statuses[4]), (401, 429), "{statuses:?}");
+    assert_eq!(failed(2, 6), 401, "somebody else has failures of their own");
 }
 
 #[test]
@@ -211,6 +238,23 @@ fn a_reload_changes_whom_we_trust() {
 }
 
 #[test]
+fn whom_a_reload_shuts_out_is_shut_out_on_open_connections_too() {
+    let site = Site::new();
+    let server = site.start();
+    let repository = site.admin().repository("peers/gate", "pull,push");
+    repository.push("latest", &[Content::new(4, 10_000)]).expect("a push");
+    let listeners =
+        format!("listeners: [{{ address: \"[::]:{}\", deny: {{ push: [127.0.0.0/8, \"::1\"] }} }}]", site.port());
+    site.configure(&[&listeners]);
+    site.run(&["reload"]).ok();
+    // The same client, whose connections are kept.
+    let refused = repository.push("again", &[Content::new(5, 10_000)]).expect_err("denied by now");
+    assert_eq!(refused.status, Some(403));
+    assert_eq!(repository.get("manifests/latest").status(), 200);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn networks_say_who_may_pull_and_who_may_push_on_the_internal_port_too() {
     let site = Site::new();
     let port = free_port();
@@ -260,8 +304,10 @@ fn plain_http_on_the_tls_port_and_on_a_redirecting_port_leads_to_https() {
     }
     let upload = ask(connect(site.port()), b"", "PUT /v2/a/manifests/b", &[&host, "Content-Length: 0"]);
     assert_eq!(upload.expect("an answer").status, 426);
-    let probe = ask(connect(port), b"", "GET /-/ready", &["Host: 10.0.0.1"]).expect("an answer");
-    assert_eq!(probe.status, 200, "probes are answered everywhere");
+    for port in [site.port(), port] {
+        let probe = ask(connect(port), b"", "GET /-/ready", &["Host: 10.0.0.1"]).expect("an answer");
+        assert_eq!(probe.status, 200, "probes are answered everywhere: a redirect would be health to some balancers");
+    }
 }
 
 #[test]

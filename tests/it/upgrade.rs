@@ -121,6 +121,14 @@ fn a_new_process_that_cannot_serve_changes_nothing_and_says_why() {
     site.run(&["upgrade"]).refused(&["could not be started"]);
     works().expect("the old process goes on");
     replace(&program, &fs::read(PIERHEAD).expect("the binary is there"));
+    // It comes far, and then cannot: what it was handed is still ours, in the file system too.
+    let certificate = site.directory().join("state/token.crt");
+    let good = fs::read(&certificate).expect("made at the start");
+    fs::write(&certificate, "no certificate").expect("written");
+    site.run(&["upgrade"]).refused(&["token.crt"]);
+    fs::write(&certificate, good).expect("written");
+    site.run(&["maintenance", "status"]).ok();
+    works().expect("the old process goes on");
     let holds = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = holds.local_addr().expect("an address");
     let (own, clash) = (format!("{{ address: \"[::]:{}\" }}", site.port()), format!("{{ address: \"{taken}\" }}"));

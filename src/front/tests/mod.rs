@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::{Address, Config, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
-use crate::exchange::{self, Answer, BodyError, Exchange};
+use crate::exchange::{self, Answer, BodyError, Exchange, Kind};
 use crate::telemetry::{Format, Log, Reports};
 
 mod change;
@@ -89,6 +89,7 @@ impl Script {
         let mut total = 0;
         loop {
             if gated {
+                exchange.notes().kind = Kind::Upload; // as the registry's origin says, before it asks who may
                 self.gate.acquire().await.unwrap().forget();
             }
             match exchange.read().await {
