@@ -105,6 +105,24 @@ fn where_the_header_is_optional_whoever_sends_none_gets_probes_and_nothing_else(
     assert_eq!(proxied.expect("an answer").status, 401);
 }
 
+#[test]
+fn the_audit_log_names_the_client_that_a_balancer_names() {
+    let site = Site::new();
+    let port = free_port();
+    let listener = format!("listeners: [{{ address: \"127.0.0.1:{port}\", proxy_protocol: required }}]");
+    site.configure(&[&listener, LOOPBACK, "log: { audit: ./audit.log }"]);
+    balancer(site.port(), port, network_balancer([203, 0, 113, 9], 1));
+    let server = site.start();
+    site.admin().repository("peers/audit", "pull,push").push_blob(Content::new(6, 10_000)).expect("a push through it");
+    assert!(server.stop().success());
+    let log = std::fs::read_to_string(site.directory().join("audit.log")).expect("it is there");
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let operations: Vec<_> = lines.map(|line| (line["audit"].clone(), line["client"].clone())).collect();
+    for operation in ["login", "push"] {
+        assert!(operations.contains(&(operation.into(), "203.0.113.9".into())), "{operation}: {operations:?}");
+    }
+}
+
 /// Fails to log in once, for a client that a proxy names.
 fn failed_login(port: u16, host: &str, client: &str, account: usize) -> u16 {
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("nobody-{account}:wrong"));
