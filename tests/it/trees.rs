@@ -44,6 +44,46 @@ fn what_any_distribution_wrote_is_listed_and_served_at_once() {
 }
 
 #[test]
+fn what_a_client_listed_under_a_fallback_tag_on_any_distribution_is_a_referrer_at_once() {
+    for peer in Peer::installed() {
+        let site = Site::new();
+        fs::create_dir(site.tree()).expect("the site can be written");
+        let theirs = Distribution::of(peer, site.directory(), &site.tree());
+        let app = Registry::open(&theirs.origin()).repository("team/app", "push");
+        let subject = app.push("signed", &LAYERS).expect("pushed to Distribution");
+        let config = Content::new(66, 700);
+        app.push_blob(config).expect("pushed");
+        let mut signature: Value = serde_json::from_slice(&manifest(config, &[])).expect("manifests are JSON");
+        signature["subject"] = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1,
+        });
+        let signature = signature.to_string().into_bytes();
+        // Where nobody answers for referrers, a client lists them itself, under a tag made of the subject's digest.
+        let listed = app.push_manifest(&digest(&signature), &signature).expect("pushed");
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": listed, "size": signature.len(),
+            }],
+        });
+        let index = app
+            .request(Method::PUT, &format!("manifests/{}", subject.replace(':', "-")))
+            .header("Content-Type", "application/vnd.oci.image.index.v1+json")
+            .body(index.to_string());
+        assert_eq!(index.send().expect("an answer").status(), 201);
+        drop(theirs);
+
+        let _server = site.start();
+        let ours = site.admin().repository("team/app", "pull");
+        let answer: Value = ours.get(&format!("referrers/{subject}")).json().expect("an index");
+        let found: Vec<&Value> =
+            answer["manifests"].as_array().expect("a list").iter().map(|one| &one["digest"]).collect();
+        assert_eq!(found, [listed.as_str()], "{peer:?}: once, and without any command");
+    }
+}
+
+#[test]
 fn what_we_wrote_any_distribution_lists_serves_and_deletes() {
     for peer in Peer::installed() {
         let site = Site::new();
