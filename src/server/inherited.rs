@@ -8,13 +8,16 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
+use nix::unistd::geteuid;
 
 use super::Error;
 use super::handover::Handed;
+use super::privileges::current_user;
 use crate::front::{Address, Listener, Socket};
 
 /// `SD_LISTEN_FDS_START`.
@@ -47,6 +50,22 @@ pub(super) fn take(listeners: &[Listener], handed: &mut Handed) -> Result<Vec<(S
         None => Ok(taken),
         Some((name, _)) => Err(Error::InheritedInVain(name.clone())),
     }
+}
+
+/// Looks whether the files of systemd's sockets are ours, once we are whoever we stay: Pingora sets their mode, which only
+/// their owner may.
+pub(super) fn are_ours(sockets: &[(Socket, Listener)]) -> Result<(), Error> {
+    let we = geteuid();
+    for (socket, listener) in sockets {
+        let (Socket::Unix(socket), Address::Systemd(_)) = (socket, &listener.address) else { continue };
+        let address = socket.local_addr().map_err(Error::Inherited)?;
+        let owner = address.as_pathname().and_then(|path| path.metadata().ok()).map(|file| file.uid());
+        if !we.is_root() && owner.is_some_and(|owner| owner != we.as_raw()) {
+            let message = format!("its file is another user's; set SocketUser={} in its unit", current_user());
+            return Err(Error::Inherited(io::Error::other(message)));
+        }
+    }
+    Ok(())
 }
 
 /// What systemd opened for this process, with the names; nothing the second time.

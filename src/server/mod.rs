@@ -231,6 +231,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
+    inherited::are_ours(&sockets)?;
     // These belong to whoever makes them, who must be able to take them away at the end.
     sockets.extend(listen::bind_paths(&settings.front.listeners, &mut handed)?);
     let (certificates, authority) = if needs_tls && from_files.is_none() {

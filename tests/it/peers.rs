@@ -10,6 +10,7 @@ use reqwest::Method;
 
 use crate::support::content::Content;
 use crate::support::free_port;
+use crate::support::machine::on_a_fresh_machine;
 use crate::support::pierhead::{Pierhead, Site};
 use crate::support::wire::{Reply, ask, balancer, connect};
 
@@ -383,4 +384,18 @@ fn a_path_that_systemd_listens_on_stays_systemds() {
     assert_eq!((reply.status, logged_client(&server, &reply).as_str()), (401, "127.0.0.1"));
     assert!(server.stop().success());
     assert!(path.exists(), "it is not ours to take away");
+}
+
+#[test]
+fn a_path_of_systemds_that_is_another_users_is_refused_with_what_to_write() {
+    on_a_fresh_machine(|_| {
+        let site = Site::new();
+        let listeners =
+            format!("listeners: [{{ address: \"127.0.0.1:{}\" }}, {{ address: systemd, tls: false }}]", site.port());
+        site.configure(&[&listeners, "user: nobody"]);
+        let socket = UnixListener::bind(site.directory().join("systemd.sock")).expect("a path of root's");
+        let mut process = site.activate(socket.into(), "any");
+        assert_eq!(process.wait(30).code(), Some(1));
+        assert!(process.stderr().contains("SocketUser=nobody"), "{}", process.stderr());
+    });
 }

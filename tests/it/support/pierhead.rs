@@ -176,13 +176,17 @@ impl Site {
 
     /// Starts the server as systemd does that listens for it (`sd_listen_fds(3)`), on a socket of this name.
     pub(crate) fn start_activated(&self, socket: OwnedFd, name: &str) -> Pierhead {
+        Pierhead::ready(self.activate(socket, name), self)
+    }
+
+    /// The same, whatever comes of it.
+    pub(crate) fn activate(&self, socket: OwnedFd, name: &str) -> Process {
         const ACTIVATE: &str = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"";
         let serve = self.serve();
         let mut command = without_settings(Command::new("sh"));
         command.args(["-c", ACTIVATE, PIERHEAD]).args(serve.get_args()).current_dir(self.directory());
         command.env("LISTEN_FDNAMES", name).env("PIERHEAD_ADMIN_PASSWORD", ADMIN_PASSWORD);
-        let process = Process::start_with("pierhead", self.directory(), &mut command, socket.into());
-        Pierhead::ready(process, self)
+        Process::start_with("pierhead", self.directory(), &mut command, socket.into())
     }
 
     /// The internal port.
