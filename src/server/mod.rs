@@ -36,9 +36,10 @@ use crate::config::Settings;
 use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
+use crate::registry::health::Checks;
 use crate::registry::{self, Index, Registry};
 use crate::storage::{Filesystem, Measured};
-use crate::telemetry::{Reports, Threshold};
+use crate::telemetry::{Metrics, Reports, Threshold};
 use crate::tls::{self, Certificates, local};
 
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
@@ -300,21 +301,8 @@ impl Prepared {
         files.are_anothers(handed.is_taking_over());
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
-        let accounts = if settings.registry_only { None } else { Some(Accounts::open(&settings).await?) };
-        let tokens = accounts.as_ref().map(|accounts| Arc::clone(&accounts.tokens));
-        let guardian = Guardian::open(&settings.auth, tokens.clone())?;
-        let metrics = &reports.metrics;
-        metrics.certificates(expiries);
-        let disk = Arc::new(Filesystem::new(settings.registry.root.clone()));
-        let driver = Arc::new(Measured::new(disk, metrics.clone()));
-        let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
-        let registry = Registry::new(settings.registry.clone(), driver, index);
-        registry.check_tree().await?;
-        if !settings.registry_only {
-            maintenance::restore(&settings.state, &registry.maintenance())?;
-        }
-        let checks = registry.checks();
-        let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
+        reports.metrics.certificates(expiries);
+        let Rooms { accounts, embedded, checks } = Rooms::open(&settings, &reports.metrics).await?;
         let certificates = certificates.map(Arc::new);
         let policy = settings.tls.policy;
         let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
@@ -358,6 +346,32 @@ impl Prepared {
         };
         server.run(&mut signals, commands).await;
         Ok(())
+    }
+}
+
+/// The rooms that answer, from the bottom up.
+struct Rooms {
+    accounts: Option<Accounts>,
+    embedded: Arc<Embedded>,
+    checks: Arc<Checks>,
+}
+
+impl Rooms {
+    async fn open(settings: &Settings, metrics: &Metrics) -> Result<Self, Error> {
+        let accounts = if settings.registry_only { None } else { Some(Accounts::open(settings).await?) };
+        let tokens = accounts.as_ref().map(|accounts| Arc::clone(&accounts.tokens));
+        let guardian = Guardian::open(&settings.auth, tokens.clone())?;
+        let disk = Arc::new(Filesystem::new(settings.registry.root.clone()));
+        let driver = Arc::new(Measured::new(disk, metrics.clone()));
+        let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
+        let registry = Registry::new(settings.registry.clone(), driver, index);
+        registry.check_tree().await?;
+        if !settings.registry_only {
+            maintenance::restore(&settings.state, &registry.maintenance())?;
+        }
+        let checks = registry.checks();
+        let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
+        Ok(Self { accounts, embedded, checks })
     }
 }
 
