@@ -15,7 +15,7 @@ use crate::config::{self, Settings};
 pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
     for warning in &settings.warnings {
         // When nobody reads it the configuration is as good.
-        let _ = writeln!(io::stderr(), "warning: {warning}");
+        let _ = writeln!(io::stderr(), "warning: {warning}"); // with stderr closed there is nobody to warn
     }
     match io::stdout().write_all(config::show(settings).as_bytes()) {
         // Whoever reads has seen enough (`pierhead check | head`).

@@ -292,7 +292,7 @@ mod tests {
         let mut stream = UnixStream::connect(Socket::path(state)).unwrap();
         let _ = stream.write_all(line); // the server may have heard enough
         let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
+        let _ = stream.read_to_string(&mut answer); // what came of it before the end is looked at
         answer
     }
 

@@ -236,6 +236,7 @@ fn no_request_fails_while_everything_changes() {
                 successors.push(upgrade(&site));
             }
         }
+        // And time for the pushes and pulls after the last of them.
         thread::sleep(Duration::from_secs(seconds).saturating_sub(start.elapsed()));
     });
     let (done, failed) = (steady.done.into_inner(), steady.failed.into_inner());

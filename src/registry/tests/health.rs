@@ -50,7 +50,7 @@ async fn server(answer: &'static [u8]) -> (std::net::SocketAddr, tokio::task::Jo
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.write_all(answer).await;
+            let _ = stream.write_all(answer).await; // whoever asked may have left
         }
     });
     (address, tasks)

@@ -123,7 +123,9 @@ const CASES: &[(&str, Attack)] = &[
         http2.request(1, "POST", "/jwt/auth", &[], false);
         let block = http2.block("POST", "/jwt/auth", &[]);
         ends(http2, |sent| {
-            thread::sleep(Duration::from_millis(5)); // so that the server has begun to read the one before
+            // Time is the subject: as a client does that gives up what is being read. Nothing outside tells that it is, and
+            // the outcome is the same when it is not yet.
+            thread::sleep(Duration::from_millis(5));
             let stream = 2 * sent as u32 + 3;
             [frame(HEADERS, END_HEADERS, stream, &block), frame(RST_STREAM, 0, stream - 2, &[0, 0, 0, 8])].concat()
         });

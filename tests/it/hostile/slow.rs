@@ -92,6 +92,7 @@ const CASES: &[(&str, Attack)] = &[
         for byte in PREFACE {
             wire.send([*byte]);
             wire.glance();
+            // Time is the subject: this is how slow the client is.
             thread::sleep(Duration::from_millis(100));
         }
         wire.rest();
@@ -125,6 +126,7 @@ const CASES: &[(&str, Attack)] = &[
         let drip = thread::scope(|_| {
             for _ in 0..100 {
                 http2.send(DATA, 0, 1, b"x");
+                // Time is the subject: this is how slow the client is.
                 thread::sleep(Duration::from_millis(50));
             }
             http2.outcome()
@@ -135,6 +137,7 @@ const CASES: &[(&str, Attack)] = &[
         let mut http2 = begin_http2(fort);
         for _ in 0..100 {
             http2.send(DATA, 0, 1, b"");
+            // Time is the subject: this is how slow the client is.
             thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(http2.outcome(), Outcome::Status(408));
@@ -157,6 +160,7 @@ const CASES: &[(&str, Attack)] = &[
         assert_eq!(http2.outcome(), Outcome::Status(200));
         for _ in 0..20 {
             http2.send(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
+            // Time is the subject: this is how slow the client is.
             thread::sleep(Duration::from_millis(100));
         }
         fort.server.wait_for_access("the download to be given up", |lines| given_up(lines, "?window"));
