@@ -124,6 +124,21 @@ impl Kind {
         ["base", "catalog", "tags", "manifest", "referrers", "blob", "upload", "token", "probe", "other"];
 }
 
+/// What a request for somebody else's registry is about, as far as the front must know.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// What kind of thing.
+    pub kind: Kind,
+    /// The repository.
+    pub repository: Option<String>,
+    /// Tag or digest as the client wrote it.
+    pub reference: Option<String>,
+    /// The upload that it goes on with.
+    pub upload: Option<String>,
+    /// The most that its body may hold, in bytes.
+    pub body: Option<u64>,
+}
+
 /// A limit that somebody can run into, for who counts that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CACHE_CONTROL, HeaderName};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, request};
 use jiff::Timestamp;
 
 use crate::auth::{self, Authority, Beginning, Demand, Expired, Grant, Guardian, Refusal};
-use crate::exchange::{Answer, Exchange, Kind, Limit, SendError, send};
+use crate::exchange::{Answer, Exchange, Kind, Limit, Passage, SendError, send};
 use crate::oci::Endpoint;
 use crate::registry::{self, Maintenance, Registry};
 use crate::telemetry::Metrics;
@@ -97,6 +97,17 @@ impl Embedded {
                 note_failure(exchange, source.to_string());
             }
         }
+    }
+
+    /// What a request for somebody else's registry is about, or why it must not go there.
+    ///
+    /// # Errors
+    /// The answer that it gets instead.
+    pub fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
+        let Ok(endpoint) = Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) else {
+            return Ok(Passage::default());
+        };
+        Ok(Passage { kind: kind(&endpoint), ..Passage::default() })
     }
 
     async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {

@@ -230,6 +230,8 @@ fn front(
         listeners,
         external_url,
         aliases,
+        routes: Vec::new(),
+        upstreams: Vec::new(),
         trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
         limits: front::Limits::default(),

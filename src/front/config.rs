@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Gate, Limits, Networks};
+use super::{Gate, Limits, Networks, Route, Upstream};
 use crate::exchange::Origin;
 use crate::tls;
 
@@ -20,6 +20,11 @@ pub struct Config {
     pub external_url: Origin,
     /// Further origins that clients may use.
     pub aliases: Vec<Origin>,
+    /// Where requests go, the first that fits; what fits none goes to the embedded services. Those of the internal port
+    /// all do.
+    pub routes: Vec<Route>,
+    /// The registries of others that routes name, each name once.
+    pub upstreams: Vec<Upstream>,
     /// Whose forwarding headers are believed; by default nobody's.
     pub trusted_proxies: Networks,
     /// How long anybody may keep us waiting.
@@ -51,6 +56,8 @@ impl Config {
             listeners: vec![Listener::new(debug.address, false, true)],
             external_url: self.external_url.clone(),
             aliases: Vec::new(),
+            routes: Vec::new(),
+            upstreams: Vec::new(),
             trusted_proxies: Networks::default(),
             timeouts: self.timeouts,
             limits: self.limits,

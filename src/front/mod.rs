@@ -27,7 +27,9 @@
 
 use std::future::Future;
 
-use crate::exchange::Exchange;
+use http::request;
+
+use crate::exchange::{Answer, Exchange, Passage};
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
@@ -47,9 +49,11 @@ mod proxy;
 mod proxy_protocol;
 mod redirect;
 mod refusal;
+mod route;
 mod running;
 mod session;
 mod strict;
+mod upstream;
 mod watch;
 
 #[cfg(test)]
@@ -61,22 +65,42 @@ pub use config::{
 pub use gate::{Directions, Gate};
 pub use limits::Limits;
 pub use networks::{Network, NetworkError, Networks};
+pub use route::{Fixed, Host, PathPrefix, PathPrefixError, Redirect, Route, Target};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
+pub use upstream::{
+    Balance, Ejection, HeaderEdits, Health, HostSent, LocationForm, Peer, Realm, Upstream, UpstreamTimeouts,
+    UpstreamTls,
+};
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).
 pub trait Service: Send + Sync + 'static {
     /// Answers one request. It must not fail: what goes wrong is told to the client through the exchange.
     fn answer<E: Exchange>(&self, exchange: &mut E) -> impl Future<Output = ()> + Send;
+
+    /// What a request is about that is to go to an upstream, or why it must not: writes during maintenance, say.
+    ///
+    /// # Errors
+    /// The answer that it gets instead.
+    fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>>;
 }
 
 impl Service for Embedded {
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
         Self::answer(self, exchange).await;
     }
+
+    fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
+        Self::pass(self, head)
+    }
 }
 
 impl Service for DebugPages {
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
         Self::answer(self, exchange).await;
+    }
+
+    /// Nothing goes elsewhere from there.
+    fn pass(&self, _: &request::Parts) -> Result<Passage, Box<Answer>> {
+        Ok(Passage::default())
     }
 }

@@ -38,6 +38,8 @@ impl<S> Plan<S> {
         let Config {
             external_url,
             aliases,
+            routes: _,
+            upstreams: _,
             trusted_proxies,
             timeouts,
             limits,

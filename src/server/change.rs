@@ -89,6 +89,8 @@ fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str>
         listeners: _,
         external_url: _,
         aliases: _,
+        routes: _,
+        upstreams: _,
         trusted_proxies: _,
         timeouts: _,
         limits: _,

@@ -20,6 +20,8 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
         listeners: Vec::new(),
         external_url: "https://registry.test".parse().unwrap(),
         aliases: Vec::new(),
+        routes: Vec::new(),
+        upstreams: Vec::new(),
         trusted_proxies: front::Networks::default(),
         timeouts: front::Timeouts::default(),
         limits: front::Limits::default(),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, header, request};
 use parking_lot::Mutex;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::{Address, Config, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
-use crate::exchange::{self, Answer, BodyError, Exchange, Kind};
+use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage};
 use crate::telemetry::{Format, Log, Reports};
 
 mod change;
@@ -43,6 +43,10 @@ pub(super) struct Script {
 }
 
 impl Service for Script {
+    fn pass(&self, _: &request::Parts) -> Result<Passage, Box<Answer>> {
+        Ok(Passage::default())
+    }
+
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
         let uri = exchange.head().uri.clone();
         let size: u64 = uri.query().and_then(|query| query.strip_prefix("n=")?.parse().ok()).unwrap_or(0);
@@ -194,6 +198,8 @@ impl Door {
             listeners: sockets.iter().map(|(_, listener)| listener.clone()).collect(),
             external_url: format!("https://localhost:{}", addresses[0].port()).parse().unwrap(),
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
+            routes: Vec::new(),
+            upstreams: Vec::new(),
             trusted_proxies: Networks::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
