@@ -34,6 +34,7 @@ use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod dress;
+mod forward;
 mod frames;
 mod gate;
 mod host;
@@ -52,6 +53,7 @@ mod refusal;
 mod route;
 mod running;
 mod session;
+mod standin;
 mod strict;
 mod upstream;
 mod watch;
