@@ -15,6 +15,7 @@
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
+//! - [`rewrite`]: what changes in the headers between a client and an upstream;
 //! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
 //!
 //! **Invariants**
@@ -50,6 +51,8 @@ mod proxy;
 mod proxy_protocol;
 mod redirect;
 mod refusal;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing is forwarded yet"))]
+mod rewrite;
 mod route;
 mod running;
 mod session;
