@@ -31,7 +31,9 @@ pub(super) enum Refused {
 /// What was possible when we started may be so no longer.
 fn advice(error: &Error) -> String {
     match error {
-        Error::PortForbidden(_) | Error::Tls(tls::Error::Unreadable { .. }) => {
+        Error::PortForbidden(_)
+        | Error::Tls(tls::Error::Unreadable { .. })
+        | Error::Upstream(front::UpstreamError::Files { source: tls::Error::Unreadable { .. }, .. }) => {
             format!("\nThe server runs as user {} by now: what only root may do takes a restart.", current_user())
         }
         Error::PortTaken(_) => "\nA port that the server has itself under another address takes two reloads: one \
@@ -51,7 +53,7 @@ impl Refused {
             Self::Configuration { .. } | Self::Fixed(_) => Outcome::Configuration,
             Self::Server(Error::PortForbidden(_) | Error::Folder { .. }) => Outcome::Denied,
             Self::Server(Error::Tls(tls::Error::Unwritable { .. })) => Outcome::Failed,
-            Self::Server(Error::Tls(_)) => Outcome::Configuration,
+            Self::Server(Error::Tls(_) | Error::Upstream(_)) => Outcome::Configuration,
             Self::Server(_) => Outcome::Failed,
         }
     }
