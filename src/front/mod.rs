@@ -35,6 +35,7 @@ use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod dress;
+mod forward;
 mod frames;
 mod gate;
 mod host;
@@ -55,6 +56,7 @@ mod rewrite;
 mod route;
 mod running;
 mod session;
+mod standin;
 mod strict;
 mod upstream;
 mod watch;
