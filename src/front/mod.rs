@@ -51,7 +51,6 @@ mod proxy;
 mod proxy_protocol;
 mod redirect;
 mod refusal;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing is forwarded yet"))]
 mod rewrite;
 mod route;
 mod running;
