@@ -15,6 +15,7 @@
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
+//! - [`rewrite`]: what changes in the headers between a client and an upstream;
 //! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
 //!
 //! **Invariants**
@@ -34,6 +35,7 @@ use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod dress;
+mod forward;
 mod frames;
 mod gate;
 mod host;
@@ -49,9 +51,11 @@ mod proxy;
 mod proxy_protocol;
 mod redirect;
 mod refusal;
+mod rewrite;
 mod route;
 mod running;
 mod session;
+mod standin;
 mod strict;
 #[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;

@@ -25,6 +25,7 @@ use crate::telemetry::{Format, Log, Reports};
 
 mod change;
 mod ending;
+mod forward;
 mod headers;
 mod http1;
 mod http2;
