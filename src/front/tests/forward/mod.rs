@@ -13,6 +13,8 @@ use crate::front::{
 
 mod answers;
 mod failures;
+mod http2;
+mod limits;
 mod requests;
 mod routes;
 mod time;
