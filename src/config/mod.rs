@@ -4,6 +4,7 @@
 //! yaml         text -> tree with lines
 //! environment  variables -> values by the path of a key
 //! scalar       words -> durations, sizes, rates, addresses, origins
+//! setting      a key's value, or why there is none
 //! reader       tree + environment -> values, every problem collected
 //! written      the schema: what was written
 //! distribution the registry's part of it, in the words of Distribution's config.yml
@@ -45,6 +46,7 @@ mod meant;
 mod problem;
 mod reader;
 mod scalar;
+mod setting;
 mod show;
 mod upstreams;
 mod written;
