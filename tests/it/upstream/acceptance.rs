@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{IF_NONE_MATCH, LOCATION, RANGE};
+use reqwest::header::{IF_NONE_MATCH, LINK, LOCATION, RANGE};
 
 use crate::support::balancers::misleading_nginx;
 use crate::support::certificates::Certificates;
@@ -385,7 +385,24 @@ fn lengths_of_head_ranges_and_conditions_are_the_registrys() {
     }
 }
 
-/// The upload that nobody may begin by another method.
+#[test]
+fn the_next_page_of_a_list_is_where_the_client_asked() {
+    let site = Site::new();
+    let registry = Distribution::open(&folder(&site, "registry"), &site.tree());
+    let _server = before_one(&site, &registry.origin(), "health: off", &[]);
+    for (seed, name) in (1..).zip(["a", "b/c"]) {
+        registry_of(&site).repository(name, "pull,push").push("1", &[Content::new(seed, 100)]).expect("pushed");
+    }
+    let ask = |path: &str| registry_of(&site).request(Method::GET, path).send().expect("an answer");
+    let first = ask("/v2/_catalog?n=1");
+    let next = first.headers()[LINK].to_str().expect("text").to_owned();
+    assert!(first.text().expect("text").contains("\"a\""));
+    let next = next.strip_prefix('<').and_then(|next| next.strip_suffix(">; rel=\"next\"")).expect("a link");
+    assert!(next.starts_with("/v2/_catalog?"), "{next}");
+    assert!(ask(next).text().expect("text").contains("\"b/c\""));
+}
+
+/// Nobody may do by a header what a route or maintenance keeps from a method.
 #[test]
 fn a_method_in_a_header_is_not_the_method() {
     let (origin, asked) = sayer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned());
