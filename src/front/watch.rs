@@ -101,7 +101,7 @@ impl Steadiness {
     }
 
     /// How many bytes must have moved in a time; at least one.
-    fn least(self, time: Duration) -> u64 {
+    pub(super) fn least(self, time: Duration) -> u64 {
         let least = u128::from(self.minimum_rate) * time.as_millis() / 1000;
         u64::try_from(least).unwrap_or(u64::MAX).max(1)
     }
