@@ -44,3 +44,4 @@ mod tls;
 mod trees;
 mod upgrade;
 mod upstream;
+mod upstream_faults;
