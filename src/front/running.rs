@@ -115,7 +115,6 @@ pub fn open<S: Service>(
 ) -> Result<Running<S>, Error> {
     let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, None)?;
     upstreams.tend();
-    upstreams.report_to(&reports.metrics);
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service)));
     let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() })?;
     let proxy = ArcSwap::new(proxy);
@@ -291,7 +290,6 @@ impl<S: Service> Running<S> {
         let proxy = proxy(app)?;
 
         upstreams.tend();
-        upstreams.report_to(&self.live.reports.metrics);
         self.live.plan.store(Arc::new(Plan::new(config, upstreams, service)));
         self.live.proxy.store(proxy);
         let mut doors: Vec<Option<OpenDoor>> = std::mem::take(&mut self.doors).into_iter().map(Some).collect();
