@@ -37,6 +37,7 @@ mod original_guards;
 mod peers;
 mod power;
 mod reindex;
+mod services;
 mod shapes;
 mod shutdown;
 mod support;
