@@ -10,11 +10,11 @@ use serde_json::Value;
 use crate::support::clients::{Client, Skopeo};
 use crate::support::content::Content;
 use crate::support::distribution::Distribution;
+use crate::support::free_port;
 use crate::support::image::{Image, Layout};
 use crate::support::machine::{self, on_a_fresh_machine};
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
 use crate::support::registry::Registry;
-use crate::support::free_port;
 
 const LAYERS: [Content; 2] = [Content { seed: 81, size: 3 << 20 }, Content { seed: 82, size: 12_345 }];
 /// The exit code for a configuration that cannot be used.
