@@ -56,7 +56,6 @@ mod route;
 mod running;
 mod session;
 mod strict;
-#[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;
 mod watch;
 
