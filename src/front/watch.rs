@@ -251,6 +251,8 @@ impl Watched {
             } else if side == Side::Write && phase.is_request() && self.takes() {
                 self.deadline = None;
             } else {
+                // What is left to be said, that it took too long, is not measured by that.
+                (self.waiting, self.pace) = (None, Pace::default());
                 return Poll::Ready(());
             }
         }
