@@ -19,6 +19,7 @@ use crate::registry::{self, Maintenance, Registry};
 use crate::telemetry::Metrics;
 
 mod debug;
+mod passage;
 
 pub use debug::Debug;
 
@@ -104,10 +105,17 @@ impl Embedded {
     /// # Errors
     /// The answer that it gets instead.
     pub fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
-        let Ok(endpoint) = Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) else {
+        let path = head.uri.path();
+        if !passage::is_api(path) {
             return Ok(Passage::default());
-        };
-        Ok(Passage { kind: kind(&endpoint), ..Passage::default() })
+        }
+        let passage = passage::read(path, &self.registry.limits());
+        if !passage::changes(&head.method) {
+            return Ok(passage);
+        }
+        let finishes = passage::finishes(&head.method, &passage);
+        let permit = self.maintenance().pass(finishes, Timestamp::now())?;
+        Ok(Passage { permit: Some(Box::new(permit)), ..passage })
     }
 
     async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {

@@ -42,7 +42,7 @@ impl From<server::Error> for Failure {
             server::Error::Metadata(error) => return error.into(),
             server::Error::Auth(error) => return unreadable(error),
             server::Error::Tls(tls::Error::Unwritable { .. }) => 1,
-            server::Error::Tls(_) => 78,
+            server::Error::Tls(_) | server::Error::Upstream(_) => 78,
             server::Error::PortForbidden(_)
             | server::Error::Folder { .. }
             | server::Error::NotRoot { .. }

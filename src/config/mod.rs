@@ -9,6 +9,7 @@
 //! distribution the registry's part of it, in the words of Distribution's config.yml
 //! checks       does it fit together, and this machine?
 //! meant        the defaults, and each room's Config
+//! upstreams    registries of others and the routes to them: all of the above for these two keys
 //! show         Settings -> YAML, for `pierhead check`
 //! machine      what defaults depend on
 //! problem      file, line, key and sentence
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use self::environment::Environment;
 use self::reader::{Reader, Setting};
@@ -44,6 +46,7 @@ mod problem;
 mod reader;
 mod scalar;
 mod show;
+mod upstreams;
 mod written;
 mod yaml;
 
@@ -66,6 +69,8 @@ pub struct Settings {
     pub warnings: Vec<Problem>,
     /// Whether nothing but the registry is served (`pierhead registry serve`): no tokens, no accounts, no state.
     pub registry_only: bool,
+    /// What is served by ourselves.
+    pub services: Services,
     /// Keys, certificates and the metadata database live here.
     pub state: PathBuf,
     /// Whom to become when started as root; `None`: the owner of the storage root.
@@ -80,6 +85,33 @@ pub struct Settings {
     pub registry: registry::Config,
     /// Logs.
     pub telemetry: telemetry::Config,
+}
+
+/// Which of the services are ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Services {
+    /// The embedded registry, its internal port, and what it keeps.
+    pub registry: bool,
+    /// The token endpoint, and with it accounts and projects.
+    pub tokens: Tokens,
+}
+
+/// Who answers the token endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tokens {
+    /// We do.
+    Ours,
+    /// Another, to whom we hand the requests on: an upstream's name.
+    Upstream(Arc<str>),
+    /// Nobody here.
+    Off,
+}
+
+impl Services {
+    /// Whether one of them asks who it is that comes.
+    pub fn ask_who_it_is(&self) -> bool {
+        self.registry || self.tokens == Tokens::Ours
+    }
 }
 
 impl Settings {
@@ -115,7 +147,7 @@ pub fn load(
     let written = reader.document(root.as_ref(), |root| Written::read(root, machine.any()));
     // What could not be read at all is not compared with the defaults that stand in for it.
     if file.is_none() || root.is_some() {
-        checks::check(&written, machine, &mut reader.problems);
+        checks::check(&written, machine, &mut reader.problems, &mut reader.warnings);
     }
     if !reader.problems.is_empty() {
         return Err(Problems::new(reader.problems));

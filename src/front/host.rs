@@ -82,6 +82,11 @@ impl Origins {
         &self.known[0]
     }
 
+    /// `external_url` first, then the aliases.
+    pub(super) fn all(&self) -> &[Origin] {
+        &self.known
+    }
+
     /// The origin that the request names, or why it names none of ours.
     pub(super) fn of(&self, head: &request::Parts, arrival: Arrival<'_>) -> Result<Origin, Refusal> {
         let Some(host) = authority(head)? else { return Ok(self.external().clone()) };

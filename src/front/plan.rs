@@ -14,13 +14,18 @@ use rustls::ServerConfig;
 use super::dress::Dress;
 use super::host::Origins;
 use super::session::Terms;
+use super::standin::Upstreams;
 use super::watch::Steadiness;
-use super::{Config, Internal, Limits, Listener, Networks, Prefix, Timeouts};
+use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Timeouts};
 use crate::tls::Certificates;
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
-    pub(super) origins: Origins,
+    pub(super) origins: Arc<Origins>,
+    /// Which way requests go that come in by a public listener.
+    pub(super) routes: Vec<Route>,
+    /// Who answers what goes elsewhere.
+    pub(super) upstreams: Upstreams,
     /// Whose forwarding headers are believed.
     pub(super) trusted: Networks,
     /// What the API lies below on the internal port.
@@ -38,8 +43,8 @@ impl<S> Plan<S> {
         let Config {
             external_url,
             aliases,
-            routes: _,
-            upstreams: _,
+            routes,
+            upstreams,
             trusted_proxies,
             timeouts,
             limits,
@@ -51,7 +56,9 @@ impl<S> Plan<S> {
         } = config;
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
-            origins: Origins::new(external_url, aliases, host, any_host),
+            origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
+            routes,
+            upstreams: Upstreams::new(upstreams),
             trusted: trusted_proxies,
             prefix,
             terms: Terms { steadiness: Steadiness::of(&timeouts), dress: Arc::new(Dress::new(headers, hsts)) },

@@ -33,7 +33,7 @@ use super::limits::Connections;
 use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
-use super::{Address, Config, Listener, Service};
+use super::{Address, Config, Credentials, Listener, Service, UpstreamError};
 use crate::telemetry::Reports;
 use crate::tls::Certificates;
 
@@ -54,6 +54,9 @@ pub enum Error {
     /// Pingora reads the machine's certificates when it starts, and panics when it cannot.
     #[error("the certificates that this machine trusts cannot be read; see SSL_CERT_FILE and SSL_CERT_DIR")]
     TrustStore,
+    /// An upstream that cannot be used as it is configured.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
 }
 
 /// A socket that was bound.
@@ -83,6 +86,8 @@ pub struct Tls {
     pub certificates: Option<Arc<Certificates>>,
     /// On the internal one instead, if it speaks TLS.
     pub internal: Option<Arc<ServerConfig>>,
+    /// With upstreams.
+    pub upstreams: Credentials,
 }
 
 impl Tls {

@@ -127,6 +127,9 @@ pub enum Error {
     /// A certificate or key.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// What TLS with an upstream needs.
+    #[error(transparent)]
+    Upstream(#[from] front::UpstreamError),
     /// TLS itself.
     #[error("TLS cannot be set up: {0}")]
     Rustls(#[from] rustls::Error),
@@ -168,6 +171,7 @@ pub struct Prepared {
     control: Option<control::Socket>,
     debug: Option<DebugDoor>,
     internal_tls: Option<Arc<rustls::ServerConfig>>,
+    upstreams: front::Credentials,
     certificates: Option<Certificates>,
     expiries: Vec<(String, i64)>,
     authority: Option<local::Authority>,
@@ -229,6 +233,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     let internal_pair = settings.front.internal.tls.as_ref().map(|port| &port.files);
     let mut expiries = tls::expiries(named.iter().chain(internal_pair))?;
     let internal_tls = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
+    let upstreams = front::Credentials::load(&settings.front.upstreams)?;
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
@@ -250,6 +255,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
         control,
         debug,
         internal_tls,
+        upstreams,
         certificates,
         expiries,
         authority,
@@ -286,6 +292,7 @@ impl Prepared {
             control,
             debug,
             internal_tls,
+            upstreams,
             certificates,
             expiries,
             authority,
@@ -306,7 +313,7 @@ impl Prepared {
         let certificates = certificates.map(Arc::new);
         let policy = settings.tls.policy;
         let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
-        let tls = front::Tls { usual, certificates, internal: internal_tls };
+        let tls = front::Tls { usual, certificates, internal: internal_tls, upstreams };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
         // answer, so that whoever waits for that can log in.

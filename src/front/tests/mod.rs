@@ -17,12 +17,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Address, Config, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
+use super::{
+    Address, Config, Credentials, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls,
+};
 use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage};
 use crate::telemetry::{Format, Log, Reports};
 
 mod change;
 mod ending;
+mod forward;
 mod headers;
 mod http1;
 mod http2;
@@ -210,7 +213,7 @@ impl Door {
         };
         change(&mut config, &mut sockets);
         let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap());
-        let tls = Tls { usual: Some(usual), certificates: None, internal };
+        let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams: Credentials::default() };
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);
