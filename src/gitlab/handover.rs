@@ -59,10 +59,12 @@ fn omnibus(draft: &Draft<'_>) -> (String, String) {
         .map_or(("REGISTRY".to_owned(), 443), |origin| (origin.host().to_owned(), origin.port()));
     let address = super::draft::reachable(&text(&["registry", "http", "addr"]));
     let issuer = text(&["registry", "auth", "token", "issuer"]);
+    // GitLab shows a port that is written, and clients take the usual one without it.
+    let port = if port == 443 { String::new() } else { format!("  gitlab_rails['registry_port'] = '{port}'\n") };
     let over = format!(
         "  # in /etc/gitlab/gitlab.rb (up to GitLab 19.1: registry_nginx['enable'] = false)\n  \
          registry['enable'] = false\n  registry['nginx']['enable'] = false\n  gitlab_rails['registry_enabled'] = true\n  \
-         gitlab_rails['registry_host'] = '{host}'\n  gitlab_rails['registry_port'] = '{port}'\n  \
+         gitlab_rails['registry_host'] = '{host}'\n{port}  \
          gitlab_rails['registry_api_url'] = 'http://{address}'\n  gitlab_rails['registry_issuer'] = '{issuer}'\n\n  \
          gitlab-ctl reconfigure\n"
     );

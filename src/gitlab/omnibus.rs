@@ -32,10 +32,11 @@ struct Leaf {
 
 /// Reads a `gitlab.rb`.
 pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
-    let mut omnibus = Omnibus { leaves: leaves(ruby::read(text)), draft: Draft::new(site) };
+    let mut omnibus = Omnibus { leaves: leaves(ruby::read(text)), draft: Draft::new(site), named: false };
     omnibus.compute();
-    for leaf in std::mem::take(&mut omnibus.leaves) {
-        omnibus.settle(&leaf);
+    let leaves = std::mem::take(&mut omnibus.leaves);
+    for leaf in &leaves {
+        omnibus.settle(leaf);
     }
     omnibus.draft.finish(Format::GitlabRb)
 }
@@ -70,6 +71,11 @@ fn flatten(path: Vec<String>, line: usize, value: Value, leaves: &mut Vec<Leaf>)
                 flatten(path, entry.line, entry.value, leaves);
             }
         }
+        Value::List(items) if items.iter().any(|item| matches!(item, Value::Map(_))) => {
+            for (number, item) in items.into_iter().enumerate() {
+                flatten(path.iter().cloned().chain([number.to_string()]).collect(), line, item, leaves);
+            }
+        }
         value => leaves.push(Leaf { path, line, value, beaten: None }),
     }
 }
@@ -77,12 +83,17 @@ fn flatten(path: Vec<String>, line: usize, value: Value, leaves: &mut Vec<Leaf>)
 /// `registry['nginx']['https']`.
 fn shown(path: &[String]) -> String {
     let (first, rest) = path.split_first().map_or(("", path), |(first, rest)| (first.as_str(), rest));
-    rest.iter().fold(first.to_owned(), |text, key| format!("{text}['{key}']"))
+    rest.iter().fold(first.to_owned(), |text, key| match key.parse::<usize>() {
+        Ok(number) => format!("{text}[{number}]"),
+        Err(_) => format!("{text}['{key}']"),
+    })
 }
 
 struct Omnibus<'s> {
     leaves: Vec<Leaf>,
     draft: Draft<'s>,
+    /// Whether `registry_external_url` says what clients call the registry.
+    named: bool,
 }
 
 impl Omnibus<'_> {
@@ -116,8 +127,9 @@ impl Omnibus<'_> {
     /// What Omnibus computes from several settings.
     fn compute(&mut self) {
         self.draft.gitlab = self.text(&["external_url"]).and_then(|text| Some(url(&text)?.0));
-        let own =
-            self.text(&["registry_external_url"]).and_then(|text| Some(url(&text)?.0)).or_else(|| self.told_to_rails());
+        let own = self.text(&["registry_external_url"]).and_then(|text| Some(url(&text)?.0));
+        self.named = own.is_some();
+        let own = own.or_else(|| self.told_to_rails());
         let unreadable =
             |leaf: &Leaf| leaf.path[0] == "registry_external_url" && matches!(leaf.value, Value::Running(_));
         let shared = own.is_none() && !self.leaves.iter().any(unreadable);
@@ -187,6 +199,11 @@ impl Omnibus<'_> {
         let shared = encrypts != Some(false)
             && !self.draft.exists(&of(&own, "crt"))
             && (encrypts == Some(true) || self.draft.exists(&of(&gitlab, "crt")));
+        if shared && own != gitlab && self.nginx("redirect_http_to_https").is_none() {
+            let note = "the certificate is GitLab's, with this name in it, and Omnibus redirected port 80 of it: that port stays with \
+                        GitLab's NGINX, which knows this name no more";
+            self.draft.ledger.add(0, "listeners.redirect", Fate::Yours(note.to_owned()));
+        }
         let host = if shared { gitlab } else { own };
         let certificate = self.nginx_text("ssl_certificate").unwrap_or_else(|| of(&host, "crt"));
         let key = self.nginx_text("ssl_certificate_key").unwrap_or_else(|| of(&host, "key"));
@@ -293,7 +310,7 @@ impl Omnibus<'_> {
         let about = about_the_registry(&path);
         if about && let Some(why) = leaf.value.running() {
             let fate = Fate::Yours(format!(
-                "only running it could tell ({why}); what is written now is as if it were not there"
+                "only running it could tell ({why}); the configuration is as if it were not there"
             ));
             return self.draft.ledger.add(leaf.line, key, fate);
         }
@@ -347,12 +364,14 @@ impl Omnibus<'_> {
     fn door(&mut self, key: &str, leaf: &Leaf) -> (Fate, bool) {
         let value = &leaf.value;
         let words = value.words().join(" ");
+        let redirects = self.draft.listeners.iter().any(|listening| listening.redirect);
         let fate = match key {
             "enable" => Fate::NotNeeded("it is the switch of the hand-over, see below".to_owned()),
             "https" => Fate::NotNeeded("it follows from registry_external_url".to_owned()),
             "listen_https" => Fate::Translated("listeners.tls".to_owned()),
             "listen_addresses" | "listen_port" => Fate::Translated("listeners.address".to_owned()),
             "redirect_http_to_https" if !value.is_on() => Fate::NotNeeded("no listener redirects".to_owned()),
+            "redirect_http_to_https_port" if !redirects => Fate::NotNeeded("no listener redirects".to_owned()),
             "redirect_http_to_https" | "redirect_http_to_https_port" => {
                 Fate::Translated("listeners.redirect".to_owned())
             }
@@ -546,9 +565,10 @@ impl Omnibus<'_> {
     fn rails(&self, key: &str) -> Fate {
         let front = self.draft.is_front();
         match key {
-            "registry_host" | "registry_port" if self.text(&["registry_external_url"]).is_none() => {
-                Fate::Translated("external_url".to_owned())
+            "registry_host" | "registry_port" if self.named => {
+                Fate::NotNeeded("registry_external_url counts".to_owned())
             }
+            "registry_host" | "registry_port" => Fate::Translated("external_url".to_owned()),
             "registry_api_url" if front => {
                 Fate::Translated("upstreams.gitlab.known_as, where it is another than the peer's".to_owned())
             }

@@ -150,7 +150,7 @@ impl Rails<'_, '_> {
             || ["gitlab.host", "gitlab.port", "gitlab.https", "gitlab.relative_url_root"].contains(&key);
         if about && leaf.value.as_deref().is_some_and(|value| value.contains(ERB)) {
             return Fate::Yours(
-                "only running it could tell (ERB); what is written now is as if it were not there".to_owned(),
+                "only running it could tell (ERB); the configuration is as if it were not there".to_owned(),
             );
         }
         let translated = |key: &str| Fate::Translated(key.to_owned());

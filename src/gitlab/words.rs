@@ -44,10 +44,10 @@ pub(super) fn settle(name: &str, value: &str, draft: &mut Draft<'_>) -> Option<S
             unneeded("nothing is stapled")
         }
         "ssl_verify_client" if matches!(value, "off" | "") => unneeded("no client certificate is asked for"),
-        "ssl_client_certificate" | "ssl_verify_client" => {
-            (Fate::NotServedYet("no client certificate is asked for".to_owned()), true)
+        "ssl_verify_client" => (Fate::NotServedYet("no client certificate is asked for".to_owned()), true),
+        "ssl_client_certificate" | "ssl_verify_depth" => {
+            (Fate::NotServedYet("no client certificate is asked for".to_owned()), false)
         }
-        "ssl_verify_depth" => (Fate::NotServedYet("no client certificate is asked for".to_owned()), false),
         "real_ip_recursive" if value == "off" => {
             unsupported("the client is always the rightmost address that is not a trusted proxy's")
         }
@@ -160,8 +160,8 @@ pub(super) fn response_header(name: &str, value: &str, draft: &mut Draft<'_>) ->
         return Fate::Yours("its value is a variable of NGINX".to_owned());
     }
     if draft.is_front() {
-        draft.page.put(&["upstreams", "gitlab", "response_headers", "set", name], value);
-        return Fate::Translated(format!("upstreams.gitlab.response_headers.set.{name}"));
+        draft.page.put(&["upstreams", "gitlab", "response_headers", "add", name], value);
+        return Fate::Translated(format!("upstreams.gitlab.response_headers.add.{name}"));
     }
     draft.page.put(&["registry", "http", "headers", name], vec![value]);
     Fate::Translated(format!("registry.http.headers.{name}"))
