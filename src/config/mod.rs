@@ -57,6 +57,7 @@ pub use machine::Machine;
 pub use problem::{Place, Problem, Problems, Source};
 pub use scalar::duration;
 pub use show::show;
+pub use upstreams::ways;
 
 /// Everything the server needs to know, checked: if it exists, every part of it can be honoured.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,10 +116,33 @@ impl Services {
 }
 
 impl Settings {
+    /// What we keep for others: the registry's tree, or the state where there is no registry.
+    pub fn data(&self) -> &Path {
+        if self.services.registry { &self.registry.root } else { &self.state }
+    }
+
+    /// Whether there is a metadata database: for accounts, and for the index of the registry.
+    pub fn keeps_metadata(&self) -> bool {
+        !self.registry_only && (self.services.registry || self.services.tokens == Tokens::Ours)
+    }
+
+    /// The upstreams whose files or names TLS cannot be spoken with.
+    pub fn unusable_upstreams(&self) -> Vec<Problem> {
+        let unusable = |upstream: &front::Upstream| {
+            let error = front::Credentials::load(std::slice::from_ref(upstream)).err()?;
+            // It names its key itself.
+            Some(Problem { key: String::new(), ..self.problem(&format!("upstreams.{}.peers", upstream.name), error) })
+        };
+        self.front.upstreams.iter().filter_map(unusable).collect()
+    }
+
     /// Something that only a closer look than [`load`]'s shows to be wrong with a key, said in the same words.
     pub fn problem(&self, key: &str, message: impl ToString) -> Problem {
-        let defaults = || Place { source: Source::File(Path::new("defaults").into()), line: 0 };
-        let place = self.written.get(key).cloned().unwrap_or_else(defaults);
+        let whole = || {
+            let file = self.source.as_deref().unwrap_or(Path::new("defaults"));
+            Place { source: Source::File(file.into()), line: 0 }
+        };
+        let place = self.written.get(key).cloned().unwrap_or_else(whole);
         Problem { place, key: key.to_owned(), message: message.to_string() }
     }
 }

@@ -45,7 +45,7 @@ pub fn show(settings: &Settings) -> String {
     }
     page.tokens(settings);
     page.upstreams(&settings.front.upstreams);
-    page.routes(&settings.front.routes);
+    page.routes(settings);
     page.limits(settings);
     page.log(settings);
     page.monitoring(settings);

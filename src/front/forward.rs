@@ -17,7 +17,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, RETRY_AFTER, SERVER, TRANSFER_ENCODING};
@@ -26,15 +25,16 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorSource, ErrorType, Result};
+use tokio::time::Instant;
 
 use super::host::Origins;
 use super::io::Connection;
 use super::refusal::Refusal;
 use super::rewrite::{self, Arrived, Place};
 use super::session::{self, Call, Record, Terms, misfortune};
-use super::standin::{Picked, Pool};
+use super::upstream::{Picked, Pool};
 use super::watch::Phase;
-use super::{Balance, http2, mount};
+use super::{http2, mount};
 use crate::exchange::{Answer, BodyError, Caller, Kind, Limit, Passage, WireError, content_length, send};
 
 /// No peer is left to be asked.
@@ -71,6 +71,9 @@ struct Progress {
     came: u64,
     /// Whether the client waits for permission to send its body.
     expects: bool,
+    /// Set when it got that: whether its connection was to be kept. Pingora forgets that when it writes a header before the
+    /// body is read, even this one.
+    kept: Option<Option<u64>>,
     /// Set when we go no further.
     stopped: Option<Stop>,
     lent: bool,
@@ -105,15 +108,6 @@ impl Forwarding {
         self.passage.body.is_some_and(|limit| length > limit).then(|| self.passage.too_large())
     }
 
-    /// By what it sticks to a peer.
-    fn key(&self) -> Option<&str> {
-        match self.pool.config().balance {
-            Balance::Repository => self.passage.repository.as_deref(),
-            Balance::Upload => self.passage.upload.as_deref(),
-            Balance::RoundRobin | Balance::LeastLoaded => None,
-        }
-    }
-
     fn may_try_again(&self) -> bool {
         self.progress.attempts < self.pool.config().attempts.get()
     }
@@ -129,6 +123,22 @@ impl Forwarding {
         }
     }
 
+    /// Which peer has the upload, where the answer names one.
+    fn learn(&self, header: &ResponseHeader, picked: &Picked) {
+        const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
+        if self.passage.kind != Kind::Upload || !header.status.is_success() {
+            return;
+        }
+        let text = |name: &HeaderName| header.headers.get(name).and_then(|value| value.to_str().ok());
+        let location = || {
+            let location = text(&header::LOCATION)?;
+            location.split('?').next()?.rsplit_once("/blobs/uploads/").map(|(_, upload)| upload)
+        };
+        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.passage.upload.as_deref()) {
+            self.pool.learn(upload, picked);
+        }
+    }
+
     fn stop<T>(&mut self, why: Stop) -> Result<T> {
         self.progress.stopped = Some(why);
         Err(Error::new(REFUSED))
@@ -136,10 +146,11 @@ impl Forwarding {
 }
 
 /// The peer to ask next.
-pub(super) fn choose(session: &Session, record: &mut Record) -> Result<Box<HttpPeer>> {
+pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box<HttpPeer>> {
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     forwarding.progress.picked = None; // it is none of the one before any more
-    let picked = forwarding.pool.pick(forwarding.key(), &forwarding.progress.tried, Instant::now());
+    let key = forwarding.pool.key(&forwarding.passage);
+    let picked = forwarding.pool.pick(key, &forwarding.progress.tried).await;
     let picked = picked.ok_or_else(|| Error::new(NO_PEER))?;
     let mut peer = picked.http_peer();
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
@@ -158,7 +169,7 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     let Some(picked) = &forwarding.progress.picked else { return Err(Error::new(NO_PEER)) };
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
-    let arrived = Arrived { origin, client: *address, request_id, peer: &picked.peer().origin };
+    let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin() };
     rewrite::request(header, &arrived, forwarding.pool.config())?;
     let empty = session.is_body_empty();
     if empty && session.is_http2() && [Method::POST, Method::PUT, Method::PATCH].contains(&header.method) {
@@ -204,6 +215,9 @@ pub(super) fn take_piece(
     let progress = &mut forwarding.progress;
     progress.came += bytes as u64;
     let came = progress.came;
+    if let Some(kept) = progress.kept.take() {
+        session.set_keepalive(kept);
+    }
     if bytes > 0 && std::mem::take(&mut progress.expects) {
         forwarding.set_phase(Phase::Answering);
     }
@@ -226,19 +240,18 @@ pub(super) fn take_piece(
 }
 
 /// The header of the peer's answer, or of one before it (1xx).
-pub(super) fn receive_header(header: &mut ResponseHeader, record: &mut Record) -> Result<()> {
+pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, record: &mut Record) -> Result<()> {
     let Some(forwarding) = &mut record.forwarding else { return Ok(()) };
     if header.status.is_informational() {
         if header.status == StatusCode::CONTINUE && forwarding.progress.expects {
             forwarding.set_phase(Phase::Answering); // the client's turn
+            forwarding.progress.kept = Some(session.get_keepalive());
         }
         return Ok(());
     }
     if let Some(picked) = &forwarding.progress.picked {
-        match header.status.as_u16() {
-            502..=504 => picked.failed(),
-            _ => picked.succeeded(),
-        }
+        picked.answered(header.status, Instant::now());
+        forwarding.learn(header, picked);
     }
     header.remove_header(&SERVER); // before the operator's own
     let place = Place {
@@ -293,7 +306,7 @@ pub(super) fn dress(session: &mut Session, header: &mut ResponseHeader, record: 
 pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<Error> {
     let Some(forwarding) = &mut record.forwarding else { return error };
     if let Some(picked) = &forwarding.progress.picked {
-        picked.failed();
+        picked.failed(Instant::now());
     }
     error.set_retry(forwarding.may_try_again());
     error
@@ -309,7 +322,7 @@ pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, m
     // A peer may close a connection that was idle just when we send on it: that is no failure of its.
     let stale = reused && session.response_written().is_none() && matches!(error.etype(), ErrorType::ConnectionClosed);
     if let Some(picked) = forwarding.progress.picked.as_ref().filter(|_| !stale) {
-        picked.failed();
+        picked.failed(Instant::now());
     }
     if stale {
         forwarding.progress.tried.pop();
@@ -364,7 +377,7 @@ impl Forwarding {
             return blame_client(error, record);
         }
         let name = &self.pool.config().name;
-        let peer = self.progress.picked.as_ref().map(|picked| picked.peer().origin.to_string());
+        let peer = self.progress.picked.as_ref().map(|picked| picked.origin().to_string());
         let peer = peer.unwrap_or_else(|| "no peer".to_owned());
         record.notes.failure.get_or_insert_with(|| format!("upstream {name}, {peer}: {error}"));
         let (status, message) = match error.etype() {

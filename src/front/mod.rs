@@ -55,7 +55,6 @@ mod rewrite;
 mod route;
 mod running;
 mod session;
-mod standin;
 mod strict;
 #[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;

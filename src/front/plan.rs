@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use super::dress::Dress;
 use super::host::Origins;
 use super::session::Terms;
-use super::standin::Upstreams;
+use super::upstream::Upstreams;
 use super::watch::Steadiness;
 use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Timeouts};
 use crate::tls::Certificates;
@@ -39,12 +39,13 @@ pub(super) struct Plan<S> {
 }
 
 impl<S> Plan<S> {
-    pub(super) fn new(config: Config, service: Arc<S>) -> Self {
+    /// `upstreams` are the configuration's.
+    pub(super) fn new(config: Config, upstreams: Upstreams, service: Arc<S>) -> Self {
         let Config {
             external_url,
             aliases,
             routes,
-            upstreams,
+            upstreams: _,
             trusted_proxies,
             timeouts,
             limits,
@@ -58,7 +59,7 @@ impl<S> Plan<S> {
         Self {
             origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
             routes,
-            upstreams: Upstreams::new(upstreams),
+            upstreams,
             trusted: trusted_proxies,
             prefix,
             terms: Terms { steadiness: Steadiness::of(&timeouts), dress: Arc::new(Dress::new(headers, hsts)) },

@@ -239,7 +239,7 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 
     async fn upstream_peer(&self, session: &mut Session, record: &mut Record) -> Result<Box<HttpPeer>> {
-        forward::choose(session, record)
+        forward::choose(session, record).await
     }
 
     async fn upstream_request_filter(
@@ -263,11 +263,11 @@ impl<S: Service> ProxyHttp for App<S> {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         header: &mut ResponseHeader,
         record: &mut Record,
     ) -> Result<()> {
-        forward::receive_header(header, record)
+        forward::receive_header(session, header, record)
     }
 
     async fn response_filter(

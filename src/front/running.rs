@@ -33,6 +33,7 @@ use super::limits::Connections;
 use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
+use super::upstream::Upstreams;
 use super::{Address, Config, Credentials, Listener, Service, UpstreamError};
 use crate::telemetry::Reports;
 use crate::tls::Certificates;
@@ -112,7 +113,9 @@ pub fn open<S: Service>(
     reports: Reports,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running<S>, Error> {
-    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
+    let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, None)?;
+    upstreams.tend();
+    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service)));
     let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() })?;
     let proxy = ArcSwap::new(proxy);
     let (connections, windows, ending) = (Arc::default(), Arc::default(), watch::Sender::new(false));
@@ -166,7 +169,9 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
 }
 
 fn proxy<S: Service>(app: App<S>) -> Result<Arc<HttpProxy<App<S>>>, Error> {
-    let conf = Arc::new(ServerConf::default());
+    let mut conf = ServerConf::default();
+    conf.max_retries = usize::MAX; // `attempts` of the upstream says when it is enough
+    let conf = Arc::new(conf);
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
     let mut options = HttpServerOptions::default();
@@ -279,10 +284,13 @@ impl<S: Service> Running<S> {
         let kept: Vec<_> =
             kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
         let new = prepare(sockets, tls)?;
+        let previous = self.live.plan.load_full();
+        let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, Some(&previous.upstreams))?;
         let app = App { plan: self.live.plan.clone(), reports: self.live.reports.clone() };
         let proxy = proxy(app)?;
 
-        self.live.plan.store(Arc::new(Plan::new(config, service)));
+        upstreams.tend();
+        self.live.plan.store(Arc::new(Plan::new(config, upstreams, service)));
         self.live.proxy.store(proxy);
         let mut doors: Vec<Option<OpenDoor>> = std::mem::take(&mut self.doors).into_iter().map(Some).collect();
         for (door, doorway) in kept {

@@ -43,3 +43,4 @@ mod support;
 mod tls;
 mod trees;
 mod upgrade;
+mod upstream;

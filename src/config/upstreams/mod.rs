@@ -14,10 +14,11 @@
 pub(super) mod checks;
 pub(super) mod meant;
 mod routes;
-pub(super) mod show;
+mod show;
 #[cfg(test)]
 mod tests;
 mod written;
 
 pub(super) use routes::Route;
+pub use show::ways;
 pub(super) use written::{Upstream, name};

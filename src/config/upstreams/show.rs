@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
+use super::super::Settings;
 use super::super::scalar::AsDuration;
 use super::super::show::{Item, Page, networks, quoted, scalar};
 use super::written::{BALANCES, HOSTS, LOCATIONS};
@@ -90,8 +91,49 @@ impl Page<'_> {
         self.line("add", &pairs(&edits.add));
     }
 
-    pub(in super::super) fn routes(&mut self, routes: &[Route]) {
-        self.list("routes", routes.iter().map(route));
+    pub(in super::super) fn routes(&mut self, settings: &Settings) {
+        for way in ways(settings) {
+            self.remark(&way);
+        }
+        self.list("routes", settings.front.routes.iter().map(route));
+    }
+}
+
+/// Where requests go, a line each, when not all of them are for the embedded services: for people.
+pub fn ways(settings: &Settings) -> Vec<String> {
+    let front = &settings.front;
+    if front.routes.is_empty() {
+        return Vec::new();
+    }
+    let way = |route: &Route| {
+        let host = match &route.host {
+            None => front.external_url.authority(),
+            Some(Host::Name(text) | Host::Authority(text)) => text,
+        };
+        let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
+        let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(", ")) };
+        format!("{methods}{host}{} -> {}", route.path.as_str(), shortly(settings, &route.to))
+    };
+    let registry = settings.services.registry.then(|| {
+        format!(
+            "{}/v2/ -> the registry of this server ({})",
+            front.external_url.authority(),
+            settings.registry.root.display()
+        )
+    });
+    front.routes.iter().map(way).chain(registry).collect()
+}
+
+fn shortly(settings: &Settings, target: &Target) -> String {
+    match target {
+        Target::Embedded => "this server".to_owned(),
+        Target::Upstream(name) => {
+            let peers = settings.front.upstreams.iter().find(|upstream| upstream.name == *name).map(|of| &of.peers[..]);
+            let peers: Vec<String> = peers.unwrap_or_default().iter().map(|peer| peer.origin.to_string()).collect();
+            format!("{name} ({})", peers.join(", "))
+        }
+        Target::Redirect(redirect) => format!("{} {}", redirect.status.as_u16(), redirect.to),
+        Target::Answer(answer) => answer.status.as_u16().to_string(),
     }
 }
 

@@ -31,7 +31,7 @@ pub(in super::super) struct Arrived<'a> {
 }
 
 /// Names by which programs tell each other who the client is, what it asked for and how: ours to say.
-const TOLD: [&str; 13] = [
+const TOLD: [&str; 14] = [
     "forwarded",
     "forwarded-for",
     "client-ip",
@@ -41,6 +41,7 @@ const TOLD: [&str; 13] = [
     "x-host",
     "front-end-https",
     "x-url-scheme",
+    "x-request-id",
     // Programs that believe these do by POST what a route or the maintenance mode keeps from other methods.
     "x-http-method",
     "x-http-method-override",
@@ -79,7 +80,7 @@ pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_
 
 /// Takes away what only we may say.
 fn forget(header: &mut RequestHeader) {
-    // One in a thousand requests has one of these, so the names are copied only then.
+    // Most requests have none of these, and names are copied only where there is one.
     if !header.headers.keys().any(is_told) {
         return;
     }

@@ -213,7 +213,8 @@ impl Door {
         };
         change(&mut config, &mut sockets);
         let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap());
-        let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams: Credentials::default() };
+        let upstreams = Credentials::load(&config.upstreams).unwrap();
+        let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams };
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);

@@ -35,7 +35,6 @@ pub use config::{
     UpstreamTls,
 };
 pub use credentials::{Credentials, Error};
-#[allow(unused_imports, reason = "requests do not go there yet")]
 pub(super) use pool::{Picked, Pool};
 
 /// The upstreams of a plan.

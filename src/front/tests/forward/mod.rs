@@ -24,7 +24,6 @@ pub(super) struct Theirs {
     _tasks: JoinSet<()>,
 }
 
-#[derive(Default)]
 struct State {
     /// Every byte that arrived, by connection.
     seen: Mutex<Vec<Vec<u8>>>,
@@ -32,14 +31,21 @@ struct State {
     moved: AtomicU64,
     /// Connections that ended.
     ended: AtomicU64,
-    gate: tokio::sync::Notify,
+    /// Holds a peer up where a path says so, until a permit is added.
+    gate: Semaphore,
 }
 
 impl Theirs {
     pub(super) async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = State {
+            seen: Mutex::default(),
+            moved: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            gate: Semaphore::new(0),
+        };
+        let state = Arc::new(state);
         let mut tasks = JoinSet::new();
         let shared = state.clone();
         tasks.spawn(async move {
@@ -171,7 +177,7 @@ impl Talk {
                 return self.answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", "no").await;
             }
             "continue" => {
-                self.state.gate.notified().await;
+                self.state.gate.acquire().await.ok()?.forget();
                 self.say("HTTP/1.1 100 Continue\r\n\r\n").await?;
             }
             "close" => return None,
@@ -181,10 +187,10 @@ impl Talk {
             }
             "hang" => {
                 self.body(&head).await?;
-                self.state.gate.notified().await;
+                self.state.gate.acquire().await.ok()?.forget();
             }
             "blocked" => {
-                self.state.gate.notified().await; // the body is not read before
+                self.state.gate.acquire().await.ok()?.forget(); // the body is not read before
             }
             "half" => {
                 self.say("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n").await?;

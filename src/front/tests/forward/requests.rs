@@ -16,7 +16,7 @@ async fn path_and_query_arrive_byte_for_byte() {
         "/v2/echo?_state=Zm9v%3D%3D&a=/../b",
         "/v2/a;b=c,d/echo?",
         "/v2/~!$&'()*+,;=:@/echo?a?b",
-        "/v2/echo?q[]={x}|^`\"<>",
+        "/v2/echo?q[]={x}|^`",
     ] {
         wire.send(door.request(&format!("GET {target}"), "")).await;
         let reply = wire.reply().await;
@@ -114,7 +114,7 @@ async fn permission_to_send_a_body_is_the_peers_to_give() {
     let expects = "Content-Length: 5\r\nExpect: 100-continue\r\n";
     for _ in 0..2 {
         wire.send(door.request("PUT /v2/continue", expects)).await;
-        theirs.state.gate.notify_one();
+        theirs.state.gate.add_permits(1);
         assert_eq!(wire.head().await.status, 100);
         wire.send("hello").await;
         let reply = wire.reply().await;
@@ -142,7 +142,7 @@ async fn a_request_that_came_with_the_one_before_is_answered_after_it() {
     wire.send(door.request("GET /v2/hang", "") + &door.request("GET /v2/echo", "")).await;
     eventually(|| theirs.all().contains("/v2/hang")).await;
     wire.send(&door.request("GET /v2/206", "")).await;
-    theirs.state.gate.notify_one();
+    theirs.state.gate.add_permits(1);
     assert_eq!(wire.reply().await.status, 201);
     assert_eq!(wire.reply().await.status, 200);
     assert_eq!(wire.reply().await.status, 206);
@@ -184,7 +184,7 @@ async fn a_slow_peer_stops_a_fast_client() {
     let upload = tokio::spawn(upload.send());
     let stopped = settled(&pulled).await;
     assert!(stopped < 24 << 20, "windows and sockets, not {stopped}");
-    theirs.state.gate.notify_one();
+    theirs.state.gate.add_permits(1);
     let reply = within(upload).await.unwrap().unwrap();
     assert_eq!(reply.text().await.unwrap(), (total * (64 << 10)).to_string());
 }

@@ -22,8 +22,9 @@ async fn a_peer_may_take_longer_than_a_client() {
     let mut wire = door.clear().await;
     wire.send(door.request("PUT /v2/hang", "Content-Length: 5\r\n") + "hello").await;
     let commit = tokio::spawn(door.http2().put(door.url("/v2/hang")).body("hello").send());
+    eventually(|| theirs.all().matches("PUT /v2/hang").count() == 2).await;
     tokio::time::sleep(SHORT.stall * 4).await; // the time that passes is what is tested
-    theirs.state.gate.notify_waiters();
+    theirs.state.gate.add_permits(2);
     assert_eq!(wire.reply().await.status, 201);
     assert_eq!(within(commit).await.unwrap().unwrap().status().as_u16(), 201);
 }
@@ -35,7 +36,7 @@ async fn permission_may_take_longer_than_a_client() {
     let mut wire = door.clear().await;
     wire.send(door.request("PUT /v2/continue", "Content-Length: 5\r\nExpect: 100-continue\r\n")).await;
     tokio::time::sleep(SHORT.stall * 4).await; // the time that passes is what is tested
-    theirs.state.gate.notify_one();
+    theirs.state.gate.add_permits(1);
     assert_eq!(wire.head().await.status, 100);
     wire.send("hello").await;
     assert_eq!(wire.reply().await.status, 201);
