@@ -6,6 +6,7 @@
 //! value     what a setting says
 //! omnibus   what the statements of a gitlab.rb mean here
 //! block     what the directives of a server block mean here
+//! directives what single directives mean
 //! rails     what the registry's part of a gitlab.yml means here
 //! words     what is called the same in NGINX's directives and in Omnibus' keys
 //! draft     the configuration as it comes together
@@ -23,6 +24,7 @@
 use std::path::Path;
 
 mod block;
+mod directives;
 mod draft;
 mod handover;
 mod ledger;

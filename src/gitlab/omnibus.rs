@@ -13,6 +13,8 @@ use super::value::Value;
 use super::{Format, Imported, Mode, Site, nginx, words};
 use crate::exchange::Origin;
 
+mod inside;
+
 /// The port on GitLab's own name that Omnibus gives the registry when nothing else is said.
 const SHARED_PORT: u16 = 5050;
 /// Where GitLab keeps what it shares, below which images are.
@@ -281,8 +283,16 @@ impl Omnibus<'_> {
         }
     }
 
-    /// Ports that GitLab's own NGINX has on this machine too.
+    /// Ports that somebody has on this machine already.
     fn clashes(&mut self) {
+        let registry = self.text(&["registry", "registry_http_addr"]).unwrap_or_else(|| REGISTRY.to_owned());
+        let port = registry.rsplit(':').next().unwrap_or_default();
+        if self.draft.listeners.iter().any(|listening| listening.address.rsplit(':').next() == Some(port)) {
+            let note = format!(
+                "the registry itself has port {port}: give it another, {REGISTRY} is usual (registry['registry_http_addr']), and import again"
+            );
+            self.draft.ledger.add(0, "listeners", Fate::Yours(note));
+        }
         let Some(gitlab) = self.draft.gitlab.clone() else { return };
         if self.get(&["nginx", "enable"]) == Some(&Value::Flag(false)) || self.nginx("listen_addresses").is_some() {
             return;
@@ -366,6 +376,11 @@ impl Omnibus<'_> {
         let words = value.words().join(" ");
         let redirects = self.draft.listeners.iter().any(|listening| listening.redirect);
         let fate = match key {
+            "enable" if !value.is_on() => {
+                let why =
+                    "GitLab's NGINX does not serve the registry, so somebody else does: hand over there".to_owned();
+                Fate::Yours(why)
+            }
             "enable" => Fate::NotNeeded("it is the switch of the hand-over, see below".to_owned()),
             "https" => Fate::NotNeeded("it follows from registry_external_url".to_owned()),
             "listen_https" => Fate::Translated("listeners.tls".to_owned()),
@@ -448,7 +463,7 @@ impl Omnibus<'_> {
                         .to_owned(),
                 );
             }
-            "env" => return self.environment(path.get(1).copied().unwrap_or_default(), value),
+            "env" => return inside::environment(&mut self.draft, path.get(1).copied().unwrap_or_default(), value),
             "internal_key" | "internal_certificate" => {
                 return Fate::NotNeeded("GitLab writes them to files, and goes on signing tokens".to_owned());
             }
@@ -458,107 +473,7 @@ impl Omnibus<'_> {
         if *value == Value::Nothing {
             return Fate::NotNeeded("nil is what holds without it".to_owned());
         }
-        self.embedded_setting(path, value)
-    }
-
-    /// A setting of the registry itself, for the registry that is inside.
-    fn embedded_setting(&mut self, path: &[&str], value: &Value) -> Fate {
-        let mut put = |path: &[&str], value: &str| {
-            self.draft.page.put(path, value);
-            Fate::Translated(path.join("."))
-        };
-        let flag = if value.is_on() { "true" } else { "false" };
-        let off = matches!(value, Value::Flag(false)) || matches!(value, Value::List(items) if items.is_empty());
-        let text = value.text().unwrap_or_default();
-        let later = |why: &str| Fate::NotServedYet(why.to_owned());
-        match path {
-            ["log_level"] => put(&["registry", "log", "level"], text),
-            ["log_formatter"] => put(&["registry", "log", "formatter"], text),
-            ["rootcertbundle"] => Fate::Translated("registry.auth.token.rootcertbundle".to_owned()),
-            ["issuer"] => Fate::Translated("registry.auth.token.issuer".to_owned()),
-            ["http_secret"] => put(&["registry", "http", "secret"], text),
-            ["health_storagedriver_enabled"] => put(&["registry", "health", "storagedriver", "enabled"], flag),
-            ["storage_delete_enabled"] | ["storage", "delete", "enabled"] => {
-                Fate::Translated("registry.storage.delete.enabled".to_owned())
-            }
-            ["storage", "filesystem", "rootdirectory"] => {
-                Fate::Translated("registry.storage.filesystem.rootdirectory".to_owned())
-            }
-            ["storage", "maintenance", "readonly"] | ["storage", "maintenance", "readonly", "enabled"] => {
-                put(&["registry", "storage", "maintenance", "readonly", "enabled"], flag)
-            }
-            ["storage", "maintenance", "uploadpurging", key @ ("enabled" | "dryrun")] => {
-                put(&["registry", "storage", "maintenance", "uploadpurging", key], flag)
-            }
-            ["storage", "maintenance", "uploadpurging", key @ ("age" | "interval")] => {
-                put(&["registry", "storage", "maintenance", "uploadpurging", key], text)
-            }
-            ["storage", "cache", ..]
-            | ["cache", ..]
-            | ["storage", "redirect", ..]
-            | ["redis", ..]
-            | ["storage", "filesystem", "maxthreads"] => {
-                Fate::NotNeeded("files are served from the file system, whose cache is the kernel's".to_owned())
-            }
-            ["storage", ..] => later("images are served from the file system only"),
-            ["debug_addr"] => {
-                self.draft.page.put(&["registry", "http", "debug", "prometheus", "enabled"], "true");
-                self.draft.page.put(&["registry", "http", "debug", "addr"], text);
-                Fate::Translated("registry.http.debug".to_owned())
-            }
-            ["validation_enabled"] => {
-                put(&["registry", "validation", "disabled"], if value.is_on() { "false" } else { "true" })
-            }
-            ["autoredirect"] => put(&["registry", "auth", "token", "autoredirect"], flag),
-            ["http_draintimeout"] => put(&["registry", "http", "draintimeout"], text),
-            ["compatibility_schema1_enabled"] if off => Fate::NotNeeded("it is off".to_owned()),
-            ["compatibility_schema1_enabled"] => Fate::NotSupported("images of schema 1 are not served".to_owned()),
-            ["database", "enabled"] if off || text == "prefer" => {
-                Fate::NotNeeded("Pierhead reads the tree; see below whether the database is in use".to_owned())
-            }
-            ["database", "enabled"] => later("GitLab's metadata database is not read"),
-            ["database", ..] => Fate::NotNeeded("GitLab's metadata database is not used".to_owned()),
-            ["gc", ..] => Fate::NotNeeded("nothing is collected while the registry runs".to_owned()),
-            ["middleware", ..] | ["reporting", ..] | ["notifications", ..] if off => {
-                Fate::NotNeeded("there are none".to_owned())
-            }
-            ["middleware", ..] => later("content is served by Pierhead itself"),
-            ["reporting", ..] => Fate::NotSupported("what goes wrong is in the log, and nowhere else".to_owned()),
-            ["notifications", ..] => later("no endpoint is told of pushes"),
-            [
-                "default_notifications_timeout"
-                | "default_notifications_threshold"
-                | "default_notifications_maxretries"
-                | "default_notifications_backoff"
-                | "default_notifications_headers",
-                ..,
-            ] => later("no endpoint is told of pushes"),
-            _ => Fate::Yours("a key that Omnibus' documentation does not have".to_owned()),
-        }
-    }
-
-    /// `registry['env'][name]`.
-    fn environment(&mut self, name: &str, value: &Value) -> Fate {
-        let front = self.draft.is_front();
-        match name {
-            "" => Fate::NotNeeded("there is none".to_owned()),
-            "SSL_CERT_DIR" | "GODEBUG" => Fate::NotNeeded("it is for programs written in Go".to_owned()),
-            "REGISTRY_HTTP_RELATIVEURLS" if front => {
-                Fate::NotNeeded("Location is put right either way; the registry may keep it".to_owned())
-            }
-            "REGISTRY_HTTP_RELATIVEURLS" => {
-                self.draft
-                    .page
-                    .put(&["registry", "http", "relativeurls"], if value.is_on() { "true" } else { "false" });
-                Fate::Translated("registry.http.relativeurls".to_owned())
-            }
-            _ if front => Fate::NotNeeded("the registry behind Pierhead keeps it".to_owned()),
-            name if name.starts_with("REGISTRY_") => Fate::Yours(
-                "the same variable has the same effect on Pierhead's registry: `systemctl edit pierhead`, Environment="
-                    .to_owned(),
-            ),
-            _ => Fate::NotNeeded("it is for the process of GitLab's registry".to_owned()),
-        }
+        inside::setting(&mut self.draft, path, value)
     }
 
     /// `gitlab_rails[key]`.
