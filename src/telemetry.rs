@@ -30,7 +30,7 @@ use audit::Operation;
 use file::LogFile;
 use lines::Lines;
 pub use lines::Log;
-pub use metrics::{Exposition, Handshake, Held, Metrics, StorageCall};
+pub use metrics::{Exposition, Handshake, Held, Metrics, PeerState, StorageCall};
 
 /// Logging, as meant.
 #[derive(Debug, Clone, PartialEq)]

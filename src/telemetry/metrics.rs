@@ -6,7 +6,8 @@
 //! **Invariants**
 //! - Counting takes no lock and allocates nothing: a few atomic additions for a request, none for a piece of a body.
 //! - What a client sends is never a label. Every label's values are a list in this file, so that nobody can make us
-//!   remember more by asking for more; the one exception, the files of certificates, is the operator's own list.
+//!   remember more by asking for more; the exceptions, the files of certificates and the peers of upstreams, are the
+//!   operator's own lists.
 //!
 //! Absent on purpose: repositories and accounts. The access and audit lines tell of those.
 
@@ -22,10 +23,12 @@ use crate::exchange::{Kind, Limit};
 mod family;
 mod page;
 mod process;
+mod upstreams;
 
 use family::{Counters, Histograms, Label};
 pub use page::Exposition;
 use page::Page;
+pub use upstreams::PeerState;
 
 /// Everything that is counted. Clones share the counts.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +102,7 @@ struct Counts {
     storage_errors: Counters<1>,
     /// Files and the seconds since 1970 until which their certificates are valid. Locked at a reload and for a page.
     certificates: Mutex<Vec<(String, i64)>>,
+    upstreams: upstreams::Upstreams,
 }
 
 impl Default for Counts {
@@ -117,6 +121,7 @@ impl Default for Counts {
             storage: Histograms::new([CALL]),
             storage_errors: Counters::new([CALL]),
             certificates: Mutex::default(),
+            upstreams: upstreams::Upstreams::default(),
         }
     }
 }
@@ -174,6 +179,11 @@ impl Metrics {
         *self.0.certificates.lock() = shown;
     }
 
+    /// Who knows how the peers of upstreams do from now on. It is asked once for each page.
+    pub fn upstreams(&self, ask: impl Fn() -> Vec<PeerState> + Send + Sync + 'static) {
+        self.0.upstreams.ask(Box::new(ask));
+    }
+
     /// Everything, for a monitoring system.
     pub fn page(&self, exposition: Exposition) -> String {
         let counts = &self.0;
@@ -208,6 +218,7 @@ impl Metrics {
         );
         counts.storage.show(&mut page, "pierhead_storage_call_duration_seconds", "How long calls of the storage took.");
         counts.storage_errors.show(&mut page, "pierhead_storage_errors_total", "Calls of the storage that failed.");
+        counts.upstreams.show(&mut page);
         process::show(&mut page, counts.started);
         page.finish()
     }

@@ -10,11 +10,11 @@ use serde_json::Value;
 use crate::support::clients::{Client, Skopeo};
 use crate::support::content::Content;
 use crate::support::distribution::Distribution;
-use crate::support::image::Image;
+use crate::support::free_port;
+use crate::support::image::{Image, Layout};
 use crate::support::machine::{self, on_a_fresh_machine};
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
 use crate::support::registry::Registry;
-use crate::support::{free_port, wait_for};
 
 const LAYERS: [Content; 2] = [Content { seed: 81, size: 3 << 20 }, Content { seed: 82, size: 12_345 }];
 /// The exit code for a configuration that cannot be used.
@@ -136,12 +136,14 @@ fn skopeo_logs_in_pushes_and_pulls_with_our_tokens_at_a_registry_that_somebody_e
         let _server = site.start();
         site.trust_on_this_machine();
         let mut skopeo = Skopeo::new(machine);
-        skopeo.log_in(&site.authority(), "admin", "wrong").refused(&["unauthorized", "invalid username/password"]);
-        skopeo.log_in(&site.authority(), "admin", ADMIN_PASSWORD).ok();
+        skopeo.login(&site.authority(), "admin", "wrong").refused(&["unauthorized", "invalid username/password"]);
+        skopeo.login(&site.authority(), "admin", ADMIN_PASSWORD).ok();
         let image = Image::small(83);
+        let layout = Layout::of_image(&machine.join("image"), &image);
         let name = format!("{}/team/app:latest", site.authority());
-        skopeo.push(&image, &name).ok();
-        assert_eq!(skopeo.pull(&name).expect("pulled").id, image.id());
+        skopeo.push(&image, &layout, &name).ok();
+        let pulled = skopeo.pull(&name).unwrap_or_else(|output| panic!("{output}"));
+        assert_eq!(pulled.id, image.id());
     });
 }
 
@@ -178,37 +180,25 @@ fn a_reload_changes_routes_and_upstreams_and_names_what_needs_a_restart() {
     site.run(&["reload"]).ok();
     let status = repository.get("manifests/latest").status().as_u16();
     assert!([502, 503].contains(&status), "{status}");
-    configure(&site, &before(&peer.origin()), &["routes: [{ path: /v2/, methods: [PUT], to: { answer: 403 } }, { path: /v2/, to: { upstream: theirs } }]"]);
+    configure(
+        &site,
+        &before(&peer.origin()),
+        &["routes: [{ path: /v2/, methods: [PUT], to: { answer: 403 } }, { path: /v2/, to: { upstream: theirs } }]"],
+    );
     site.run(&["reload"]).ok();
     assert_eq!(repository.pull("latest").expect("pulled"), digest);
     assert_eq!(repository.push_manifest("next", b"{}").expect_err("a route answers").status, Some(403));
 
     for (key, settings) in [("registry", vec!["registry: true"]), ("token", vec!["token: true"])] {
         let routes = "routes: [{ path: /v2/a/, to: { upstream: theirs } }]";
-        configure(&site, &before(&peer.origin())[if key == "registry" { 1 } else { 0 }..], &[settings, vec![routes]].concat());
+        configure(
+            &site,
+            &before(&peer.origin())[if key == "registry" { 1 } else { 0 }..],
+            &[settings, vec![routes]].concat(),
+        );
         let refused = site.run(&["reload"]);
         assert_eq!(refused.code(), BAD_CONFIGURATION, "{refused}");
         assert!(refused.stderr.contains("restart") && refused.stderr.contains(key), "{refused}");
     }
     assert_eq!(repository.pull("latest").expect("nothing changed"), digest);
-}
-
-#[test]
-fn an_upstream_that_is_down_at_the_start_is_named_and_taken_when_it_comes() {
-    let site = Site::new();
-    let root = site.directory().join("their-tree");
-    fs::create_dir(&root).expect("the site can be written");
-    let port = free_port();
-    let peer = format!("http://127.0.0.1:{port}");
-    let settings = format!("upstreams: {{ theirs: {{ peers: [\"{peer}\"], health: {{ interval: 100ms, timeout: 100ms }} }} }}");
-    site.configure(&["registry: false", &settings]);
-    let server = site.start_unready();
-    wait_for("the peer to be named", 20, || server.process.stderr().contains(&peer.replace("http://", "")).then_some(()));
-    let status = |path: &str| anybody(&site).request(Method::GET, path).send().expect("an answer").status().as_u16();
-    wait_for("not to be ready", 20, || (status("/-/ready") == 503).then_some(()));
-    assert_eq!(status("/-/healthy"), 200);
-    assert!([502, 503].contains(&status("/v2/")));
-    let _peer = Distribution::at(port, site.directory(), &root);
-    wait_for("to be ready", 20, || (status("/-/ready") == 200).then_some(()));
-    anybody(&site).repository("team/app", "").push("latest", &LAYERS).expect("pushed");
 }

@@ -5,7 +5,7 @@
 //! - [`pool`]: [`Pool::pick`] chooses a peer, and the [`Picked`] that it gives counts as running until it is dropped;
 //! - [`balance`]: whose turn it is; [`condition`]: who may have one;
 //! - [`dial`]: the peer as Pingora connects to it; [`credentials`]: what TLS with it needs from files;
-//! - [`resolve`]: which addresses a name has now.
+//! - [`resolve`]: which addresses a name has now; [`check`]: which peers are well.
 //!
 //! **Invariants**
 //! - TLS with a peer is always verified, for the name or address that the operator wrote. Pingora verifies nothing where
@@ -17,9 +17,12 @@
 //! Absent on purpose: what is sent to a peer and what becomes of its answer; when a request is tried again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use crate::telemetry::Metrics;
 
 mod balance;
+mod check;
 mod condition;
 mod config;
 mod credentials;
@@ -30,6 +33,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+use check::Checker;
 pub use config::{
     Balance, Ejection, HeaderEdits, Health, HostSent, LocationForm, Peer, Realm, Upstream, UpstreamTimeouts,
     UpstreamTls,
@@ -41,6 +45,8 @@ pub(super) use pool::{Picked, Pool};
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
     pools: BTreeMap<Arc<str>, Arc<Pool>>,
+    /// What connects for checks, where there are any.
+    checker: Option<Checker>,
 }
 
 impl Upstreams {
@@ -48,12 +54,14 @@ impl Upstreams {
     /// peers do, which uploads they have, its connections.
     ///
     /// # Errors
-    /// `credentials` are not those of these upstreams.
+    /// `credentials` are not those of these upstreams, or whom this machine trusts cannot be read.
     pub(super) fn new(
         upstreams: Vec<Upstream>,
         credentials: &Credentials,
         previous: Option<&Self>,
     ) -> Result<Self, Error> {
+        let checked = upstreams.iter().any(|upstream| upstream.health.is_some());
+        let checker = if checked { Some(Checker::new()?) } else { None };
         let mut pools = BTreeMap::new();
         for upstream in upstreams {
             let credentials = credentials.of(&upstream)?;
@@ -62,7 +70,7 @@ impl Upstreams {
             let kept = kept.filter(|pool| *pool.config() == upstream && pool.has(&credentials)).cloned();
             pools.insert(name, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream, credentials))));
         }
-        Ok(Self { pools })
+        Ok(Self { pools, checker })
     }
 
     /// The one of this name.
@@ -74,8 +82,17 @@ impl Upstreams {
     /// called in a runtime, when the plan comes into force. What is looked after already goes on.
     pub(super) fn tend(&self) {
         for pool in self.pools.values() {
-            pool.tend();
+            pool.tend(self.checker.clone());
         }
+    }
+
+    /// Has these counted from now on.
+    pub(super) fn report_to(&self, metrics: &Metrics) {
+        let pools: Vec<_> = self.pools.values().map(Arc::downgrade).collect();
+        metrics.upstreams(move || {
+            let now = tokio::time::Instant::now();
+            pools.iter().filter_map(Weak::upgrade).flat_map(|pool| pool.states(now)).collect()
+        });
     }
 
     /// Why requests may fail now: an upstream without a peer that is well.

@@ -18,12 +18,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::balance::{self, Candidate};
-use super::condition::{Condition, Standing};
+use super::check::{Checker, keep_checking};
+use super::condition::{Change, Condition, Standing};
 use super::credentials::{Loaded, asked_name};
 use super::dial::Dial;
 use super::resolve::{self, Lookup, System};
-use super::{Balance, Upstream};
+use super::{Balance, Health, Upstream};
 use crate::exchange::{Origin, Passage};
+use crate::telemetry::PeerState;
 
 /// Uploads whose peers are remembered, at most.
 const UPLOADS: u64 = 1 << 16;
@@ -44,8 +46,10 @@ pub(in crate::front) struct Pool {
     /// Which peer has begun which upload, where that matters.
     uploads: Option<Cache<Box<str>, SocketAddr>>,
     lookup: Arc<dyn Lookup>,
+    lookup_every: Duration,
     /// What goes on in the background, begun once. Ends with the pool.
     tasks: Mutex<JoinSet<()>>,
+    checker: Mutex<Option<Checker>>,
 }
 
 /// A peer by its address: what does not change.
@@ -67,14 +71,23 @@ pub(super) struct Member {
     pub(super) place: Arc<Place>,
     pub(super) condition: Condition,
     owed: f64,
+    ejections: u64,
+    /// Checks that it failed, and that it passed.
+    checks: [u64; 2],
 }
 
 impl Pool {
     pub(super) fn new(config: Upstream, credentials: Arc<Loaded>) -> Self {
-        Self::with(config, credentials, Arc::new(System))
+        Self::with(config, credentials, Arc::new(System), resolve::EVERY)
     }
 
-    pub(super) fn with(config: Upstream, credentials: Arc<Loaded>, lookup: Arc<dyn Lookup>) -> Self {
+    /// The same with another resolver, asked as often as this.
+    pub(super) fn with(
+        config: Upstream,
+        credentials: Arc<Loaded>,
+        lookup: Arc<dyn Lookup>,
+        lookup_every: Duration,
+    ) -> Self {
         let remembers = config.balance == Balance::Upload;
         let cache = || Cache::builder().max_capacity(UPLOADS).time_to_idle(UPLOAD_IDLE).build();
         let pool = Self {
@@ -84,7 +97,9 @@ impl Pool {
             resolved: watch::Sender::new(0),
             uploads: remembers.then(cache),
             lookup,
+            lookup_every,
             tasks: Mutex::default(),
+            checker: Mutex::default(),
             config,
         };
         for (peer, origin) in pool.config.peers.iter().map(|peer| &peer.origin).enumerate() {
@@ -117,13 +132,18 @@ impl Pool {
     /// The peer for a request, and not one of those that it was tried at already. Waits only for the first addresses of
     /// names, and no longer than for a connection. `None`: there is nobody (else).
     pub(in crate::front) async fn pick(self: &Arc<Self>, key: Option<&str>, tried: &[SocketAddr]) -> Option<Picked> {
+        self.wait_for_addresses(self.config.timeouts.connect).await;
+        self.choose(key, tried, Instant::now())
+    }
+
+    /// Until every name has been looked up once, or this time is over: then we go by what there is.
+    pub(super) async fn wait_for_addresses(&self, time: Duration) {
         let names = self.config.peers.iter().filter(|peer| literal(&peer.origin).is_none()).count();
         let mut resolved = self.resolved.subscribe();
         if *resolved.borrow() < names {
             let all = resolved.wait_for(|resolved| *resolved == names);
-            let _ = tokio::time::timeout(self.config.timeouts.connect, all).await; // then we go by what there is
+            let _ = tokio::time::timeout(time, all).await; // either way
         }
-        self.choose(key, tried, Instant::now())
     }
 
     /// The same, by what there is now.
@@ -181,8 +201,48 @@ impl Pool {
         self.members.lock().iter().any(|member| member.condition.standing(now) == Standing::Well)
     }
 
-    /// Begins what goes on in the background, unless that is begun.
-    pub(super) fn tend(self: &Arc<Self>) {
+    /// Where its peers are now.
+    pub(super) fn places(&self) -> Vec<Arc<Place>> {
+        self.members.lock().iter().map(|member| Arc::clone(&member.place)).collect()
+    }
+
+    /// What Pingora connects to there.
+    pub(super) fn peer(&self, place: &Place) -> HttpPeer {
+        self.dial.peer(place)
+    }
+
+    /// What connects for checks.
+    pub(super) fn checker(&self) -> Option<Checker> {
+        self.checker.lock().clone()
+    }
+
+    /// A check of a peer had this result. Gives what that changes.
+    pub(super) fn checked(&self, place: &Arc<Place>, good: bool, health: &Health, now: Instant) -> Option<Change> {
+        let note = |member: &mut Member| {
+            member.checks[usize::from(good)] += 1;
+            member.condition.checked(good, health, now)
+        };
+        self.with_member(place, note).flatten()
+    }
+
+    /// How its peers do, for who counts.
+    pub(super) fn states(&self, now: Instant) -> Vec<PeerState> {
+        let state = |member: &Member| PeerState {
+            upstream: self.config.name.to_string(),
+            peer: member.place.origin.to_string(),
+            address: member.place.address.to_string(),
+            well: member.condition.standing(now) == Standing::Well,
+            running: member.place.running.load(Ordering::Relaxed) as u64,
+            ejections: member.ejections,
+            passed: member.checks[1],
+            failed: member.checks[0],
+        };
+        self.members.lock().iter().map(state).collect()
+    }
+
+    /// Begins what goes on in the background, unless that is begun. Checks connect by this from now on.
+    pub(super) fn tend(self: &Arc<Self>, checker: Option<Checker>) {
+        *self.checker.lock() = checker;
         let mut tasks = self.tasks.lock();
         if !tasks.is_empty() {
             return;
@@ -191,6 +251,9 @@ impl Pool {
             if literal(origin).is_none() {
                 tasks.spawn(keep_resolving(Arc::downgrade(self), peer, origin.clone(), Arc::clone(&self.lookup)));
             }
+        }
+        if let Some(health) = self.config.health.clone() {
+            tasks.spawn(keep_checking(Arc::downgrade(self), health));
         }
     }
 
@@ -214,6 +277,8 @@ impl Pool {
                 place: Arc::new(new()),
                 condition: Condition::default(),
                 owed: 0.0,
+                ejections: 0,
+                checks: [0; 2],
             });
             members.push(member);
         }
@@ -256,8 +321,9 @@ async fn keep_resolving(pool: std::sync::Weak<Pool>, peer: usize, origin: Origin
         if std::mem::take(&mut first) {
             pool.resolved.send_modify(|resolved| *resolved += 1);
         }
+        let pause = resolve::jittered(pool.lookup_every);
         drop(pool);
-        tokio::time::sleep(resolve::pause()).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -312,6 +378,7 @@ impl Picked {
         let may = others.into_iter().any(|member| member.condition.standing(now) == Standing::Well);
         let Some(member) = members.iter_mut().find(here) else { return };
         if let Some(time) = member.condition.failed(ejection, may, now) {
+            member.ejections += 1;
             let (upstream, Place { address, origin, .. }) = (&self.pool.config.name, &*self.place);
             tracing::warn!(%upstream, peer = %origin, %address, ?time, "its requests fail: it gets no more for a while");
         }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 /// How often names are looked up: the system's resolver does not say how long its answer is good. A quarter more or less,
 /// so that front doors do not ask all at once.
-const EVERY: Duration = Duration::from_secs(10);
+pub(super) const EVERY: Duration = Duration::from_secs(10);
 /// Addresses of one name, at most.
 const MOST: usize = 32;
 /// For a connection on this machine.
@@ -57,11 +57,6 @@ pub(super) fn tidy(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Until the next lookup.
-pub(super) fn pause() -> Duration {
-    jittered(EVERY)
-}
-
 /// A quarter more or less.
 pub(super) fn jittered(time: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher};
@@ -93,6 +88,6 @@ mod tests {
             (32, "10.0.0.0:5000".parse().unwrap(), "10.0.0.31:5000".parse().unwrap())
         );
         let (least, most) = (EVERY.mul_f64(0.75), EVERY.mul_f64(1.25));
-        assert!((0..100).map(|_| pause()).all(|pause| pause >= least && pause <= most));
+        assert!((0..100).map(|_| jittered(EVERY)).all(|pause| pause >= least && pause <= most));
     }
 }

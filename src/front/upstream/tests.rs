@@ -11,6 +11,10 @@ use tokio::time::Instant;
 use super::*;
 use crate::exchange::{Origin, Passage};
 
+mod peers;
+mod tending;
+mod tls;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn some(number: u32) -> NonZeroU32 {

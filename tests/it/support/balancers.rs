@@ -40,9 +40,14 @@ pub(crate) fn haproxy(directory: &Path, door: &Door<'_>, to: u16) -> Process {
 /// nginx as an application load balancer of AWS: it ends TLS, adds the client to X-Forwarded-For, sets X-Forwarded-Proto
 /// and -Port, keeps Host, and knows nothing of X-Forwarded-Host and Forwarded.
 pub(crate) fn application_balancer(directory: &Path, door: &Door<'_>, to: u16) -> Process {
+    application_balancer_to(directory, door, &format!("http://127.0.0.1:{to}"))
+}
+
+/// The same to an origin, whose certificate it takes as it is.
+pub(crate) fn application_balancer_to(directory: &Path, door: &Door<'_>, to: &str) -> Process {
     let location = format!(
         "location / {{\n\
-           proxy_pass http://127.0.0.1:{to};\n\
+           proxy_pass {to};\n\
            proxy_set_header Host $http_host;\n\
            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
            proxy_set_header X-Forwarded-Proto $scheme;\n\

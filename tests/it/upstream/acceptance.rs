@@ -11,7 +11,6 @@ use std::thread;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::blocking::Body;
 use reqwest::header::{IF_NONE_MATCH, LOCATION, RANGE};
 
 use crate::support::certificates::Certificates;
@@ -300,7 +299,7 @@ fn the_first_bytes_of_an_upload_are_at_the_registry_before_the_last_are_sent() {
 fn an_upload_that_comes_slowly_survives_and_one_that_stands_still_does_not() {
     let site = Site::new();
     let registry = Distribution::open(&folder(&site, "registry"), &site.tree());
-    let _server =
+    let server =
         before_one(&site, &registry.origin(), "timeouts: { read: 2s, write: 2s }", &["timeouts: { stall: 2s }"]);
     let repository = registry_of(&site).repository("a", "pull,push");
     let upload = repository.begin().expect("a beginning");
@@ -317,8 +316,14 @@ fn an_upload_that_comes_slowly_survives_and_one_that_stands_still_does_not() {
     let upload = repository.send(&upload, Pieces { pieces, rest: Vec::new() }).expect("it arrives");
     let (piece, pieces) = mpsc::channel();
     piece.send(vec![0x5a; 100]).expect("it is read");
-    let stopped = repository.send(&upload, Pieces { pieces, rest: Vec::new() });
+    let client = thread::spawn(move || repository.send(&upload, Pieces { pieces, rest: Vec::new() }));
+    server.wait_for_access("the end of the one that stands still", |log| {
+        let line = log.iter().find(|line| line["method"] == "PATCH" && line["status"] != 202)?;
+        assert_eq!(line["status"], 408, "{line}");
+        Some(())
+    });
     drop(piece);
+    let stopped = client.join().expect("no panic");
     assert!(stopped.as_ref().is_err_and(|failed| failed.status == Some(408) || failed.status.is_none()), "{stopped:?}");
 }
 

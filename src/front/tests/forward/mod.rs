@@ -186,8 +186,9 @@ impl Talk {
                 return None;
             }
             "hang" => {
-                self.body(&head).await?;
+                let length = self.body(&head).await?;
                 self.state.gate.acquire().await.ok()?.forget();
+                return self.answer("201 Created", "", &length.to_string()).await;
             }
             "blocked" => {
                 self.state.gate.acquire().await.ok()?.forget(); // the body is not read before
