@@ -25,12 +25,12 @@ mod file;
 mod lines;
 mod metrics;
 
-pub use access::{Access, redact};
+pub use access::{Access, Upstream, redact};
 use audit::Operation;
 use file::LogFile;
 use lines::Lines;
 pub use lines::Log;
-pub use metrics::{Exposition, Handshake, Held, Metrics, PeerState, StorageCall};
+pub use metrics::{Exposition, Forwarded, Handshake, Held, Metrics, PeerState, StorageCall};
 
 /// Logging, as meant.
 #[derive(Debug, Clone, PartialEq)]

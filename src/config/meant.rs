@@ -66,6 +66,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     front.listeners.retain(|listener| services.registry || !listener.internal);
     front.routes = routes;
     front.upstreams = upstreams::meant::upstreams(written.upstreams);
+    front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
@@ -242,6 +243,7 @@ fn front(
         aliases,
         routes: Vec::new(),
         upstreams: Vec::new(),
+        token: None,
         trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
         limits: front::Limits::default(),

@@ -36,6 +36,7 @@ use super::upstream::{Picked, Pool};
 use super::watch::Phase;
 use super::{http2, mount};
 use crate::exchange::{Answer, BodyError, Caller, Kind, Limit, Passage, WireError, content_length, send};
+use crate::telemetry::{self, Forwarded};
 
 /// No peer is left to be asked.
 const NO_PEER: ErrorType = ErrorType::new("NoPeer");
@@ -47,15 +48,24 @@ const TRY_AGAIN: &str = "5";
 /// send it has been told so.
 const LENT_AFTER: u64 = 512 << 10;
 
-/// What a request is forwarded with.
+/// Where a request goes, and as what.
 #[derive(Debug)]
-pub(super) struct Forwarding {
-    pub(super) caller: Caller,
-    pub(super) terms: Terms,
-    pub(super) connection: Arc<Connection>,
-    pub(super) origins: Arc<Origins>,
+pub(super) struct Way {
     pub(super) pool: Arc<Pool>,
     pub(super) passage: Passage,
+    pub(super) counts: Arc<Forwarded>,
+    pub(super) origins: Arc<Origins>,
+    /// The path of the token endpoint that clients reach by us.
+    pub(super) token: Option<Arc<str>>,
+}
+
+/// A request that is forwarded.
+#[derive(Debug)]
+pub(super) struct Forwarding {
+    way: Way,
+    caller: Caller,
+    terms: Terms,
+    connection: Arc<Connection>,
     progress: Progress,
 }
 
@@ -67,6 +77,8 @@ struct Progress {
     /// Those that are not asked again.
     tried: Vec<SocketAddr>,
     picked: Option<Picked>,
+    /// What the last of them answered, and when that began.
+    answered: Option<(StatusCode, Instant)>,
     /// Bytes of the body that came.
     came: u64,
     /// Whether the client waits for permission to send its body.
@@ -91,25 +103,32 @@ enum Stop {
 }
 
 impl Forwarding {
-    pub(super) fn new(
-        caller: Caller,
-        terms: Terms,
-        connection: Arc<Connection>,
-        origins: Arc<Origins>,
-        pool: Arc<Pool>,
-        passage: Passage,
-    ) -> Self {
-        Self { caller, terms, connection, origins, pool, passage, progress: Progress::default() }
+    pub(super) fn new(way: Way, caller: Caller, terms: Terms, connection: Arc<Connection>) -> Self {
+        Self { way, caller, terms, connection, progress: Progress::default() }
+    }
+
+    /// For the access line of a request that began then.
+    pub(super) fn report(&self, begun: Instant) -> telemetry::Upstream<'_> {
+        telemetry::Upstream {
+            name: &self.way.pool.config().name,
+            peer: self.progress.picked.as_ref().map(Picked::address),
+            first_byte: self.progress.answered.map(|(_, at)| at.saturating_duration_since(begun)),
+        }
+    }
+
+    /// At its end.
+    pub(super) fn count(&self) {
+        self.way.counts.answered(self.progress.answered.map(|(status, _)| status.as_u16()));
     }
 
     /// Why it must not even be begun.
     pub(super) fn refusal(&self, session: &Session) -> Option<Answer> {
         let length = content_length(&session.req_header().headers)?;
-        self.passage.body.is_some_and(|limit| length > limit).then(|| self.passage.too_large())
+        self.way.passage.body.is_some_and(|limit| length > limit).then(|| self.way.passage.too_large())
     }
 
     fn may_try_again(&self) -> bool {
-        self.progress.attempts < self.pool.config().attempts.get()
+        self.progress.attempts < self.way.pool.config().attempts.get()
     }
 
     /// The client owes nothing now: only that it takes the answer is waited for.
@@ -126,7 +145,7 @@ impl Forwarding {
     /// Which peer has the upload, where the answer names one.
     fn learn(&self, header: &ResponseHeader, picked: &Picked) {
         const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
-        if self.passage.kind != Kind::Upload || !header.status.is_success() {
+        if self.way.passage.kind != Kind::Upload || !header.status.is_success() {
             return;
         }
         let text = |name: &HeaderName| header.headers.get(name).and_then(|value| value.to_str().ok());
@@ -134,8 +153,8 @@ impl Forwarding {
             let location = text(&header::LOCATION)?;
             location.split('?').next()?.rsplit_once("/blobs/uploads/").map(|(_, upload)| upload)
         };
-        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.passage.upload.as_deref()) {
-            self.pool.learn(upload, picked);
+        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.way.passage.upload.as_deref()) {
+            self.way.pool.learn(upload, picked);
         }
     }
 
@@ -149,8 +168,8 @@ impl Forwarding {
 pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box<HttpPeer>> {
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     forwarding.progress.picked = None; // it is none of the one before any more
-    let key = forwarding.pool.key(&forwarding.passage);
-    let picked = forwarding.pool.pick(key, &forwarding.progress.tried).await;
+    let key = forwarding.way.pool.key(&forwarding.way.passage);
+    let picked = forwarding.way.pool.pick(key, &forwarding.progress.tried).await;
     let picked = picked.ok_or_else(|| Error::new(NO_PEER))?;
     let mut peer = picked.http_peer();
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
@@ -159,6 +178,10 @@ pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box
     }
     let progress = &mut forwarding.progress;
     progress.attempts += 1;
+    progress.answered = None;
+    if progress.attempts > 1 {
+        forwarding.way.counts.again();
+    }
     progress.tried.push(picked.address());
     progress.picked = Some(picked);
     Ok(Box::new(peer))
@@ -170,7 +193,7 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Some(picked) = &forwarding.progress.picked else { return Err(Error::new(NO_PEER)) };
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
     let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin() };
-    rewrite::request(header, &arrived, forwarding.pool.config())?;
+    rewrite::request(header, &arrived, forwarding.way.pool.config())?;
     let empty = session.is_body_empty();
     if empty && session.is_http2() && [Method::POST, Method::PUT, Method::PATCH].contains(&header.method) {
         header.insert_header("Content-Length", "0")?; // on HTTP/1.1 some ask for it (RFC 9110 8.6)
@@ -221,16 +244,16 @@ pub(super) fn take_piece(
     if bytes > 0 && std::mem::take(&mut progress.expects) {
         forwarding.set_phase(Phase::Answering);
     }
-    if forwarding.passage.body.is_some_and(|limit| came > limit) {
+    if forwarding.way.passage.body.is_some_and(|limit| came > limit) {
         record.notes.limit = Some(Limit::Body);
         return forwarding.stop(Stop::TooLarge);
     }
-    if forwarding.passage.permit.as_ref().is_some_and(|permit| permit.withdrawn().is_some()) {
+    if forwarding.way.passage.permit.as_ref().is_some_and(|permit| permit.withdrawn().is_some()) {
         return forwarding.stop(Stop::Withdrawn);
     }
     if end {
         forwarding.awaits_peer();
-    } else if came >= LENT_AFTER && !forwarding.progress.lent && forwarding.passage.kind == Kind::Upload {
+    } else if came >= LENT_AFTER && !forwarding.progress.lent && forwarding.way.passage.kind == Kind::Upload {
         forwarding.progress.lent = true;
         if http2::is_long(session) {
             forwarding.connection.wants_window.notify_one();
@@ -250,22 +273,24 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         return Ok(());
     }
     if let Some(picked) = &forwarding.progress.picked {
-        picked.answered(header.status, Instant::now());
+        let now = Instant::now();
+        forwarding.progress.answered = Some((header.status, now));
+        picked.answered(header.status, now);
         forwarding.learn(header, picked);
     }
     header.remove_header(&SERVER); // before the operator's own
     let place = Place {
         origin: &forwarding.caller.origin,
-        ours: forwarding.origins.all(),
+        ours: forwarding.way.origins.all(),
         client: forwarding.caller.address,
-        upstream: forwarding.pool.config(),
+        upstream: forwarding.way.pool.config(),
         address: forwarding.progress.picked.as_ref().map(Picked::address),
-        token: None,
+        token: forwarding.way.token.as_deref(),
     };
     match rewrite::response(header, &place) {
         Ok(None) => Ok(()),
         Ok(Some(concern)) => {
-            let (upstream, request_id) = (&forwarding.pool.config().name, &forwarding.caller.request_id);
+            let (upstream, request_id) = (&forwarding.way.pool.config().name, &forwarding.caller.request_id);
             tracing::warn!(%upstream, request_id, "{concern}");
             Ok(())
         }
@@ -308,6 +333,7 @@ pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<E
     if let Some(picked) = &forwarding.progress.picked {
         picked.failed(Instant::now());
     }
+    forwarding.way.counts.unreached();
     error.set_retry(forwarding.may_try_again());
     error
 }
@@ -359,9 +385,9 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
 impl Forwarding {
     fn explain(&self, stopped: &Stop) -> Answer {
         match stopped {
-            Stop::TooLarge => self.passage.too_large(),
+            Stop::TooLarge => self.way.passage.too_large(),
             Stop::Withdrawn => {
-                let withdrawn = self.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
+                let withdrawn = self.way.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
                 withdrawn.unwrap_or_else(|| Refusal::Unanswered.answer()) // the pause ended in this moment
             }
             Stop::Astray(refused) => {
@@ -376,7 +402,7 @@ impl Forwarding {
         if error.esource == ErrorSource::Downstream {
             return blame_client(error, record);
         }
-        let name = &self.pool.config().name;
+        let name = &self.way.pool.config().name;
         let peer = self.progress.picked.as_ref().map(|picked| picked.origin().to_string());
         let peer = peer.unwrap_or_else(|| "no peer".to_owned());
         record.notes.failure.get_or_insert_with(|| format!("upstream {name}, {peer}: {error}"));

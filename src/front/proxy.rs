@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, USER_AGENT};
-use http::{HeaderValue, Method, request};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -23,7 +23,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::forward::{self, Forwarding};
-use super::host::{Arrival, is_probe};
+use super::host::{Arrival, READY, is_probe};
 use super::io::Connection;
 use super::limits::Limits;
 use super::peer::Told;
@@ -32,7 +32,7 @@ use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
 use super::watch::Phase;
 use super::{Service, Target, mount, redirect, route};
-use crate::exchange::{self, Answer, Caller, Limit, Origin};
+use crate::exchange::{self, Answer, Caller, Kind, Limit, Origin};
 use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
@@ -128,6 +128,13 @@ impl<S: Service> Plan<S> {
     fn way(&self, session: &Session, caller: &Caller, connection: &Arc<Connection>, record: &mut Record) -> Way {
         let head: &request::Parts = session.req_header().as_ref();
         let ours = connection.listener.internal || is_probe(head.uri.path());
+        if head.uri.path() == READY
+            && let Some(reason) = self.upstreams.unready()
+        {
+            record.notes.kind = Kind::Probe;
+            let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+            return Way::Told(Box::new(answer.header(CACHE_CONTROL, "no-store")), None);
+        }
         let name = match route::choose(&self.routes, head, &caller.origin) {
             _ if ours => return Way::Ours,
             Target::Embedded => return Way::Ours,
@@ -142,12 +149,12 @@ impl<S: Service> Plan<S> {
             Ok(passage) => passage,
             Err(answer) => return Way::Told(answer, None),
         };
-        record.notes.kind = passage.kind;
+        let is_token = self.token.as_deref() == Some(head.uri.path());
+        record.notes.kind = if is_token { Kind::Token } else { passage.kind };
         record.notes.repository.clone_from(&passage.repository);
         record.notes.reference.clone_from(&passage.reference);
-        let Some(pool) = self.upstreams.get(name) else { return Way::refused(&Refusal::Unanswered) };
-        let (terms, origins) = (self.terms.clone(), self.origins.clone());
-        let forwarding = Forwarding::new(caller.clone(), terms, connection.clone(), origins, pool.clone(), passage);
+        let Some(way) = self.forward(name, passage) else { return Way::refused(&Refusal::Unanswered) };
+        let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
         match forwarding.refusal(session) {
             Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
             None => Way::Theirs(Box::new(forwarding)),
@@ -324,6 +331,9 @@ impl<S: Service> ProxyHttp for App<S> {
         if let Ok(connection) = connection(session) {
             connection.given_up.count(record.client_left);
         }
+        if let Some(forwarding) = &record.forwarding {
+            forwarding.count();
+        }
         report(&self.reports, session, record);
     }
 }
@@ -391,6 +401,7 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
+        upstream: record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun)),
         kind: notes.kind,
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),

@@ -102,6 +102,7 @@ fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str>
         aliases: _,
         routes: _,
         upstreams: _,
+        token: _,
         trusted_proxies: _,
         timeouts: _,
         limits: _,

@@ -21,11 +21,13 @@ use super::Access;
 use crate::exchange::{Kind, Limit};
 
 mod family;
+mod forwarded;
 mod page;
 mod process;
 mod upstreams;
 
 use family::{Counters, Histograms, Label};
+pub use forwarded::Forwarded;
 pub use page::Exposition;
 use page::Page;
 pub use upstreams::PeerState;
@@ -68,8 +70,8 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 /// Every status that we answer, and 499 for clients that left.
 const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "206", "301", "302", "304", "307", "308", "400", "401", "403", "404", "405", "408",
-    "409", "411", "412", "413", "414", "415", "416", "417", "421", "426", "429", "431", "499", "500", "501", "503",
-    "504", "505", "507", OTHER,
+    "409", "411", "412", "413", "414", "415", "416", "417", "421", "426", "429", "431", "499", "500", "501", "502",
+    "503", "504", "505", "507", OTHER,
 ];
 /// What a list does not have: its last entry.
 const OTHER: &str = "other";
@@ -103,6 +105,7 @@ struct Counts {
     /// Files and the seconds since 1970 until which their certificates are valid. Locked at a reload and for a page.
     certificates: Mutex<Vec<(String, i64)>>,
     upstreams: upstreams::Upstreams,
+    forwarded: forwarded::All,
 }
 
 impl Default for Counts {
@@ -122,6 +125,7 @@ impl Default for Counts {
             storage_errors: Counters::new([CALL]),
             certificates: Mutex::default(),
             upstreams: upstreams::Upstreams::default(),
+            forwarded: forwarded::All::default(),
         }
     }
 }
@@ -179,6 +183,11 @@ impl Metrics {
         *self.0.certificates.lock() = shown;
     }
 
+    /// What is counted of the upstream of this name.
+    pub fn forwarded(&self, upstream: &Arc<str>) -> Arc<Forwarded> {
+        self.0.forwarded.of(upstream)
+    }
+
     /// Who knows how the peers of upstreams do from now on. It is asked once for each page.
     pub fn upstreams(&self, ask: impl Fn() -> Vec<PeerState> + Send + Sync + 'static) {
         self.0.upstreams.ask(Box::new(ask));
@@ -218,6 +227,7 @@ impl Metrics {
         );
         counts.storage.show(&mut page, "pierhead_storage_call_duration_seconds", "How long calls of the storage took.");
         counts.storage_errors.show(&mut page, "pierhead_storage_errors_total", "Calls of the storage that failed.");
+        counts.forwarded.show(&mut page);
         counts.upstreams.show(&mut page);
         process::show(&mut page, counts.started);
         page.finish()
