@@ -475,6 +475,7 @@ fn tired_files() -> impl Strategy<Value = String> {
     let words = "external_url aliases state user listeners address tls certificates certificate key local registry redirect \
          trusted_proxies proxy_protocol internal allow deny pull push systemd unix:a 10.0.0.0/8 optional https \
          storage filesystem rootdirectory http addr token path duration limits manifest log level https://a.example 5m \
+         upstreams routes peers url weight to upstream embedded answer body health ejection realms set remove host methods GET \
          4MiB 10/m true off null :5050 ' \" *a &a !b [] {} << /v2 \u{e9}";
     let word = || prop::sample::select(words.split(' ').collect::<Vec<_>>());
     let line = (0..4usize, any::<bool>(), word(), word(), 0..4u8);

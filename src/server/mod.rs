@@ -319,7 +319,12 @@ impl Prepared {
         // answer, so that whoever waits for that can log in.
         let first_admin = match accounts {
             Some(accounts) => accounts.first_admin(first_password).await?,
-            None => None,
+            None => {
+                if !matches!(first_password, Ok(None)) {
+                    tracing::warn!("the first admin's password has no effect: there are no accounts here");
+                }
+                None
+            }
         };
         // Until the very end: they tell of a drain as well.
         let debug = match debug {
