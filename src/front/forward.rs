@@ -77,6 +77,8 @@ struct Progress {
     attempts: u32,
     /// Those that are not asked again.
     tried: Vec<SocketAddr>,
+    /// Whether one of them took the request and failed.
+    broke: bool,
     picked: Option<Picked>,
     /// What the last of them answered, and when that began.
     answered: Option<(StatusCode, Instant)>,
@@ -363,6 +365,7 @@ pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, m
     if error.esource != ErrorSource::Upstream {
         return error;
     }
+    forwarding.progress.broke = true;
     // A peer may close a connection that was idle just when we send on it: that is no failure of its.
     let stale = reused && session.response_written().is_none() && matches!(error.etype(), ErrorType::ConnectionClosed);
     if let Some(picked) = forwarding.progress.picked.as_ref().filter(|_| !stale) {
@@ -428,22 +431,29 @@ impl Forwarding {
             etype if *etype == NO_PEER && self.progress.tried.is_empty() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry is well: try again in a moment")
             }
+            // None has a byte of the request, so that it may simply come again.
+            etype if (*etype == NO_PEER && !self.progress.broke) || is_unreachable(etype) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry can be reached: try again in a moment")
+            }
             ErrorType::ConnectTimedout
             | ErrorType::TLSHandshakeTimedout
             | ErrorType::ReadTimedout
             | ErrorType::WriteTimedout => {
                 (StatusCode::GATEWAY_TIMEOUT, "the registry's server does not answer: try again in a moment")
             }
-            _ if error.esource == ErrorSource::Upstream || *error.etype() == NO_PEER => (
-                StatusCode::BAD_GATEWAY,
-                "the registry's server cannot be reached, or broke off: try again in a moment",
-            ),
+            etype if *etype == NO_PEER || error.esource == ErrorSource::Upstream => {
+                (StatusCode::BAD_GATEWAY, "the registry's server cannot be used, or broke off: try again in a moment")
+            }
             _ => {
                 return Some(Refusal::Unanswered.answer());
             }
         };
         Some(Answer::error(status, WireError::new("UNAVAILABLE", message)).header(RETRY_AFTER, TRY_AGAIN))
     }
+}
+
+fn is_unreachable(etype: &ErrorType) -> bool {
+    matches!(etype, ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError)
 }
 
 fn blame_client(error: &Error, record: &mut Record) -> Option<Answer> {
