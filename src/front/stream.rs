@@ -158,8 +158,7 @@ mod tests {
             request.await;
         })
         .await;
-        let given_up = *given_up.lock();
-        given_up
+        Arc::into_inner(given_up).and_then(Mutex::into_inner)
     }
 
     async fn pieces(count: usize, bytes: usize, pause: Duration) {

@@ -46,3 +46,5 @@ mod tls;
 mod trees;
 mod upgrade;
 mod upstream;
+mod upstream_balance;
+mod upstream_faults;
