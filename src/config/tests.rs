@@ -602,3 +602,63 @@ fn a_shared_domain_listens_on_5050() {
     assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5050");
     assert!(settings.front.listeners[0].tls && settings.front.listeners[1].internal);
 }
+
+/// `/v2/` and the other routes, and that nothing is ours.
+fn leads(settings: &Settings, expected: &[&str]) {
+    assert_eq!(settings.services, Services { registry: false, tokens: Tokens::Off });
+    assert_eq!(ways(settings), expected);
+    assert_eq!(settings.warnings, []);
+    assert!(settings.front.listeners.iter().all(|listener| !listener.internal), "port 5000 is the registry's");
+}
+
+#[test]
+fn gitlabs_registry_stays_behind_a_name_of_its_own() {
+    let settings = installed(&Desk::new(), "gitlab-front.yml", |text| text);
+    leads(&settings, &["registry.example.com/v2/ -> gitlab (http://127.0.0.1:5000)"]);
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:443");
+    assert_eq!(settings.front.upstreams[0].realms[0].url, "https://gitlab.example.com/jwt/auth");
+}
+
+#[test]
+fn gitlabs_registry_stays_behind_gitlabs_name_and_nothing_else_is_served_there() {
+    let settings = installed(&Desk::new(), "gitlab-shared-domain.yml", |text| text);
+    let ways = ["gitlab.example.com:5050/v2/ -> gitlab (http://127.0.0.1:5000)", "gitlab.example.com:5050/ -> 404"];
+    leads(&settings, &ways);
+    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5050");
+    assert_eq!(settings.front.hsts, None);
+}
+
+/// The listener in place of the one that is written.
+fn instead(text: &str, other: &str) -> String {
+    let other_way = format!("  #- {other}");
+    assert!(text.contains(&other_way), "{other}");
+    let written = text.lines().find(|line| line.starts_with("  - { address:")).unwrap();
+    text.replace(written, "").replace(&other_way, &format!("  - {other}"))
+}
+
+#[test]
+fn behind_an_application_load_balancer_the_port_is_another_and_tls_its() {
+    let settings = installed(&Desk::new(), "aws-alb.yml", |text| text);
+    leads(&settings, &["registry.example.com/v2/ -> registry (http://127.0.0.1:5000)"]);
+    let [listener] = &settings.front.listeners[..] else { panic!("one listener") };
+    assert_eq!((listener.address.to_string().as_str(), listener.tls), ("[::]:5678", false));
+    assert!(settings.front.trusted_proxies.contains(IpAddr::from([10, 0, 3, 4])));
+    let secure = installed(&Desk::new(), "aws-alb.yml", |text| instead(&text, "{ address: \":5678\", tls: true }"));
+    assert!(secure.front.listeners[0].tls);
+}
+
+#[test]
+fn behind_a_network_load_balancer_tls_is_ours_and_the_client_is_named() {
+    let settings = installed(&Desk::new(), "aws-nlb.yml", |text| text);
+    leads(&settings, &["registry.example.com/v2/ -> registry (http://127.0.0.1:5000)"]);
+    let listener = &settings.front.listeners[0];
+    assert_eq!((listener.tls, listener.proxy_protocol), (true, front::ProxyProtocol::Optional));
+    let through = |text: String| instead(&text, "{ address: \":5678\" }").replace("trusted_proxies: [10.0.0.0/16]", "");
+    let settings = installed(&Desk::new(), "aws-nlb.yml", through);
+    assert_eq!((settings.front.listeners[0].tls, settings.front.trusted_proxies.is_empty()), (true, true));
+    let ended = |text: String| {
+        let text = instead(&text, "{ address: \":5678\", tls: false, proxy_protocol: optional }");
+        text[..text.find("tls:\n").unwrap()].to_owned() + &text[text.find("upstreams:").unwrap()..]
+    };
+    assert!(!installed(&Desk::new(), "aws-nlb.yml", ended).front.listeners[0].tls);
+}

@@ -220,9 +220,13 @@ fn a_peer_elsewhere_is_no_circle() {
     ] {
         desk.good(&format!("{text}    - {peer}\n"), "");
     }
-    for peer in
-        ["http://127.0.0.1:5050", "http://gitlab.example.com:5050", "http://localhost:5002", "http://192.0.2.7:5050"]
-    {
+    for peer in [
+        "http://127.0.0.1:5050",
+        "http://gitlab.example.com:5050",
+        "http://localhost:5002",
+        "http://192.0.2.7:5050",
+        "http://harbour:5050",
+    ] {
         assert!(desk.bad(&format!("{text}    - {peer}\n"), "").contains("Pierhead"), "{peer}");
     }
 }

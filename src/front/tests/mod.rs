@@ -172,6 +172,8 @@ pub(super) struct Door {
     clear: SocketAddr,
     internal: SocketAddr,
     roots: RootCertStore,
+    /// The certificate that it shows.
+    pem: String,
     reports: Reports,
     lines: Arc<Mutex<Vec<u8>>>,
 }
@@ -189,7 +191,7 @@ impl Write for Sink {
     }
 }
 
-fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
+fn certificate() -> (Arc<ServerConfig>, RootCertStore, String) {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -201,7 +203,7 @@ fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
     let config = ServerConfig::builder().with_no_client_auth();
     let mut config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (Arc::new(config), roots)
+    (Arc::new(config), roots, made.cert.pem())
 }
 
 impl Door {
@@ -215,7 +217,7 @@ impl Door {
 
     /// `change` sees what would be opened: the internal listener is the last.
     fn built(change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
-        let (usual, roots) = certificate();
+        let (usual, roots, pem) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
@@ -262,6 +264,7 @@ impl Door {
             clear: addresses[1],
             internal: addresses[2],
             roots,
+            pem,
             reports,
             lines,
         }

@@ -59,6 +59,11 @@ impl Distribution {
         Self::start(peer, directory, root, "", "")
     }
 
+    /// The same on this port.
+    pub(crate) fn at(port: u16, directory: &Path, root: &Path) -> Self {
+        Self::start_at(port, Peer::Two, directory, root, ("", ""))
+    }
+
     /// Serves a tree of its own to everybody, with these further settings of its `http`.
     pub(crate) fn with_http(directory: &Path, http: &str) -> Self {
         Self::start(Peer::Two, directory, &directory.join("tree"), http, "")
@@ -124,7 +129,10 @@ impl Distribution {
     }
 
     fn start(peer: Peer, directory: &Path, root: &Path, http: &str, auth: &str) -> Self {
-        let port = free_port();
+        Self::start_at(free_port(), peer, directory, root, (http, auth))
+    }
+
+    fn start_at(port: u16, peer: Peer, directory: &Path, root: &Path, (http, auth): (&str, &str)) -> Self {
         let config = configure(directory, root, port, http, auth);
         Self::start_on(port, peer, directory, &config)
     }
