@@ -81,11 +81,13 @@ struct Progress {
     attempts: u32,
     /// Those that are not asked again.
     tried: Vec<SocketAddr>,
+    /// Whether one of them took the request and failed.
+    broke: bool,
     picked: Option<Picked>,
     /// How many of them closed a connection that was idle, just then.
     stale: u32,
-    /// What went wrong with the last of them, and whether that was time.
-    failed: Option<(String, bool)>,
+    /// What went wrong with the last of them.
+    failed: Option<(String, How)>,
     /// What the last of them answered, and when that began.
     answered: Option<(StatusCode, Instant)>,
     /// Bytes of the body that came.
@@ -100,6 +102,31 @@ struct Progress {
     /// Set when we go no further.
     stopped: Option<Stop>,
     lent: bool,
+}
+
+/// How a peer failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum How {
+    /// There was no connection.
+    Unreached,
+    /// It took too long.
+    TimedOut,
+    /// Any other way.
+    #[default]
+    Broken,
+}
+
+impl How {
+    fn of(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError => Self::Unreached,
+            ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout => Self::TimedOut,
+            _ => Self::Broken,
+        }
+    }
 }
 
 /// Why we go no further with a request in its middle.
@@ -180,14 +207,7 @@ impl Forwarding {
     /// Remembers what went wrong with a peer, in case there is no other.
     fn note(&mut self, error: &Error) {
         let peer = self.progress.picked.as_ref().map(|picked| format!("{}: ", picked.origin())).unwrap_or_default();
-        let timed_out = matches!(
-            error.etype(),
-            ErrorType::ConnectTimedout
-                | ErrorType::TLSHandshakeTimedout
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout
-        );
-        self.progress.failed = Some((format!("{peer}{error}"), timed_out));
+        self.progress.failed = Some((format!("{peer}{error}"), How::of(error)));
     }
 
     fn stop<T>(&mut self, why: Stop) -> Result<T> {
@@ -390,6 +410,7 @@ pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, m
         return error;
     }
     forwarding.note(&error);
+    forwarding.progress.broke = true;
     // A peer may close a connection that was idle just when we send on it: that is no failure of its, and no attempt.
     if reused && closed && session.response_written().is_none() && forwarding.progress.stale < STALE {
         forwarding.progress.stale += 1;
@@ -448,21 +469,25 @@ impl Forwarding {
             return blame_client(error, record);
         }
         let name = &self.way.pool.config().name;
-        let (inside, timed_out) = self.progress.failed.clone().unwrap_or_else(|| (error.to_string(), false));
+        let (inside, how) = self.progress.failed.clone().unwrap_or_else(|| (error.to_string(), How::default()));
         record.notes.failure.get_or_insert_with(|| format!("upstream {name}: {inside}"));
-        let (status, message) = match error.etype() {
-            etype if *etype == NO_PEER && self.progress.tried.is_empty() => {
+        let nobody = *error.etype() == NO_PEER;
+        if !nobody && error.esource != ErrorSource::Upstream {
+            return Some(Refusal::Unanswered.answer());
+        }
+        let (status, message) = match how {
+            _ if nobody && self.progress.tried.is_empty() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry is well: try again in a moment")
             }
-            _ if timed_out => {
+            // None has a byte of the request, so that it may simply come again.
+            How::Unreached if !self.progress.broke => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry can be reached: try again in a moment")
+            }
+            How::TimedOut => {
                 (StatusCode::GATEWAY_TIMEOUT, "the registry's server does not answer: try again in a moment")
             }
-            _ if error.esource == ErrorSource::Upstream || *error.etype() == NO_PEER => (
-                StatusCode::BAD_GATEWAY,
-                "the registry's server cannot be reached, or broke off: try again in a moment",
-            ),
-            _ => {
-                return Some(Refusal::Unanswered.answer());
+            How::Unreached | How::Broken => {
+                (StatusCode::BAD_GATEWAY, "the registry's server cannot be used, or broke off: try again in a moment")
             }
         };
         Some(Answer::error(status, WireError::new("UNAVAILABLE", message)).header(RETRY_AFTER, TRY_AGAIN))

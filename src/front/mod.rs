@@ -59,7 +59,6 @@ mod running;
 mod session;
 mod stream;
 mod strict;
-#[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;
 mod watch;
 

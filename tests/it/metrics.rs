@@ -90,10 +90,10 @@ fn what_goes_to_upstreams_is_counted_by_their_names() {
     site.configure(&["registry: false", &upstreams, &format!("metrics: {{ address: \":{port}\" }}")]);
     let _server = site.start();
     let registry = site.registry(None).unguarded();
-    assert_eq!(registry.request(Method::GET, "/v2/").send().expect("an answer").status(), 502);
+    assert_eq!(registry.request(Method::GET, "/v2/").send().expect("an answer").status(), 503);
     let text = wait_for("the counts", 10, || {
         let (_, text) = page(port, "text/plain;version=0.0.4");
-        value(&text, "pierhead_http_requests_total{method=\"GET\",endpoint=\"base\",status=\"502\"}")?;
+        value(&text, "pierhead_http_requests_total{method=\"GET\",endpoint=\"base\",status=\"503\"}")?;
         Some(text)
     });
     for (sample, expected) in [

@@ -28,13 +28,13 @@ async fn a_peer_that_is_not_there_is_passed_over_whatever_the_method() {
 }
 
 #[tokio::test]
-async fn no_more_peers_are_tried_than_attempts_say_and_then_it_is_502() {
+async fn no_more_peers_are_tried_than_attempts_say_and_then_it_is_503() {
     let theirs = Theirs::open().await;
     let mut upstream = upstream(&[nobody(), nobody(), theirs.origin()]);
     upstream.attempts = NonZeroU32::new(2).unwrap();
     let door = before_upstream(upstream, |_| {});
     let reply = ask(&door, "GET /v2/206", "").await;
-    assert_eq!(reply.status, 502);
+    assert_eq!(reply.status, 503);
     is_unavailable(&reply);
     assert_eq!(theirs.all(), "");
 }
