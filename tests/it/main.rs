@@ -25,6 +25,7 @@ mod crash;
 mod differential;
 mod disk;
 mod hostile;
+mod import;
 mod indexes;
 mod interop;
 mod limits;

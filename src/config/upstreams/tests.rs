@@ -95,6 +95,8 @@ fn the_token_endpoint_goes_where_token_says() {
             (&tokens, routes.iter().map(ToString::to_string).collect()),
             "{text}"
         );
+        let path = settings.front.token.as_deref();
+        assert_eq!(path, (tokens != Tokens::Off).then_some(settings.auth.path.as_str()), "{text}");
         assert_eq!(meaning(again(&desk, &settings)), meaning(settings), "{text}");
     }
 }
