@@ -152,6 +152,7 @@ impl Embedded {
             Err(rejection) => return self.registry.reject(rejection),
         };
         exchange.notes().kind = kind(&endpoint);
+        exchange.notes().login = endpoint == Endpoint::Version && self.guardian.asks_for_passwords();
         let head = exchange.head();
         let granted = match self.guardian.authorize(head, exchange.caller(), &Demand::of(&endpoint)).await {
             Ok(grant) => Ok(grant),

@@ -162,6 +162,8 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
         plan.identify(session, &connection, record);
+        let trusted = connection.is_trusted(&plan.trusted);
+        join_trace(&self.reports, session, trusted, &connection, record)?;
         let admitted = plan.admit(session, &connection);
         let admitted = admitted.and_then(|origin| {
             plan.mount(session, &connection, record)?;
@@ -217,6 +219,24 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 }
 
+/// Makes the request part of a trace, and whoever answers it sees that.
+fn join_trace(
+    reports: &Reports,
+    session: &mut Session,
+    trusted: bool,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<()> {
+    record.trace = reports.traces.begin(&session.req_header().headers, trusted, connection.peer.ip());
+    for (name, value) in record.trace.headers() {
+        match value {
+            Some(value) => session.req_header_mut().insert_header(name, value)?,
+            None => drop(session.req_header_mut().remove_header(name)),
+        }
+    }
+    Ok(())
+}
+
 /// Whether the client's own connection is TLS: to us, or to a balancer before a listener that serves an `https://` origin
 /// in the clear.
 fn came_over_tls(connection: &Connection, origin: &Origin) -> bool {
@@ -257,13 +277,14 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
     };
     let notes = &record.notes;
-    reports.request(&Access {
+    let path = telemetry::redact(target);
+    let access = Access {
         time: record.time,
         request_id: &record.request_id,
         client: record.client(&connection),
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
-        path: &telemetry::redact(target),
+        path: &path,
         protocol: if session.is_http2() { "HTTP/2.0" } else { "HTTP/1.1" },
         status: status(record),
         bytes_in: session.body_bytes_read() as u64,
@@ -278,5 +299,8 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),
         size: notes.size,
-    });
+        login: notes.login,
+    };
+    reports.request(&access);
+    reports.traces.end(&record.trace, &access);
 }

@@ -28,6 +28,7 @@ use super::io::Connection;
 use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes};
+use crate::telemetry::traces::Trace;
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
 const PIECE: usize = 32 << 10;
@@ -57,6 +58,8 @@ pub(super) struct Record {
     pub(super) mounted: Option<Mounted>,
     /// Whether the client came over TLS, to us or to who stands before us.
     pub(super) secure: bool,
+    /// Its place in a trace.
+    pub(super) trace: Trace,
 }
 
 impl Record {
@@ -72,6 +75,7 @@ impl Record {
             notes: Notes::default(),
             mounted: None,
             secure: false,
+            trace: Trace::none(),
         }
     }
 

@@ -66,6 +66,9 @@ pub struct Access<'a> {
     /// The size of the content that the request completed, when its own body was not all of it.
     #[serde(skip)]
     pub size: Option<u64>,
+    /// Whether it was a login with what the client showed.
+    #[serde(skip)]
+    pub login: bool,
 }
 
 pub(super) fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -154,6 +157,7 @@ mod tests {
             limit: None,
             credentials: false,
             size: None,
+            login: false,
         }
     }
 

@@ -41,5 +41,7 @@ mod shapes;
 mod shutdown;
 mod support;
 mod tls;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 mod trees;
 mod upgrade;

@@ -30,6 +30,8 @@ mod internal;
 mod limits;
 mod patience;
 mod peers;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 /// Longer than anything here takes on a loaded machine.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -57,6 +59,11 @@ impl Service for Script {
             "/who" => {
                 let caller = exchange.caller();
                 Answer::text(StatusCode::OK, format!("{} {}", caller.address, caller.origin))
+            }
+            "/trace" => {
+                let headers = &exchange.head().headers;
+                let said = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+                Answer::text(StatusCode::OK, format!("{:?} {:?}", said("traceparent"), said("tracestate")))
             }
             "/v2/where" => {
                 let origin = exchange.caller().origin.clone();
@@ -186,6 +193,11 @@ impl Door {
 
     /// `change` sees what would be opened: the internal listener is the last.
     fn built(change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
+        Self::telling(Reports::off(), change)
+    }
+
+    /// The same, with somebody who is told of requests.
+    fn telling(reports: Reports, change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
         let (usual, roots) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -214,7 +226,7 @@ impl Door {
         let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);
-        let reports = Reports { access, ..Reports::off() };
+        let reports = Reports { access, ..reports };
         let running = super::open(config.clone(), script.clone(), &tls, reports, sockets).unwrap();
         Self {
             script,
