@@ -47,6 +47,8 @@ mod peer;
 mod plan;
 mod proxy;
 mod proxy_protocol;
+#[doc(hidden)]
+pub mod raw;
 mod redirect;
 mod refusal;
 mod route;
