@@ -15,7 +15,8 @@
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
-//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
+//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers;
+//! - [`raw`]: [`strict`] and [`proxy_protocol`] for who tries them from outside.
 //!
 //! **Invariants**
 //! - Bodies stream both ways; nothing here holds more than a few pieces of one.

@@ -2,11 +2,14 @@
 //! says which trace it belongs to.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
+use rustls::pki_types::PrivateKeyDer;
 
 use crate::support::content::Content;
 use crate::support::pierhead::Site;
@@ -32,8 +35,27 @@ struct Span {
 
 impl Collector {
     fn open() -> Self {
+        Self::speaking("http", request)
+    }
+
+    /// With TLS, and what trusts it.
+    fn with_tls() -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_no_client_auth();
+        let config = Arc::new(config.with_single_cert(vec![made.cert.der().clone()], key).expect("a pair"));
+        let collector = Self::speaking("https", move |stream| {
+            let tls = rustls::ServerConnection::new(Arc::clone(&config)).expect("a connection");
+            request(rustls::StreamOwned::new(tls, stream))
+        });
+        (collector, made.cert.pem())
+    }
+
+    fn speaking(scheme: &str, request: impl Fn(TcpStream) -> (String, Vec<u8>) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let origin = format!("{scheme}://localhost:{}", listener.local_addr().expect("it is bound").port());
         let spans = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&spans);
         // It ends with the tests' process: nobody connects any more.
@@ -60,7 +82,7 @@ impl Collector {
 }
 
 /// Reads one request and answers it.
-fn request(mut stream: TcpStream) -> (String, Vec<u8>) {
+fn request(mut stream: impl Read + Write) -> (String, Vec<u8>) {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -77,7 +99,7 @@ fn request(mut stream: TcpStream) -> (String, Vec<u8>) {
     body.resize(length.expect("a length"), 0);
     stream.read_exact(&mut body[begun..]).expect("the body");
     assert!(head.to_lowercase().contains("content-type: application/x-protobuf"), "{head}");
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("answered");
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").and_then(|()| stream.flush()).expect("answered");
     (head.lines().next().expect("a line").to_owned(), body)
 }
 
@@ -224,4 +246,35 @@ fn a_trusted_proxys_trace_goes_on_here_and_what_it_does_not_sample_is_not_sent()
     assert_eq!(collector.span("broken").parent, "", "what cannot be read is no trace");
     assert!(server.stop().success());
     assert!(!collector.spans().iter().any(|span| span.attributes["pierhead.request_id"] == "not-sampled"));
+}
+
+#[test]
+fn a_collector_may_speak_tls_and_must_be_trusted_by_this_machine() {
+    let (collector, authority) = Collector::with_tls();
+    let site = site(&collector, &["metrics: { address: off }"]);
+    let file = site.directory().join("collector.crt");
+    fs::write(&file, authority).expect("written");
+    let server = site.start_with("SSL_CERT_FILE", file.as_os_str());
+    let answer = site.registry(None).request(Method::GET, "/v2/").send().expect("an answer");
+    collector.span(answer.headers()["x-request-id"].to_str().expect("text"));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn nobody_waits_for_a_collector_that_never_answers_nor_does_the_end_for_long() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("it is bound");
+    let collector = Collector { origin: format!("http://{address}"), spans: Arc::default() };
+    let site = site(&collector, &[]);
+    let server = site.start();
+    let registry = site.registry(None);
+    let start = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(registry.request(Method::GET, "/v2/").send().expect("an answer").status(), 401);
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "100 requests took {:?}", start.elapsed());
+    drop(registry);
+    let start = Instant::now();
+    assert!(server.stop().success());
+    assert!(start.elapsed() < Duration::from_secs(15), "the end took {:?}", start.elapsed());
 }

@@ -290,7 +290,7 @@ fn files_for(name: &str, folder: &std::path::Path, roots: &mut RootCertStore) ->
     roots.add(made.cert.der().clone()).unwrap();
     let put = |kind: &str, text: String| {
         let path = folder.join(format!("{name}.{kind}"));
-        crate::storage::durable::write(&path, text.as_bytes(), 0o600).unwrap();
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
         path
     };
     crate::tls::Files { certificate: put("crt", made.cert.pem()), key: put("key", made.signing_key.serialize_pem()) }
