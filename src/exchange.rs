@@ -127,7 +127,7 @@ impl Kind {
 }
 
 /// What a request for somebody else's registry is about, as far as the front must know.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Passage {
     /// What kind of thing.
     pub kind: Kind,
@@ -139,6 +139,28 @@ pub struct Passage {
     pub upload: Option<String>,
     /// The most that its body may hold, in bytes.
     pub body: Option<u64>,
+    /// Held until it is over, if it changes anything.
+    pub permit: Option<Box<dyn Permit>>,
+}
+
+impl Passage {
+    /// What a client is told whose body is larger than that.
+    pub fn too_large(&self) -> Answer {
+        let limit = self.body.unwrap_or_default();
+        let (code, what) = match self.kind {
+            Kind::Manifest => ("MANIFEST_INVALID", "manifest"),
+            Kind::Upload => ("SIZE_INVALID", "blob"),
+            _ => ("SIZE_INVALID", "body"),
+        };
+        let message = format!("the {what} is larger than the limit of {limit} bytes");
+        Answer::error(StatusCode::PAYLOAD_TOO_LARGE, WireError::new(code, message))
+    }
+}
+
+/// The right to change something, as long as it lasts.
+pub trait Permit: fmt::Debug + Send + Sync {
+    /// What the client is told in the middle of its request, once nothing may change any more.
+    fn withdrawn(&self) -> Option<Answer>;
 }
 
 /// A limit that somebody can run into, for who counts that.

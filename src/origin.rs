@@ -13,23 +13,33 @@ use http::{Method, StatusCode, request};
 use jiff::Timestamp;
 
 use crate::auth::{self, Authority, Beginning, Demand, Expired, Grant, Guardian, Refusal};
-use crate::exchange::{Answer, Exchange, Kind, Limit, Passage, SendError, send};
+use crate::exchange::{Answer, Exchange, Kind, Limit, Passage, SendError, WireError, send};
 use crate::oci::Endpoint;
-use crate::registry::{self, Maintenance, Registry};
+use crate::registry::{self, Limits, Maintenance, Registry};
 use crate::telemetry::Metrics;
 
 mod debug;
+mod passage;
 
 pub use debug::Debug;
 
-/// The embedded services.
+/// The embedded services, as many as there are.
 pub struct Embedded {
-    registry: Registry,
-    guardian: Arc<Guardian>,
+    guarded: Option<Guarded>,
     authority: Option<Arc<Authority>>,
+    /// Whether anything may change, here or where requests are handed on to.
+    maintenance: Arc<Maintenance>,
+    /// How much may be pushed, here or there.
+    limits: Limits,
     /// Set once, when the server begins to end.
     draining: Arc<AtomicBool>,
     metrics: Metrics,
+}
+
+/// The registry, and who guards it.
+struct Guarded {
+    registry: Registry,
+    guardian: Arc<Guardian>,
 }
 
 /// The path of the registry's API, with the slash that everything below it shares.
@@ -41,16 +51,29 @@ const READY: &str = "/-/ready";
 impl Embedded {
     /// The registry, who guards it, our token service, if there is one, and who counts.
     pub fn new(registry: Registry, guardian: Guardian, authority: Option<Arc<Authority>>, metrics: Metrics) -> Self {
-        Self { registry, guardian: Arc::new(guardian), authority, draining: Arc::default(), metrics }
+        let (maintenance, limits) = (registry.maintenance(), registry.limits());
+        let guarded = Some(Guarded { registry, guardian: Arc::new(guardian) });
+        Self { guarded, authority, maintenance, limits, draining: Arc::default(), metrics }
+    }
+
+    /// Our token service, if there is one, and what of others' registries goes through us.
+    pub fn without_registry(authority: Option<Arc<Authority>>, limits: Limits, metrics: Metrics) -> Self {
+        Self { guarded: None, authority, maintenance: Arc::default(), limits, draining: Arc::default(), metrics }
     }
 
     /// The same services, with the registry under another configuration.
     #[must_use]
     pub fn reconfigured(&self, registry: registry::Config) -> Self {
+        let limits = registry.limits;
+        let reconfigured = |guarded: &Guarded| Guarded {
+            registry: guarded.registry.reconfigured(registry),
+            guardian: guarded.guardian.clone(),
+        };
         Self {
-            registry: self.registry.reconfigured(registry),
-            guardian: self.guardian.clone(),
+            guarded: self.guarded.as_ref().map(reconfigured),
             authority: self.authority.clone(),
+            maintenance: self.maintenance.clone(),
+            limits,
             draining: self.draining.clone(),
             metrics: self.metrics.clone(),
         }
@@ -58,7 +81,11 @@ impl Embedded {
 
     /// Whether anything may change.
     pub fn maintenance(&self) -> Arc<Maintenance> {
-        self.registry.maintenance()
+        self.maintenance.clone()
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        self.guarded.as_ref().map(|guarded| &guarded.registry)
     }
 
     /// From now on we are not ready, so that nobody sends us more.
@@ -68,7 +95,9 @@ impl Embedded {
 
     /// From now on so often may be asked.
     pub fn limit(&self, limits: auth::Limits) {
-        self.guardian.limit(limits);
+        if let Some(guarded) = &self.guarded {
+            guarded.guardian.limit(limits);
+        }
         if let Some(authority) = &self.authority {
             authority.limit(limits);
         }
@@ -77,13 +106,15 @@ impl Embedded {
     /// Forgets the failed logins and the anonymous requests that count against somebody; says how many limits that
     /// concerned.
     pub fn forgive(&self, whom: &auth::Whom) -> usize {
-        let by_guardian = self.guardian.forgive(whom);
+        let by_guardian = self.guarded.as_ref().map_or(0, |guarded| guarded.guardian.forgive(whom));
         by_guardian + self.authority.as_ref().map_or(0, |authority| authority.forgive(whom))
     }
 
     /// What the registry does without being asked, for ever.
     pub async fn tend(&self) {
-        tokio::join!(self.registry.keep_purging(), self.registry.keep_sweeping());
+        if let Some(registry) = self.registry() {
+            tokio::join!(registry.keep_purging(), registry.keep_sweeping());
+        }
     }
 
     /// Answers one request. A failure to do so is in the exchange's notes.
@@ -104,10 +135,17 @@ impl Embedded {
     /// # Errors
     /// The answer that it gets instead.
     pub fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
-        let Ok(endpoint) = Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) else {
+        let path = head.uri.path();
+        if !passage::is_api(path) {
             return Ok(Passage::default());
-        };
-        Ok(Passage { kind: kind(&endpoint), ..Passage::default() })
+        }
+        let passage = passage::read(path, &self.limits);
+        if !passage::changes(&head.method) {
+            return Ok(passage);
+        }
+        let finishes = passage::finishes(&head.method, &passage);
+        let permit = self.maintenance().pass(finishes, Timestamp::now())?;
+        Ok(Passage { permit: Some(Box::new(permit)), ..passage })
     }
 
     async fn find<E: Exchange>(&self, exchange: &mut E) -> Answer {
@@ -120,13 +158,16 @@ impl Embedded {
             // Load balancers ask it, and Distribution answers so.
             "/" => {
                 exchange.notes().kind = Kind::Probe;
-                match self.registry.unavailable() {
+                match self.registry().and_then(Registry::unavailable) {
                     Some(answer) => answer,
                     None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
                 }
             }
             HEALTHY | READY => self.probed(exchange).await,
-            _ if path == "/v2" || path.starts_with(API) => self.registry(exchange).await,
+            path if passage::is_api(path) => match &self.guarded {
+                Some(guarded) => self.guarded(guarded, exchange).await,
+                None => unrouted(),
+            },
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
@@ -136,28 +177,32 @@ impl Embedded {
         exchange.notes().kind = Kind::Probe;
         let state = match exchange.head().uri.path() {
             READY if self.draining.load(Ordering::Relaxed) => Err("stopping".to_owned()),
-            READY => self.registry.ready().await,
+            READY => match self.registry() {
+                Some(registry) => registry.ready().await,
+                None => Ok(()),
+            },
             _ => Ok(()),
         };
         probe(&exchange.head().method, state)
     }
 
-    async fn registry<E: Exchange>(&self, exchange: &mut E) -> Answer {
-        if let Some(answer) = self.registry.unavailable() {
+    async fn guarded<E: Exchange>(&self, guarded: &Guarded, exchange: &mut E) -> Answer {
+        let Guarded { registry, guardian } = guarded;
+        if let Some(answer) = registry.unavailable() {
             return answer;
         }
         let head = exchange.head();
         let endpoint = match Endpoint::parse(&head.method, head.uri.path(), head.uri.query()) {
             Ok(endpoint) => endpoint,
-            Err(rejection) => return self.registry.reject(rejection),
+            Err(rejection) => return registry.reject(rejection),
         };
         exchange.notes().kind = kind(&endpoint);
-        exchange.notes().login = endpoint == Endpoint::Version && self.guardian.asks_for_passwords();
+        exchange.notes().login = endpoint == Endpoint::Version && guardian.asks_for_passwords();
         let head = exchange.head();
-        let granted = match self.guardian.authorize(head, exchange.caller(), &Demand::of(&endpoint)).await {
+        let granted = match guardian.authorize(head, exchange.caller(), &Demand::of(&endpoint)).await {
             Ok(grant) => Ok(grant),
             Err(Refusal { answer, expired, limit }) => {
-                let finishing = self.finishing(&endpoint, expired).await;
+                let finishing = guarded.finishing(&endpoint, expired).await;
                 exchange.notes().limit = limit;
                 finishing.ok_or(answer)
             }
@@ -166,7 +211,7 @@ impl Embedded {
             Ok(grant) => {
                 exchange.notes().subject.clone_from(&grant.subject);
                 let _shown = brings_content(&endpoint).then(|| self.metrics.upload());
-                let answer = self.registry.answer(endpoint, &grant, exchange).await;
+                let answer = registry.answer(endpoint, &grant, exchange).await;
                 note_limit(exchange, &answer, StatusCode::PAYLOAD_TOO_LARGE, Limit::Body);
                 note_limit(exchange, &answer, StatusCode::TOO_MANY_REQUESTS, Limit::Uploads);
                 answer
@@ -177,7 +222,9 @@ impl Embedded {
             }
         }
     }
+}
 
+impl Guarded {
     /// The right to go on with the upload that this is about, for who began it with a token that expired on the way.
     async fn finishing(&self, endpoint: &Endpoint, expired: Option<Box<Expired>>) -> Option<Grant> {
         let expired = expired?;
@@ -192,6 +239,12 @@ impl Embedded {
         let began = Beginning { issuer: &begun.issuer, subject: &begun.subject, at: begun.at };
         self.guardian.may_finish(&expired, name, began, Timestamp::now()).await
     }
+}
+
+/// What clients are told of a registry that is neither here nor anywhere that a route names.
+fn unrouted() -> Answer {
+    let message = "no registry is served here: no route of Pierhead's takes this request";
+    Answer::error(StatusCode::NOT_FOUND, WireError::new("NAME_UNKNOWN", message))
 }
 
 /// What this status means where it comes from.

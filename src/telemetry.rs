@@ -27,12 +27,12 @@ mod lines;
 mod metrics;
 pub mod traces;
 
-pub use access::{Access, redact};
+pub use access::{Access, Upstream, redact};
 use audit::Operation;
 use file::LogFile;
 use lines::Lines;
 pub use lines::Log;
-pub use metrics::{Exposition, Handshake, Held, Metrics, StorageCall};
+pub use metrics::{Exposition, Forwarded, Handshake, Held, Metrics, PeerState, StorageCall};
 use traces::Traces;
 
 /// Logging, as meant.

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::Failure;
 use crate::auth;
-use crate::config::Settings;
+use crate::config::{Settings, Tokens};
 use crate::metadata::{self, Database};
 use crate::server::privileges;
 
@@ -19,6 +19,31 @@ pub(super) enum Missing {
     Make,
     /// It has nothing to say about a registry that is not there.
     Refuse,
+}
+
+/// The settings, where the token endpoint, and with it accounts and projects, are ours.
+pub(super) fn with_accounts(settings: Settings) -> Result<Settings, Failure> {
+    match &settings.services.tokens {
+        Tokens::Ours => Ok(settings),
+        Tokens::Upstream(name) => Err(Failure::configuration(
+            settings.problem("token.upstream", format_args!("accounts and tokens are {name}'s here, not Pierhead's")),
+        )),
+        Tokens::Off => Err(Failure::configuration(settings.problem(
+            "token",
+            "off, so there are no accounts, projects or tokens of Pierhead's here; write `token: true` to have them",
+        ))),
+    }
+}
+
+/// The settings, where the registry is ours.
+pub(super) fn with_registry(settings: Settings) -> Result<Settings, Failure> {
+    if settings.services.registry {
+        return Ok(settings);
+    }
+    Err(Failure::configuration(
+        settings
+            .problem("registry", "off, so there is no tree of Pierhead's here; the registry's own tools know theirs"),
+    ))
 }
 
 /// Does some work with the database, as the user who keeps the state directory.
@@ -61,7 +86,7 @@ pub(super) fn find(settings: &Settings, file: &Path, missing: Missing) -> Result
 
 /// Becomes whoever keeps the state directory, so that the server can write every file that a command leaves there.
 pub(super) fn become_keeper(settings: &Settings) -> Result<(), Failure> {
-    privileges::become_keeper_of(&settings.state, settings.user.as_deref(), &settings.registry.root).map_err(|error| {
+    privileges::become_keeper_of(&settings.state, settings.user.as_deref(), settings.data()).map_err(|error| {
         match &error {
             privileges::Error::File { path, source } => of_file(error.to_string(), path, source),
             _ => Failure { code: 77, message: error.to_string() },

@@ -120,10 +120,10 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Upgrade => control::run(&state(file)?, &server::control::Command::Upgrade {}),
         Command::Maintenance(command) => maintenance::run(&command, &state(file)?),
         Command::Check => check::run(&settings()?),
-        Command::User(command) => user::run(command, &settings()?),
-        Command::Project(command) => project::run(command, &settings()?),
-        Command::Reindex => reindex::run(&settings()?),
-        Command::Token(command) => token::run(&command, &settings()?),
+        Command::User(command) => user::run(command, &desk::with_accounts(settings()?)?),
+        Command::Project(command) => project::run(command, &desk::with_accounts(settings()?)?),
+        Command::Reindex => reindex::run(&desk::with_registry(settings()?)?),
+        Command::Token(command) => token::run(&command, &desk::with_accounts(settings()?)?),
         Command::Registry(command) => registry::run(command),
     }
 }
@@ -150,7 +150,8 @@ fn check_certificates(settings: &Settings) -> Result<(), Failure> {
         let error = Certificates::load(std::slice::from_ref(pair)).err()?;
         Some(settings.problem(&format!("tls.certificates[{number}].certificate"), error).to_string())
     });
-    let wrong: Vec<String> = wrong.collect();
+    let upstreams = settings.unusable_upstreams().into_iter().map(|problem| problem.to_string());
+    let wrong: Vec<String> = wrong.chain(upstreams).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::configuration(wrong.join("\n"))) }
 }
 

@@ -254,8 +254,9 @@ async fn show_members(database: &Database, path: &ProjectPath, output: Output) -
 }
 
 async fn show_unclaimed(database: &Database, output: Output, settings: &Settings) -> Result<(), Failure> {
+    let settings = desk::with_registry(settings.clone())?;
     let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
-    let registry = Registry::new(settings.registry.clone(), driver, Index::none());
+    let registry = Registry::new(settings.registry, driver, Index::none());
     let page = async |after: Option<&RepositoryName>| {
         let names = registry.repositories(after.map(RepositoryName::as_str), PAGE as usize).await;
         names.map_err(Failure::failed)

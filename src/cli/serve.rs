@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Failure;
-use crate::config::Settings;
+use crate::config::{self, Settings, Tokens};
 use crate::server::{self, Configuration, Outside, Welcome, privileges};
 use crate::{auth, telemetry, tls};
 
@@ -42,7 +42,7 @@ impl From<server::Error> for Failure {
             server::Error::Metadata(error) => return error.into(),
             server::Error::Auth(error) => return unreadable(error),
             server::Error::Tls(tls::Error::Unwritable { .. }) => 1,
-            server::Error::Tls(_) => 78,
+            server::Error::Tls(_) | server::Error::Upstream(_) => 78,
             server::Error::PortForbidden(_)
             | server::Error::Folder { .. }
             | server::Error::NotRoot { .. }
@@ -105,7 +105,10 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
         })
         .collect();
     line(&mut text, "listens", &listening.join(", "));
-    line(&mut text, "data", &welcome.settings.registry.root.display().to_string());
+    for (number, way) in config::ways(welcome.settings).iter().enumerate() {
+        line(&mut text, if number == 0 { "sends" } else { "" }, way);
+    }
+    line(&mut text, "data", &welcome.settings.data().display().to_string());
     if welcome.as_root {
         line(
             &mut text,
@@ -129,6 +132,11 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
         line(&mut text, "", "         (buildah and skopeo read the same folder)");
     }
     if welcome.settings.registry_only {
+        return text;
+    }
+    if welcome.settings.services.tokens != Tokens::Ours {
+        // Whose accounts they are we do not know.
+        line(&mut text, "log in", &format!("docker login {registry}     (podman, buildah and skopeo likewise)"));
         return text;
     }
     let user = welcome.first_admin.as_ref().map_or("NAME", |admin| admin.name.as_str());

@@ -13,6 +13,7 @@ use super::machine::Machine;
 use super::meant::{EXTERNAL_PORT, INTERNAL, MONITORING, REDIRECT_PORT, default_external_url};
 use super::problem::{Place, Problem};
 use super::reader::Setting;
+use super::upstreams;
 use super::written::{Certificate, Doorway, Internal, Listener, Monitoring, Token, Written};
 use crate::exchange::Origin;
 use crate::front::{Address, ProxyProtocol};
@@ -22,8 +23,8 @@ use crate::telemetry::Destination;
 const LONGEST_SOCKET: usize = 107;
 
 /// Compares one key with another, and with the machine.
-pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
-    let mut checks = Checks { machine, problems };
+pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    let mut checks = Checks { machine, problems, warnings };
     checks.origins(written);
     checks.listeners(written);
     checks.monitoring(written);
@@ -32,6 +33,7 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     checks.folder("state", &written.state);
     checks.folder("tls.local", &written.tls.local);
     checks.registry(written);
+    upstreams::checks::check(&mut checks, written);
     checks.log("log.access", &written.log.access);
     checks.log("log.audit", &written.log.audit);
     checks.traces(&written.log.traces_endpoint);
@@ -40,20 +42,26 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
 
 /// What concerns the registry alone.
 pub(super) fn check_registry(written: &Written, machine: &Machine, problems: &mut Vec<Problem>) {
-    Checks { machine, problems }.registry(written);
+    Checks { machine, problems, warnings: &mut Vec::new() }.registry(written);
 }
 
 /// A port that is taken: by which key, and where that was written, if it was.
 type Bound<'w> = (String, SocketAddr, Option<&'w Place>);
 
-struct Checks<'a> {
-    machine: &'a Machine,
+pub(super) struct Checks<'a> {
+    pub(super) machine: &'a Machine,
     problems: &'a mut Vec<Problem>,
+    warnings: &'a mut Vec<Problem>,
 }
 
 impl Checks<'_> {
-    fn report(&mut self, place: &Place, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn report(&mut self, place: &Place, key: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem::new(place, key, message));
+    }
+
+    /// What is no reason not to start.
+    pub(super) fn warn(&mut self, place: &Place, key: impl Into<String>, message: impl Into<String>) {
+        self.warnings.push(Problem::new(place, key, message));
     }
 
     /// Its root is a folder, and the files that it names are there.
@@ -161,6 +169,9 @@ impl Checks<'_> {
     /// What holds for the internal port means nothing without one.
     fn internal_doorway(&mut self, written: &Written) {
         let doorway = &written.internal;
+        if !upstreams::meant::services(written).registry {
+            return; // said once for all of them
+        }
         if !matches!(written.registry.internal, Setting::Is(Internal::Off, _)) {
             return self.doorway("internal", doorway, written);
         }
@@ -240,11 +251,7 @@ impl Checks<'_> {
     /// The internal port is another than the public ones.
     fn internal_port(&mut self, written: &Written, bound: &[(String, SocketAddr, &Place)]) {
         let key = "registry.http.addr";
-        let (address, place) = match &written.registry.internal {
-            Setting::Is(Internal::At(address), place) => (*address, Some(place)),
-            Setting::Unset => (INTERNAL, None),
-            Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => return,
-        };
+        let Some((address, place)) = internal_address(written) else { return };
         let bound = bound.iter().map(|(key, address, place)| (key.clone(), *address, Some(*place)));
         self.own_port((key, address, place), bound.chain(self.default_ports(written)));
     }
@@ -288,23 +295,36 @@ impl Checks<'_> {
 
     /// Monitoring has a port of its own.
     fn monitoring(&mut self, written: &Written) {
-        let port = match (&written.metrics, &written.registry.door.debug.address) {
-            (Setting::Is(Monitoring::At(address), place), _) => ("metrics.address", *address, Some(place)),
-            (Setting::Is(Monitoring::Off, _) | Setting::Wrong, _) | (_, Setting::Wrong) => return,
-            (Setting::Unset, Setting::Is(address, place)) => ("registry.http.debug.addr", *address, Some(place)),
-            (Setting::Unset, Setting::Unset) => ("metrics.address", MONITORING, None),
-        };
-        let internal = match &written.registry.internal {
-            Setting::Is(Internal::At(address), place) => Some((*address, Some(place))),
-            Setting::Unset => Some((INTERNAL, None)),
-            Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => None,
-        };
-        let internal = internal.map(|(address, place)| ("registry.http.addr".to_owned(), address, place));
+        let Some(port) = Self::monitoring_port(written) else { return };
+        self.own_port(port, self.open_ports(written).into_iter());
+    }
+
+    /// The ports of all listeners, the internal one's too.
+    fn open_ports<'w>(&self, written: &'w Written) -> Vec<Bound<'w>> {
+        let internal =
+            internal_address(written).map(|(address, place)| ("registry.http.addr".to_owned(), address, place));
         let public = written.listeners.items().iter().enumerate().filter_map(|(number, listener)| {
             let (Address::Tcp(address), place) = listener.address.written()? else { return None };
             Some((format!("listeners[{number}].address"), *address, Some(place)))
         });
-        self.own_port(port, public.chain(internal).chain(self.default_ports(written)));
+        public.chain(internal).chain(self.default_ports(written)).collect()
+    }
+
+    /// Where monitoring looks, and which key says so.
+    fn monitoring_port(written: &Written) -> Option<(&'static str, SocketAddr, Option<&Place>)> {
+        match (&written.metrics, &written.registry.door.debug.address) {
+            (Setting::Is(Monitoring::At(address), place), _) => Some(("metrics.address", *address, Some(place))),
+            (Setting::Is(Monitoring::Off, _) | Setting::Wrong, _) | (_, Setting::Wrong) => None,
+            (Setting::Unset, Setting::Is(address, place)) => Some(("registry.http.debug.addr", *address, Some(place))),
+            (Setting::Unset, Setting::Unset) => Some(("metrics.address", MONITORING, None)),
+        }
+    }
+
+    /// Every port that is ours, with the key that says so.
+    pub(super) fn ports(&self, written: &Written) -> Vec<(String, SocketAddr)> {
+        let monitoring = Self::monitoring_port(written).map(|(key, address, _)| (key.to_owned(), address));
+        let open = self.open_ports(written).into_iter().map(|(key, address, _)| (key, address));
+        open.chain(monitoring).collect()
     }
 
     /// Certificates are whole, readable, and shown to somebody.
@@ -422,7 +442,7 @@ impl Checks<'_> {
         }
     }
 
-    fn readable(&self, path: &Path) -> Result<(), String> {
+    pub(super) fn readable(&self, path: &Path) -> Result<(), String> {
         if !self.machine.serves {
             return Ok(());
         }
@@ -439,6 +459,18 @@ impl Checks<'_> {
             }
             Err(error) => Err(format!("{shown} cannot be read: {error}")),
         }
+    }
+}
+
+/// The internal port, if there is one, and where it was written.
+fn internal_address(written: &Written) -> Option<(SocketAddr, Option<&Place>)> {
+    if !upstreams::meant::services(written).registry {
+        return None;
+    }
+    match &written.registry.internal {
+        Setting::Is(Internal::At(address), place) => Some((*address, Some(place))),
+        Setting::Unset => Some((INTERNAL, None)),
+        Setting::Is(Internal::Off | Internal::Unix(_), _) | Setting::Wrong => None,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A variable overrides its key: `PIERHEAD_` and the path in upper case, levels joined by `_`. Since the reader asks with
 //! the path of a key, keys with an underscore of their own need no rule. A scalar may also be in a file that
-//! `..._FILE` names, as secrets are mounted; a list is YAML in one line.
+//! `..._FILE` names, as secrets are mounted; a list, and what has keys that the operator chooses (`upstreams`), is YAML
+//! in one line and has one variable for all of it.
 //!
 //! What the file says about an overridden key does not count, and is not checked either.
 //!
@@ -25,6 +26,15 @@ const ELSEWHERE: [&str; 4] =
 /// The largest file that a `..._FILE` variable may name, in bytes.
 const LARGEST_VALUE: u64 = 64 << 10;
 
+/// What a variable holds that is not one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Collection {
+    /// `[a, b]`.
+    List,
+    /// `{a: 1, b: 2}`, with keys that the operator chooses.
+    Map,
+}
+
 /// The variable that overrides a key.
 pub(super) fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.to_ascii_uppercase().replace('.', "_"))
@@ -37,8 +47,8 @@ pub(super) struct Environment {
     unread: BTreeMap<String, String>,
     /// The variables of all keys that were asked for.
     known: BTreeSet<String>,
-    /// Those of them that hold a list.
-    lists: Vec<String>,
+    /// Those of them that hold a whole list or map.
+    wholes: Vec<(String, Collection)>,
     /// Relative paths start here.
     working: PathBuf,
 }
@@ -49,7 +59,7 @@ impl Environment {
     pub(super) fn new(all: impl IntoIterator<Item = (String, String)>, working: &Path) -> Self {
         let ours = |(name, _): &(String, String)| name.starts_with(PREFIX) && !ELSEWHERE.contains(&name.as_str());
         let unread = all.into_iter().filter(ours).collect();
-        Self { unread, known: BTreeSet::new(), lists: Vec::new(), working: working.to_owned() }
+        Self { unread, known: BTreeSet::new(), wholes: Vec::new(), working: working.to_owned() }
     }
 
     /// A path in a variable, made absolute.
@@ -57,10 +67,10 @@ impl Environment {
         self.working.join(path).components().collect()
     }
 
-    /// The list at `path`, as YAML.
-    pub(super) fn list(&mut self, path: &str) -> Option<(String, Place)> {
+    /// The list or map at `path`, as YAML.
+    pub(super) fn whole(&mut self, path: &str, collection: Collection) -> Option<(String, Place)> {
         let name = variable(path);
-        self.lists.push(name.clone());
+        self.wholes.push((name.clone(), collection));
         self.take(&name)
     }
 
@@ -113,11 +123,16 @@ impl Environment {
         if let Some(later) = later.iter().find(|later| is_below(&variable(later))) {
             return format!("{later} is not served yet by this version; remove it");
         }
-        if let Some(list) = self.lists.iter().find(|list| is_below(list)) {
-            return format!("unknown variable; {list} holds the whole list, as YAML in one line: [...]");
+        if let Some((whole, collection)) = self.wholes.iter().find(|(whole, _)| is_below(whole)) {
+            let what = match collection {
+                Collection::List => "list, as YAML in one line: [...]",
+                Collection::Map => "of it, as YAML in one line: {...}",
+            };
+            return format!("unknown variable; {whole} holds the whole {what}");
         }
         let (name, end) = name.strip_suffix(FILE).map_or((name, ""), |name| (name, FILE));
-        let known = self.known.iter().chain(if end.is_empty() { &self.lists[..] } else { &[] });
+        let wholes = if end.is_empty() { &self.wholes[..] } else { &[] };
+        let known = self.known.iter().chain(wholes.iter().map(|(name, _)| name));
         match nearest(name, known.map(String::as_str)) {
             Some(meant) => format!("unknown variable; did you mean {meant}{end}?"),
             None => {

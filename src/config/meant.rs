@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::Settings;
 use super::distribution::DebugAddress;
 use super::machine::Machine;
 use super::problem::{Place, Source};
 use super::reader::Setting;
 use super::written::{self, Hsts, Internal, Monitoring, Written};
+use super::{Services, Settings, Tokens, upstreams};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::telemetry::Destination;
@@ -39,6 +39,8 @@ const SYSTEM_STATE: &str = "/var/lib/pierhead";
 const STATE: &str = "data";
 /// How long an upload may be finished with a token that expired on the way.
 const FINISH_UPLOADS: Duration = Duration::from_secs(24 * 3600);
+/// Where GitLab has it as well.
+pub(super) const TOKEN_PATH: &str = "/jwt/auth";
 const TOKEN_DURATION: Duration = Duration::from_secs(300);
 const FAILED_LOGINS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 /// Repositories and tags on a page, as Distribution has it.
@@ -46,6 +48,9 @@ const PAGE: usize = 1000;
 
 /// Fills in the defaults. `file` is the absolute path of the file that was read.
 pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>) -> Settings {
+    let services = upstreams::meant::services(&written);
+    let token_path = written.token.path.clone().or_else(|| TOKEN_PATH.to_owned());
+    let routes = upstreams::meant::routes(&written, &services, &token_path);
     let state = written.state.or_else(|| default_state(machine, file));
     let mut timeouts = written.timeouts;
     timeouts.drain = written_first(timeouts.drain, written.registry.drain);
@@ -58,6 +63,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         timeouts,
         machine,
     );
+    front.listeners.retain(|listener| services.registry || !listener.internal);
+    front.routes = routes;
+    front.upstreams = upstreams::meant::upstreams(written.upstreams);
+    front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
@@ -78,6 +87,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         written: BTreeMap::new(),
         warnings: Vec::new(),
         registry_only: false,
+        services,
         user: written.user.into_value(),
         front,
         tls: tls::Config {
@@ -86,7 +96,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
         },
         auth: auth::Config {
-            path: written.token.path.or_else(|| "/jwt/auth".to_owned()),
+            path: token_path,
             service: written.token.service.or_else(|| "container_registry".to_owned()),
             issuer: written.token.issuer.or_else(|| "pierhead".to_owned()),
             duration: written.token.duration.or(TOKEN_DURATION),
@@ -141,6 +151,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     }
     let mut settings = settings(written, machine, Some(file));
     settings.registry_only = true;
+    settings.services = Services { registry: true, tokens: Tokens::Off };
     settings.registry.delete = delete;
     settings.auth.guard = guard;
     settings.telemetry.format = format;
@@ -236,6 +247,7 @@ fn front(
         aliases,
         routes: Vec::new(),
         upstreams: Vec::new(),
+        token: None,
         trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
         limits: front::Limits::default(),

@@ -9,6 +9,7 @@
 //! distribution the registry's part of it, in the words of Distribution's config.yml
 //! checks       does it fit together, and this machine?
 //! meant        the defaults, and each room's Config
+//! upstreams    registries of others and the routes to them: all of the above for these two keys
 //! show         Settings -> YAML, for `pierhead check`
 //! machine      what defaults depend on
 //! problem      file, line, key and sentence
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use self::environment::Environment;
 use self::reader::{Reader, Setting};
@@ -44,6 +46,7 @@ mod problem;
 mod reader;
 mod scalar;
 mod show;
+mod upstreams;
 mod written;
 mod yaml;
 
@@ -54,6 +57,7 @@ pub use machine::Machine;
 pub use problem::{Place, Problem, Problems, Source};
 pub use scalar::duration;
 pub use show::show;
+pub use upstreams::ways;
 
 /// Everything the server needs to know, checked: if it exists, every part of it can be honoured.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +70,8 @@ pub struct Settings {
     pub warnings: Vec<Problem>,
     /// Whether nothing but the registry is served (`pierhead registry serve`): no tokens, no accounts, no state.
     pub registry_only: bool,
+    /// What is served by ourselves.
+    pub services: Services,
     /// Keys, certificates and the metadata database live here.
     pub state: PathBuf,
     /// Whom to become when started as root; `None`: the owner of the storage root.
@@ -82,11 +88,61 @@ pub struct Settings {
     pub telemetry: telemetry::Config,
 }
 
+/// Which of the services are ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Services {
+    /// The embedded registry, its internal port, and what it keeps.
+    pub registry: bool,
+    /// The token endpoint, and with it accounts and projects.
+    pub tokens: Tokens,
+}
+
+/// Who answers the token endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tokens {
+    /// We do.
+    Ours,
+    /// Another, to whom we hand the requests on: an upstream's name.
+    Upstream(Arc<str>),
+    /// Nobody here.
+    Off,
+}
+
+impl Services {
+    /// Whether one of them asks who it is that comes.
+    pub fn ask_who_it_is(&self) -> bool {
+        self.registry || self.tokens == Tokens::Ours
+    }
+}
+
 impl Settings {
+    /// What we keep for others: the registry's tree, or the state where there is no registry.
+    pub fn data(&self) -> &Path {
+        if self.services.registry { &self.registry.root } else { &self.state }
+    }
+
+    /// Whether there is a metadata database: for accounts, and for the index of the registry.
+    pub fn keeps_metadata(&self) -> bool {
+        !self.registry_only && (self.services.registry || self.services.tokens == Tokens::Ours)
+    }
+
+    /// The upstreams whose files or names TLS cannot be spoken with.
+    pub fn unusable_upstreams(&self) -> Vec<Problem> {
+        let unusable = |upstream: &front::Upstream| {
+            let error = front::Credentials::load(std::slice::from_ref(upstream)).err()?;
+            // It names its key itself.
+            Some(Problem { key: String::new(), ..self.problem(&format!("upstreams.{}.peers", upstream.name), error) })
+        };
+        self.front.upstreams.iter().filter_map(unusable).collect()
+    }
+
     /// Something that only a closer look than [`load`]'s shows to be wrong with a key, said in the same words.
     pub fn problem(&self, key: &str, message: impl ToString) -> Problem {
-        let defaults = || Place { source: Source::File(Path::new("defaults").into()), line: 0 };
-        let place = self.written.get(key).cloned().unwrap_or_else(defaults);
+        let whole = || {
+            let file = self.source.as_deref().unwrap_or(Path::new("defaults"));
+            Place { source: Source::File(file.into()), line: 0 }
+        };
+        let place = self.written.get(key).cloned().unwrap_or_else(whole);
         Problem { place, key: key.to_owned(), message: message.to_string() }
     }
 }
@@ -113,7 +169,7 @@ pub fn load(
     let written = reader.document(root.as_ref(), |root| Written::read(root, machine.any()));
     // What could not be read at all is not compared with the defaults that stand in for it.
     if file.is_none() || root.is_some() {
-        checks::check(&written, machine, &mut reader.problems);
+        checks::check(&written, machine, &mut reader.problems, &mut reader.warnings);
     }
     if !reader.problems.is_empty() {
         return Err(Problems::new(reader.problems));

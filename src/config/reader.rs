@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::environment::Environment;
+use super::environment::{Collection, Environment};
 use super::problem::{Place, Problem, Source, listed, nearest, quoted};
 use super::scalar;
 use super::yaml::{self, Node, Value, join};
@@ -125,7 +125,7 @@ impl Reader {
     /// Reads the whole document; without one, the environment alone.
     pub(super) fn document<T>(&mut self, root: Option<&Node>, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let entries = root.map_or(Some(&[][..]), |root| self.entries(root, ""));
-        let value = Section::read(self, entries, String::new(), read);
+        let value = Section::read(self, entries, String::new(), true, read);
         self.report_unknown_keys();
         self.problems.extend(self.environment.unknown(&self.later));
         value
@@ -137,9 +137,6 @@ impl Reader {
             Value::Mapping(entries) => return Some(entries),
             Value::Nothing => return Some(&[]),
             Value::Refused => return None,
-            Value::Text(text) if text == "false" && !path.is_empty() => {
-                "cannot be switched off by this version; remove it".to_owned()
-            }
             Value::Text(text) if path.is_empty() => {
                 format!(
                     "must be keys with values, such as external_url: https://registry.example.com, not {}",
@@ -151,6 +148,22 @@ impl Reader {
         };
         self.report(&node.place, path, message);
         None
+    }
+
+    /// What `true` or `false` says in place of keys with values.
+    pub(super) fn switch(&mut self, node: &Node, path: &str) -> Setting<bool> {
+        match &node.value {
+            Value::Text(text) if text == "true" || text == "false" => {
+                self.written.insert(path.to_owned(), node.place.clone());
+                Setting::Is(text == "true", node.place.clone())
+            }
+            _ => Setting::Unset,
+        }
+    }
+
+    /// Whether a key below `path` is written.
+    pub(super) fn any_below(&self, path: &str) -> bool {
+        self.written.keys().any(|key| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
     }
 
     pub(super) fn report(&mut self, place: &Place, path: &str, message: impl Into<String>) {
@@ -247,7 +260,27 @@ pub(super) struct Section<'r> {
     /// `None` when something else was written: then no key is right, and none is missing.
     entries: Option<&'r [(String, Node)]>,
     path: String,
+    /// Whether the path is the same in every configuration: only then its keys have variables of their own.
+    fixed: bool,
     asked: Vec<&'static str>,
+}
+
+/// A section that may be switched off as a whole.
+#[derive(Debug)]
+pub(super) enum Switch<T> {
+    /// `off`.
+    Off,
+    /// Its keys, or their absence.
+    On(T),
+}
+
+/// What `KEY: true` and `KEY: false` say about a section, beside what its keys say.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    /// Whether it is to be.
+    pub(super) switch: Setting<bool>,
+    /// Whether one of its keys is written.
+    pub(super) any: bool,
 }
 
 impl<'r> Section<'r> {
@@ -256,11 +289,12 @@ impl<'r> Section<'r> {
         reader: &'r mut Reader,
         entries: Option<&'r [(String, Node)]>,
         path: String,
+        fixed: bool,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        let mut section = Section { reader, entries, path, asked: Vec::new() };
+        let mut section = Section { reader, entries, path, fixed, asked: Vec::new() };
         let value = read(&mut section);
-        let Section { reader, entries, path, asked } = section;
+        let Section { reader, entries, path, asked, .. } = section;
         let unasked =
             |(key, node): &&(String, Node)| !asked.contains(&key.as_str()) && !matches!(node.value, Value::Refused);
         for (key, node) in entries.unwrap_or_default().iter().filter(unasked) {
@@ -278,7 +312,9 @@ impl<'r> Section<'r> {
     fn ask(&mut self, key: &'static str) -> (String, Option<&'r Node>) {
         self.asked.push(key);
         let path = join(&self.path, key);
-        self.reader.known_keys.insert(without_indexes(&path));
+        if self.fixed {
+            self.reader.known_keys.insert(path.clone());
+        }
         let found = self.entries.unwrap_or_default().iter().find(|(name, _)| name == key);
         (path, found.map(|(_, node)| node))
     }
@@ -295,7 +331,68 @@ impl<'r> Section<'r> {
             Some(node) => self.reader.entries(node, &path),
             None => self.entries.map(|_| &[][..]),
         };
-        Section::read(self.reader, entries, path, read)
+        Section::read(self.reader, entries, path, self.fixed, read)
+    }
+
+    /// The same, or `true`, or `false`.
+    pub(super) fn section_or_flag<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> (Said, T) {
+        let (path, node) = self.ask(key);
+        let switch = node.map_or(Setting::Unset, |node| self.reader.switch(node, &path));
+        let entries = match (&switch, node) {
+            (Setting::Unset, Some(node)) => self.reader.entries(node, &path),
+            _ => self.entries.map(|_| &[][..]),
+        };
+        let value = Section::read(self.reader, entries, path.clone(), self.fixed, read);
+        (Said { switch, any: self.reader.any_below(&path) }, value)
+    }
+
+    /// The same, or one word that says all.
+    pub(super) fn section_or_word<T>(
+        &mut self,
+        key: &'static str,
+        word: &str,
+        read: impl FnOnce(Setting<()>, &mut Section<'_>) -> T,
+    ) -> T {
+        let (path, node) = self.ask(key);
+        let (said, entries) = match node {
+            Some(Node { value: Value::Text(text), place }) if text == word => {
+                (Setting::Is((), place.clone()), Some(&[][..]))
+            }
+            Some(Node { value: Value::Text(text), place }) => {
+                let message = format!("must be {word}, or keys with values, not {}", quoted(text));
+                self.reader.report(place, &path, message);
+                (Setting::Wrong, None)
+            }
+            Some(node) => (Setting::Unset, self.reader.entries(node, &path)),
+            None => (self.absent(), self.entries.map(|_| &[][..])),
+        };
+        Section::read(self.reader, entries, path, self.fixed, |section| read(said, section))
+    }
+
+    /// The same, or `off`.
+    pub(super) fn section_or_off<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Switch<T> {
+        let (path, node) = self.ask(key);
+        let entries = match node {
+            Some(Node { value: Value::Text(text), place }) if text == "off" => {
+                self.reader.written.insert(path, place.clone());
+                return Switch::Off;
+            }
+            Some(Node { value: Value::Text(text), place }) => {
+                self.reader.report(place, &path, format!("must be off, or keys with values, not {}", quoted(text)));
+                None
+            }
+            Some(node) => self.reader.entries(node, &path),
+            None => self.entries.map(|_| &[][..]),
+        };
+        Switch::On(Section::read(self.reader, entries, path, self.fixed, read))
     }
 
     /// The tree at a key, for who reads it otherwise. `path` is that of a section at the top.
@@ -320,8 +417,7 @@ impl<'r> Section<'r> {
     /// A scalar with a meaning.
     pub(super) fn scalar<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
         let (path, node) = self.ask(key);
-        // Keys of an item in a list have no variable of their own.
-        let variable = if path.contains('[') { Ok(None) } else { self.reader.environment.scalar(&path) };
+        let variable = if self.fixed { self.reader.environment.scalar(&path) } else { Ok(None) };
         let text = match (variable, node) {
             (Ok(Some((text, place))), _) => match text.as_str() {
                 "null" | "~" => Setting::Unset,
@@ -383,37 +479,55 @@ impl<'r> Section<'r> {
         self.scalar(key, |text| within(scalar::number(text)?, &range, text, |value| value.to_string()))
     }
 
+    /// What is written at a key whose variable holds all of it as YAML.
+    fn whole(&mut self, key: &'static str, collection: Collection) -> (String, Result<Option<Cow<'r, Node>>, ()>) {
+        let (path, node) = self.ask(key);
+        let variable = if self.fixed { self.reader.environment.whole(&path, collection) } else { None };
+        let found = match variable {
+            None => Ok(node.map(Cow::Borrowed)),
+            Some((text, place)) => {
+                let read = yaml::read(&text, &place.source, &path, &mut self.reader.problems);
+                read.map(|node| Some(Cow::Owned(node))).ok_or(())
+            }
+        };
+        (path, found)
+    }
+
     /// A list. A variable holds it as YAML: `[a, b]`.
     pub(super) fn list<T>(&mut self, key: &'static str, mut read: impl FnMut(Item<'_>) -> T) -> Setting<Vec<T>> {
-        let (path, node) = self.ask(key);
-        let owned = match self.reader.environment.list(&path) {
-            None => None,
-            Some((text, place)) => match yaml::read(&text, &place.source, &path, &mut self.reader.problems) {
-                Some(node) => Some(node),
-                None => return Setting::Wrong,
-            },
-        };
-        let Some(node) = owned.as_ref().or(node) else { return self.absent() };
-        let items = match &node.value {
-            Value::List(items) => items,
+        let (path, found) = self.whole(key, Collection::List);
+        let Ok(found) = found else { return Setting::Wrong };
+        let Some(node) = found else { return self.absent() };
+        let message = match &node.value {
+            Value::List(items) => {
+                self.reader.written.insert(path.clone(), node.place.clone());
+                let item =
+                    |(number, node)| read(Item { reader: &mut *self.reader, node, path: format!("{path}[{number}]") });
+                return Setting::Is(items.iter().enumerate().map(item).collect(), node.place.clone());
+            }
             Value::Nothing => return Setting::Unset,
             Value::Refused => return Setting::Wrong,
-            Value::Text(text) => {
-                self.reader.report(
-                    &node.place,
-                    &path,
-                    format!("must be a list: [...], or \"- \" before each item, not {}", quoted(text)),
-                );
-                return Setting::Wrong;
-            }
-            Value::Mapping(_) => {
-                self.reader.report(&node.place, &path, "must be a list: [...], or \"- \" before each item");
-                return Setting::Wrong;
-            }
+            Value::Text(text) => format!("must be a list: [...], or \"- \" before each item, not {}", quoted(text)),
+            Value::Mapping(_) => "must be a list: [...], or \"- \" before each item".to_owned(),
         };
+        self.reader.report(&node.place, &path, message);
+        Setting::Wrong
+    }
+
+    /// Keys that the operator chooses. A variable holds all of them as YAML: `{a: 1, b: 2}`.
+    pub(super) fn map<T>(&mut self, key: &'static str, mut read: impl FnMut(&str, Item<'_>) -> T) -> Setting<Vec<T>> {
+        let (path, found) = self.whole(key, Collection::Map);
+        let Ok(found) = found else { return Setting::Wrong };
+        let Some(node) = found else { return self.absent() };
+        if matches!(node.value, Value::Nothing) {
+            return Setting::Unset;
+        }
+        let Some(entries) = self.reader.entries(&node, &path) else { return Setting::Wrong };
         self.reader.written.insert(path.clone(), node.place.clone());
-        let item = |(number, node)| read(Item { reader: &mut *self.reader, node, path: format!("{path}[{number}]") });
-        Setting::Is(items.iter().enumerate().map(item).collect(), node.place.clone())
+        let entry = |(name, node): &(String, Node)| {
+            read(name, Item { reader: &mut *self.reader, node, path: join(&path, name) })
+        };
+        Setting::Is(entries.iter().map(entry).collect(), node.place.clone())
     }
 
     /// Where to listen; `any` is what an address without a host means.
@@ -439,6 +553,16 @@ impl Item<'_> {
         self.node.place.clone()
     }
 
+    /// Whether keys with values are written.
+    pub(super) fn is_section(&self) -> bool {
+        matches!(self.node.value, Value::Mapping(_))
+    }
+
+    /// Says that this is wrong.
+    pub(super) fn refuse(&mut self, message: impl Into<String>) {
+        self.reader.report(&self.node.place, &self.path, message);
+    }
+
     /// A scalar with a meaning. `null` in a list is a mistake.
     pub(super) fn scalar<T>(self, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
         let text = match self.reader.text(self.node, &self.path) {
@@ -454,7 +578,7 @@ impl Item<'_> {
     /// A mapping.
     pub(super) fn section<T>(self, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let entries = self.reader.entries(self.node, &self.path);
-        Section::read(self.reader, entries, self.path, read)
+        Section::read(self.reader, entries, self.path, false, read)
     }
 }
 

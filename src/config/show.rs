@@ -9,11 +9,11 @@ use std::fmt::{Display, Write};
 
 use http::{HeaderName, HeaderValue};
 
-use super::Settings;
 use super::meant::METRICS;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
 use super::written::{ALGORITHMS, FORMATS, LEVELS, POLICIES, PROXY_PROTOCOLS};
+use super::{Settings, Tokens};
 use crate::auth::{Guard, Realm, Trust};
 use crate::front::{self, ProxyProtocol};
 use crate::registry::health::{self, Pace};
@@ -22,7 +22,7 @@ use crate::telemetry::Destination;
 use crate::tls::{Clients, Port, Version};
 
 /// An item of a list: its keys and values.
-type Item = Vec<(&'static str, String)>;
+pub(super) type Item = Vec<(&'static str, String)>;
 
 /// The settings as a configuration file.
 pub fn show(settings: &Settings) -> String {
@@ -38,18 +38,24 @@ pub fn show(settings: &Settings) -> String {
     page.remark("Keys without a remark have their defaults.");
     page.front(settings);
     page.tls(settings);
-    page.registry(settings);
-    page.auth(settings);
+    if settings.services.registry {
+        page.registry(settings);
+    } else {
+        page.line("registry", "false");
+    }
+    page.tokens(settings);
+    page.upstreams(&settings.front.upstreams);
+    page.routes(settings);
     page.limits(settings);
     page.log(settings);
     page.monitoring(settings);
     page.text
 }
 
-struct Page<'s> {
+pub(super) struct Page<'s> {
     text: String,
     written: &'s BTreeMap<String, Place>,
-    path: Vec<&'static str>,
+    path: Vec<String>,
 }
 
 impl Page<'_> {
@@ -65,6 +71,9 @@ impl Page<'_> {
         self.list("trusted_proxies", front.trusted_proxies.iter().map(|network| vec![("", scalar(network))]));
         let public = front.listeners.iter().filter(|listener| !listener.internal);
         self.list("listeners", public.map(listener));
+        if !settings.services.registry {
+            return;
+        }
         let internal = front.listeners.iter().find(|listener| listener.internal);
         let (protocol, gate) = internal.map_or_else(Default::default, |port| (port.proxy_protocol, port.gate.clone()));
         self.section("internal", |page| {
@@ -342,6 +351,17 @@ impl Page<'_> {
         });
     }
 
+    fn tokens(&mut self, settings: &Settings) {
+        match &settings.services.tokens {
+            Tokens::Ours => self.auth(settings),
+            Tokens::Off => self.line("token", "false"),
+            Tokens::Upstream(name) => self.section("token", |page| {
+                page.scalar("upstream", name);
+                page.scalar("path", &settings.auth.path);
+            }),
+        }
+    }
+
     fn auth(&mut self, settings: &Settings) {
         let auth = &settings.auth;
         self.section("token", |page| {
@@ -374,7 +394,12 @@ impl Page<'_> {
                 Some(blob) => page.scalar("blob", AsSize(blob)),
                 None => page.line("blob", "null"),
             }
-            page.line("uploads", &push.uploads.to_string());
+            if settings.services.registry {
+                page.line("uploads", &push.uploads.to_string());
+            }
+            if !settings.services.ask_who_it_is() {
+                return;
+            }
             page.scalar("failed_logins", format_args!("{}/m", settings.auth.limits.failed_logins));
             match settings.auth.limits.anonymous {
                 Some(anonymous) => page.scalar("anonymous", format_args!("{anonymous}/m")),
@@ -405,7 +430,7 @@ impl Page<'_> {
         });
     }
 
-    fn destination(&mut self, key: &'static str, destination: &Destination) {
+    fn destination(&mut self, key: &str, destination: &Destination) {
         match destination {
             Destination::Off => self.scalar(key, "off"),
             Destination::Stdout => self.scalar(key, "stdout"),
@@ -413,27 +438,27 @@ impl Page<'_> {
         }
     }
 
-    fn remark(&mut self, text: &str) {
+    pub(super) fn remark(&mut self, text: &str) {
         self.put(format_args!("# {text}"));
     }
 
-    fn section(&mut self, key: &'static str, write: impl FnOnce(&mut Self)) {
+    pub(super) fn section(&mut self, key: &str, write: impl FnOnce(&mut Self)) {
         self.line(key, "");
-        self.path.push(key);
+        self.path.push(key.to_owned());
         write(self);
         self.path.pop();
     }
 
-    fn scalar(&mut self, key: &'static str, value: impl Display) {
+    pub(super) fn scalar(&mut self, key: &str, value: impl Display) {
         self.line(key, &scalar(value));
     }
 
-    fn choice<T: PartialEq>(&mut self, key: &'static str, choices: &[(&str, T)], value: T) {
+    pub(super) fn choice<T: PartialEq>(&mut self, key: &str, choices: &[(&str, T)], value: T) {
         self.scalar(key, word(choices, value));
     }
 
     /// A list of scalars (one entry without key) or of mappings.
-    fn list(&mut self, key: &'static str, items: impl Iterator<Item = Item>) {
+    pub(super) fn list(&mut self, key: &str, items: impl Iterator<Item = Item>) {
         let mut items = items.peekable();
         self.line(key, if items.peek().is_none() { "[]" } else { "" });
         let indent = "  ".repeat(self.path.len());
@@ -447,9 +472,9 @@ impl Page<'_> {
     }
 
     /// `key: value`, with the place where it was written.
-    fn line(&mut self, key: &'static str, value: &str) {
+    pub(super) fn line(&mut self, key: &str, value: &str) {
         let indent = "  ".repeat(self.path.len());
-        self.path.push(key);
+        self.path.push(key.to_owned());
         let place = self.written.get(&self.path.join("."));
         self.path.pop();
         let space = if value.is_empty() { "" } else { " " };
@@ -457,7 +482,7 @@ impl Page<'_> {
             Source::File(_) => format!("  # line {}", place.line),
             Source::Variable(name) => format!("  # {name}"),
         });
-        self.put(format_args!("{indent}{key}:{space}{value}{remark}"));
+        self.put(format_args!("{indent}{}:{space}{value}{remark}", scalar(key)));
     }
 
     fn put(&mut self, line: std::fmt::Arguments<'_>) {
@@ -485,13 +510,13 @@ fn listener(listener: &front::Listener) -> Item {
 }
 
 /// Networks as a list on one line.
-fn networks(networks: &front::Networks) -> String {
+pub(super) fn networks(networks: &front::Networks) -> String {
     let texts: Vec<String> = networks.iter().map(|network| quoted(&network.to_string())).collect();
     format!("[{}]", texts.join(", "))
 }
 
 /// The word of a choice.
-fn word<'a, T: PartialEq>(choices: &[(&'a str, T)], value: T) -> &'a str {
+pub(super) fn word<'a, T: PartialEq>(choices: &[(&'a str, T)], value: T) -> &'a str {
     choices.iter().find(|(_, choice)| *choice == value).map_or("null", |(word, _)| word)
 }
 
@@ -507,13 +532,13 @@ fn as_go_writes(duration: std::time::Duration) -> String {
 }
 
 /// A scalar as YAML in quotes, for a list on one line.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 /// A scalar as YAML, quoted where it must be.
 #[expect(clippy::expect_used, reason = "a string can always be written as YAML, and nowhere but into memory")]
-fn scalar(value: impl Display) -> String {
+pub(super) fn scalar(value: impl Display) -> String {
     let text = serde_yaml::to_string(&value.to_string()).expect("a string is YAML");
     text.trim_end_matches('\n').to_owned()
 }

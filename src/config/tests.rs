@@ -617,7 +617,13 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.tls.certificates.len(), 1);
     assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));
     assert_eq!(settings.auth.limits.anonymous.take().map(u32::from), Some(1200));
+    let [gitlab] = &settings.front.upstreams[..] else { panic!("one example") };
+    let least = "upstreams: { gitlab: { peers: ['http://127.0.0.1:5010', { url: 'https://registry-b.example.com:5000', \
+                 weight: 2 }] } }";
+    assert_eq!(*gitlab, desk.good(least, "").front.upstreams[0]);
+    assert_eq!(settings.front.routes.len(), 3);
     // The rest is the default.
+    assert_eq!(settings.services, defaults.services);
     assert_eq!(settings.state, defaults.state);
     assert_eq!(settings.front.listeners, defaults.front.listeners);
     assert_eq!(settings.front.timeouts, defaults.front.timeouts);

@@ -13,8 +13,9 @@ use tracing::Level;
 
 use super::distribution::{self, Registry};
 use super::problem::Place;
-use super::reader::{Item, Section, Setting, within};
+use super::reader::{Item, Said, Section, Setting, within};
 use super::scalar;
+use super::upstreams::{self, Route, Upstream};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::front::{Address, Network, ProxyProtocol};
@@ -32,8 +33,12 @@ pub(super) struct Written {
     pub(super) internal: Doorway,
     pub(super) trusted_proxies: Setting<Vec<Setting<Network>>>,
     pub(super) tls: Tls,
+    pub(super) registry_said: Said,
     pub(super) registry: Registry,
+    pub(super) token_said: Said,
     pub(super) token: Token,
+    pub(super) upstreams: Setting<Vec<Upstream>>,
+    pub(super) routes: Setting<Vec<Route>>,
     pub(super) members_may_create_projects: Setting<bool>,
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
@@ -104,6 +109,7 @@ pub(super) enum Monitoring {
 
 #[derive(Debug)]
 pub(super) struct Token {
+    pub(super) upstream: Setting<String>,
     pub(super) path: Setting<String>,
     pub(super) service: Setting<String>,
     pub(super) issuer: Setting<String>,
@@ -211,7 +217,8 @@ const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
 impl Written {
     /// Reads the document; `any` is what an address without a host means on this machine.
     pub(super) fn read(root: &mut Section<'_>, any: IpAddr) -> Self {
-        root.later(&["upstreams", "routes"]);
+        let (registry_said, registry) = root.tree("registry", |reader, node| distribution::embedded(reader, node, any));
+        let (token_said, token) = root.section_or_flag("token", Token::read);
         Self {
             external_url: root.origin("external_url"),
             aliases: root.list("aliases", |item| item.scalar(scalar::origin)),
@@ -221,10 +228,14 @@ impl Written {
             internal: root.section("internal", Doorway::read),
             trusted_proxies: root.list("trusted_proxies", |item| item.scalar(scalar::network)),
             tls: root.section("tls", Tls::read),
-            registry: root.tree("registry", |reader, node| distribution::embedded(reader, node, any)),
-            token: root.section("token", Token::read),
+            registry_said,
+            registry,
+            token_said,
+            token,
             members_may_create_projects: root
                 .section("accounts", |section| section.flag("members_may_create_projects")),
+            upstreams: root.map("upstreams", Upstream::read),
+            routes: root.list("routes", Route::read),
             limits: root.section("limits", Limits::read),
             timeouts: root.section("timeouts", Timeouts::read),
             log: root.section("log", Log::read),
@@ -311,6 +322,7 @@ impl Certificate {
 impl Token {
     fn read(section: &mut Section<'_>) -> Self {
         Self {
+            upstream: section.scalar("upstream", upstreams::name),
             path: section.scalar("path", scalar::own_path),
             service: section.word("service"),
             issuer: section.word("issuer"),

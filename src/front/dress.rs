@@ -31,12 +31,19 @@ impl Dress {
 
     /// Adds what is missing. `secure`: the client came over TLS; `api`: it asked for something below `/v2/`.
     pub(super) fn put_on(&self, answer: &mut HeaderMap, secure: bool, api: bool) {
-        let own: Vec<HeaderName> = answer.keys().cloned().collect();
-        for (name, value) in self.headers.iter().filter(|(name, _)| !own.contains(name)) {
-            answer.append(name, value.clone());
+        for (name, value) in self.missing(answer, secure, api) {
+            answer.append(name, value);
         }
-        let mut put = |name, value: &HeaderValue| {
-            answer.entry(name).or_insert_with(|| value.clone());
+    }
+
+    /// What is missing.
+    pub(super) fn missing(&self, answer: &HeaderMap, secure: bool, api: bool) -> Vec<(HeaderName, HeaderValue)> {
+        let operators = self.headers.iter().filter(|(name, _)| !answer.contains_key(name)).cloned();
+        let mut missing: Vec<(HeaderName, HeaderValue)> = operators.collect();
+        let mut put = |name: HeaderName, value: &HeaderValue| {
+            if !answer.contains_key(&name) && !self.headers.iter().any(|(operators, _)| *operators == name) {
+                missing.push((name, value.clone()));
+            }
         };
         put(X_CONTENT_TYPE_OPTIONS, &NOSNIFF);
         if api {
@@ -45,6 +52,7 @@ impl Dress {
         if let Some(hsts) = self.hsts.as_ref().filter(|_| secure) {
             put(STRICT_TRANSPORT_SECURITY, hsts);
         }
+        missing
     }
 }
 

@@ -54,9 +54,12 @@ impl Shown<'_> {
     }
 }
 
+/// Whether we can serve.
+pub(super) const READY: &str = "/-/ready";
+
 /// Whether this is one of the pages that load balancers and monitoring look at, by address or whatever name they have.
 pub(super) fn is_probe(path: &str) -> bool {
-    ["/-/healthy", "/-/ready"].contains(&path)
+    ["/-/healthy", READY].contains(&path)
 }
 
 impl Origins {
@@ -80,6 +83,11 @@ impl Origins {
 
     pub(super) fn external(&self) -> &Origin {
         &self.known[0]
+    }
+
+    /// `external_url` first, then the aliases.
+    pub(super) fn all(&self) -> &[Origin] {
+        &self.known
     }
 
     /// The origin that the request names, or why it names none of ours.

@@ -345,7 +345,7 @@ impl FrontIo {
 
     /// On HTTP/1.1, whether Pingora has not yet told anybody of a request: what it writes now is its own invention.
     fn is_before_request(&self) -> bool {
-        !self.connection.is_http2() && self.connection.phase.load() != Phase::Answering
+        !self.connection.is_http2() && !self.connection.phase.load().is_request()
     }
 
     /// Hands what was gathered to the stream.
@@ -447,6 +447,22 @@ impl FrontIo {
         }
     }
 
+    /// Ready when the client leaves. Whatever else it sends is its next request's, and so much of that is kept as a header
+    /// is read into; Pingora would take it for a mistake.
+    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < HEADER_READ {
+            let mut space = [MaybeUninit::uninit(); HEADER_READ];
+            let mut buf = ReadBuf::uninit(&mut space);
+            ready!(self.stream.poll_read(cx, &mut buf))?;
+            match buf.filled() {
+                [] if self.ahead.is_empty() => return Poll::Ready(Ok(())),
+                [] => break, // it has said all that it wants, and waits for the answers
+                more => self.ahead.extend_from_slice(more),
+            }
+        }
+        Poll::Pending
+    }
+
     /// Bytes of the body, from where they are.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -491,6 +507,9 @@ impl AsyncRead for FrontIo {
         }
         if me.is_before_request() {
             return Poll::Ready(Err(me.turn_away(Refusal::Malformed))); // Pingora sees no end where we see one
+        }
+        if me.connection.phase.load() == Phase::Awaiting {
+            return me.poll_departure(cx);
         }
         me.poll_body(cx, buf)
     }

@@ -185,6 +185,7 @@ impl<S: Service> Front<S> {
             digest: None,
             user_agent: None,
             failure: None,
+            upstream: None,
             kind: Kind::Other,
             limit: refusal.limit(),
             credentials: false,

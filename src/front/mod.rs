@@ -15,6 +15,7 @@
 //! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
+//! - [`rewrite`]: what changes in the headers between a client and an upstream;
 //! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers;
 //! - [`raw`]: [`strict`] and [`proxy_protocol`] for who tries them from outside.
 //!
@@ -35,6 +36,7 @@ use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod dress;
+mod forward;
 mod frames;
 mod gate;
 mod host;
@@ -52,10 +54,12 @@ mod proxy_protocol;
 pub mod raw;
 mod redirect;
 mod refusal;
+mod rewrite;
 mod route;
 mod running;
 mod session;
 mod strict;
+#[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;
 mod watch;
 
@@ -71,8 +75,8 @@ pub use networks::{Network, NetworkError, Networks};
 pub use route::{Fixed, Host, PathPrefix, PathPrefixError, Redirect, Route, Target};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 pub use upstream::{
-    Balance, Ejection, HeaderEdits, Health, HostSent, LocationForm, Peer, Realm, Upstream, UpstreamTimeouts,
-    UpstreamTls,
+    Balance, Credentials, Ejection, Error as UpstreamError, HeaderEdits, Health, HostSent, LocationForm, Peer, Realm,
+    Upstream, UpstreamTimeouts, UpstreamTls,
 };
 
 /// Who answers the requests that come in by the door: in the product the embedded [`origin`](crate::origin).

@@ -7,20 +7,33 @@
 //!
 //! Absent on purpose: counters and whatever else must outlive a change; they stay with the open door.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 
 use super::dress::Dress;
+use super::forward::Way;
 use super::host::Origins;
 use super::session::Terms;
+use super::upstream::Upstreams;
 use super::watch::Steadiness;
-use super::{Config, Internal, Limits, Listener, Networks, Prefix, Timeouts};
+use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Timeouts};
+use crate::exchange::Passage;
+use crate::telemetry::{Forwarded, Metrics};
 use crate::tls::Certificates;
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
-    pub(super) origins: Origins,
+    pub(super) origins: Arc<Origins>,
+    /// Which way requests go that come in by a public listener.
+    pub(super) routes: Vec<Route>,
+    /// Who answers what goes elsewhere.
+    pub(super) upstreams: Upstreams,
+    /// What is counted of them.
+    counts: BTreeMap<Arc<str>, Arc<Forwarded>>,
+    /// The path of the token endpoint that clients reach by us.
+    pub(super) token: Option<Arc<str>>,
     /// Whose forwarding headers are believed.
     pub(super) trusted: Networks,
     /// What the API lies below on the internal port.
@@ -34,12 +47,14 @@ pub(super) struct Plan<S> {
 }
 
 impl<S> Plan<S> {
-    pub(super) fn new(config: Config, service: Arc<S>) -> Self {
+    /// `upstreams` are the configuration's.
+    pub(super) fn new(config: Config, upstreams: Upstreams, service: Arc<S>, metrics: &Metrics) -> Self {
         let Config {
             external_url,
             aliases,
-            routes: _,
-            upstreams: _,
+            routes,
+            upstreams: configured,
+            token,
             trusted_proxies,
             timeouts,
             limits,
@@ -51,7 +66,14 @@ impl<S> Plan<S> {
         } = config;
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
-            origins: Origins::new(external_url, aliases, host, any_host),
+            origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
+            routes,
+            upstreams,
+            counts: configured
+                .iter()
+                .map(|upstream| (upstream.name.clone(), metrics.forwarded(&upstream.name)))
+                .collect(),
+            token: token.map(Arc::from),
             trusted: trusted_proxies,
             prefix,
             terms: Terms { steadiness: Steadiness::of(&timeouts), dress: Arc::new(Dress::new(headers, hsts)) },
@@ -59,6 +81,13 @@ impl<S> Plan<S> {
             limits,
             service,
         }
+    }
+
+    /// What a request is forwarded by to the upstream of this name.
+    pub(super) fn forward(&self, upstream: &str, passage: Passage) -> Option<Way> {
+        let pool = self.upstreams.get(upstream)?.clone();
+        let counts = self.counts.get(upstream)?.clone();
+        Some(Way { pool, passage, counts, origins: self.origins.clone(), token: self.token.clone() })
     }
 }
 

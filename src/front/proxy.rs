@@ -1,7 +1,7 @@
 //! What happens in which of Pingora's phases? Each delegates; the order is Pingora's.
 //!
-//! `early_request_filter` starts the clock that fits, `request_filter` answers through the embedded [`Service`],
-//! `logging` writes the access line. Nothing goes to an upstream.
+//! `early_request_filter` starts the clock that fits, `request_filter` answers through the embedded [`Service`] or sends
+//! the request on its [way](forward) to somebody else's registry, `logging` writes the access line.
 //!
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
@@ -12,15 +12,18 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, USER_AGENT};
-use http::{HeaderValue, Method, request};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode, request};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::host::{Arrival, is_probe};
+use super::forward::{self, Forwarding};
+use super::host::{Arrival, READY, is_probe};
 use super::io::Connection;
 use super::limits::Limits;
 use super::peer::Told;
@@ -28,8 +31,8 @@ use super::plan::Plan;
 use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
 use super::watch::Phase;
-use super::{Service, mount, redirect};
-use crate::exchange::{self, Caller, Origin};
+use super::{Service, Target, mount, redirect, route};
+use crate::exchange::{self, Answer, Caller, Kind, Limit, Origin};
 use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
@@ -38,7 +41,16 @@ const CLIENT_LEFT: u16 = 499;
 /// The answer was begun and cannot be finished: breaking off is all that tells the client.
 const BROKEN_OFF: ErrorType = ErrorType::new("BrokenOff");
 const NO_CONNECTION: ErrorType = ErrorType::new("NoConnection");
-const NO_UPSTREAM: ErrorType = ErrorType::new("NoUpstream");
+
+/// What becomes of a request.
+enum Way {
+    /// The embedded services answer.
+    Ours,
+    /// It gets this answer.
+    Told(Box<Answer>, Option<Limit>),
+    /// Somebody else's registry answers.
+    Theirs(Box<Forwarding>),
+}
 
 /// The embedded service behind Pingora's phases.
 pub(super) struct App<S> {
@@ -112,11 +124,48 @@ impl<S: Service> Plan<S> {
         Ok(())
     }
 
-    async fn answer(&self, call: &mut Call<'_>, refused: Option<Refusal>) {
-        match refused {
-            Some(refusal) => {
-                exchange::Exchange::notes(call).limit = refusal.limit();
-                let _ = exchange::send(call, refusal.answer()).await; // the call remembers whether the client left
+    /// Which way an admitted request goes.
+    fn way(&self, session: &Session, caller: &Caller, connection: &Arc<Connection>, record: &mut Record) -> Way {
+        let head: &request::Parts = session.req_header().as_ref();
+        let ours = connection.listener.internal || is_probe(head.uri.path());
+        if head.uri.path() == READY
+            && let Some(reason) = self.upstreams.unready()
+        {
+            record.notes.kind = Kind::Probe;
+            let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+            return Way::Told(Box::new(answer.header(CACHE_CONTROL, "no-store")), None);
+        }
+        let name = match route::choose(&self.routes, head, &caller.origin) {
+            _ if ours => return Way::Ours,
+            Target::Embedded => return Way::Ours,
+            Target::Redirect(redirect) => return Way::Told(Box::new(redirect.answer(head)), None),
+            Target::Answer(fixed) => return Way::Told(Box::new(fixed.answer()), None),
+            Target::Upstream(name) => name,
+        };
+        if let Err(refusal) = route::plain(head.uri.path()) {
+            return Way::refused(&refusal);
+        }
+        let passage = match self.service.pass(head) {
+            Ok(passage) => passage,
+            Err(answer) => return Way::Told(answer, None),
+        };
+        let is_token = self.token.as_deref() == Some(head.uri.path());
+        record.notes.kind = if is_token { Kind::Token } else { passage.kind };
+        record.notes.repository.clone_from(&passage.repository);
+        record.notes.reference.clone_from(&passage.reference);
+        let Some(way) = self.forward(name, passage) else { return Way::refused(&Refusal::Unanswered) };
+        let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
+        match forwarding.refusal(session) {
+            Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
+            None => Way::Theirs(Box::new(forwarding)),
+        }
+    }
+
+    async fn answer(&self, call: &mut Call<'_>, told: Option<(Box<Answer>, Option<Limit>)>) {
+        match told {
+            Some((answer, limit)) => {
+                exchange::Exchange::notes(call).limit = limit;
+                let _ = exchange::send(call, *answer).await; // the call remembers whether the client left
             }
             None => {
                 // A bug in one request must not take its connection's other streams with it, nor stay without a trace.
@@ -178,22 +227,91 @@ impl<S: Service> ProxyHttp for App<S> {
         let address = record.client(&connection);
         let network = connection.network(address, &plan.trusted);
         let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
+        let way = match refused {
+            Some(refusal) => Way::refused(&refusal),
+            None => plan.way(session, &caller, &connection, record),
+        };
+        let told = match way {
+            Way::Ours => None,
+            Way::Told(answer, limit) => Some((answer, limit)),
+            Way::Theirs(forwarding) => {
+                record.forwarding = Some(forwarding);
+                return Ok(false);
+            }
+        };
         let mut call = Call::new(session, &caller, record, &plan.terms, &connection);
-        plan.answer(&mut call, refused).await;
+        plan.answer(&mut call, told).await;
         match call.ending() {
             Ending::Complete => Ok(true),
             Ending::Unanswered | Ending::Truncated => Err(Error::new(BROKEN_OFF)),
         }
     }
 
-    /// Never reached: `request_filter` answers everything.
-    async fn upstream_peer(&self, _: &mut Session, _: &mut Record) -> Result<Box<HttpPeer>> {
-        Err(Error::new(NO_UPSTREAM))
+    async fn upstream_peer(&self, session: &mut Session, record: &mut Record) -> Result<Box<HttpPeer>> {
+        forward::choose(session, record).await
     }
 
-    /// Whatever could be said was said in `request_filter`; what is left is a connection to break off.
-    async fn fail_to_proxy(&self, _: &mut Session, _: &Error, record: &mut Record) -> FailToProxy {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        header: &mut RequestHeader,
+        record: &mut Record,
+    ) -> Result<()> {
+        forward::send_header(session, header, record).await
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        record: &mut Record,
+    ) -> Result<()> {
+        forward::take_piece(session, piece, end, record)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        record: &mut Record,
+    ) -> Result<()> {
+        forward::receive_header(session, header, record)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        record: &mut Record,
+    ) -> Result<()> {
+        forward::dress(session, header, record)
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, record: &mut Record, error: Box<Error>) -> Box<Error> {
+        forward::not_connected(record, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        record: &mut Record,
+        reused: bool,
+    ) -> Box<Error> {
+        forward::broken(session, record, reused, error)
+    }
+
+    /// Of what was ours to answer, whatever could be said was said in `request_filter`: what is left is a connection to
+    /// break off.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, record: &mut Record) -> FailToProxy {
+        forward::fail(session, error, record).await;
         FailToProxy { error_code: status(record), can_reuse_downstream: false }
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Record, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
     }
 
     /// [`logging`](Self::logging) tells, with the request id and at a level that fits.
@@ -215,6 +333,9 @@ impl<S: Service> ProxyHttp for App<S> {
         if let Ok(connection) = connection(session) {
             connection.given_up.count(record.client_left);
         }
+        if let Some(forwarding) = &record.forwarding {
+            forwarding.count();
+        }
         report(&self.reports, session, record);
     }
 }
@@ -235,6 +356,12 @@ fn join_trace(
         }
     }
     Ok(())
+}
+
+impl Way {
+    fn refused(refusal: &Refusal) -> Self {
+        Self::Told(Box::new(refusal.answer()), refusal.limit())
+    }
 }
 
 /// Whether the client's own connection is TLS: to us, or to a balancer before a listener that serves an `https://` origin
@@ -295,6 +422,7 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
+        upstream: record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun)),
         kind: notes.kind,
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),

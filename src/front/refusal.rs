@@ -59,6 +59,8 @@ pub(super) enum Refusal {
     TooManyConnections(Full),
     /// Bytes that no URI has.
     TargetNotText,
+    /// A path that others behind us could read differently.
+    Ambiguous,
     /// `CONNECT`: we are nobody's forward proxy.
     Connect,
     /// HTTP/1.1 without a `Host`.
@@ -113,7 +115,9 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed | Self::TargetNotText | Self::HostMissing | Self::HostMalformed => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::TargetNotText | Self::Ambiguous | Self::HostMissing | Self::HostMalformed => {
+                StatusCode::BAD_REQUEST
+            }
             Self::SpeaksTls => StatusCode::UPGRADE_REQUIRED,
             Self::Moved { .. } => StatusCode::PERMANENT_REDIRECT,
             Self::Unnamed | Self::Denied { .. } => StatusCode::FORBIDDEN,
@@ -157,6 +161,10 @@ impl Refusal {
                 "too many connections from this address; use fewer, or try again later".to_owned()
             }
             Self::TargetNotText => "path and query must be ASCII, percent-encoded".to_owned(),
+            Self::Ambiguous => {
+                "the path can be read in more than one way: no . or .. between slashes, no backslash, and /v2/ unescaped"
+                    .to_owned()
+            }
             Self::Connect => "CONNECT is not served here".to_owned(),
             Self::HostMissing => "an HTTP/1.1 request must have one Host header".to_owned(),
             Self::HostMalformed => "the Host header is not HOST or HOST:PORT".to_owned(),

@@ -33,7 +33,8 @@ use super::limits::Connections;
 use super::listener::Front;
 use super::plan::{Doorway, Plan};
 use super::proxy::App;
-use super::{Address, Config, Listener, Service};
+use super::upstream::Upstreams;
+use super::{Address, Config, Credentials, Listener, Service, UpstreamError};
 use crate::telemetry::Reports;
 use crate::tls::Certificates;
 
@@ -54,6 +55,9 @@ pub enum Error {
     /// Pingora reads the machine's certificates when it starts, and panics when it cannot.
     #[error("the certificates that this machine trusts cannot be read; see SSL_CERT_FILE and SSL_CERT_DIR")]
     TrustStore,
+    /// An upstream that cannot be used as it is configured.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
 }
 
 /// A socket that was bound.
@@ -83,6 +87,8 @@ pub struct Tls {
     pub certificates: Option<Arc<Certificates>>,
     /// On the internal one instead, if it speaks TLS.
     pub internal: Option<Arc<ServerConfig>>,
+    /// With upstreams.
+    pub upstreams: Credentials,
 }
 
 impl Tls {
@@ -107,7 +113,10 @@ pub fn open<S: Service>(
     reports: Reports,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running<S>, Error> {
-    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, service)));
+    let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, None)?;
+    upstreams.tend();
+    upstreams.report_to(&reports.metrics);
+    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service, &reports.metrics)));
     let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() })?;
     let proxy = ArcSwap::new(proxy);
     let (connections, windows, ending) = (Arc::default(), Arc::default(), watch::Sender::new(false));
@@ -161,7 +170,8 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
 }
 
 fn proxy<S: Service>(app: App<S>) -> Result<Arc<HttpProxy<App<S>>>, Error> {
-    let conf = Arc::new(ServerConf::default());
+    // `attempts` of the upstream says when it is enough.
+    let conf = Arc::new(ServerConf { max_retries: usize::MAX, ..ServerConf::default() });
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
     let mut options = HttpServerOptions::default();
@@ -274,10 +284,15 @@ impl<S: Service> Running<S> {
         let kept: Vec<_> =
             kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
         let new = prepare(sockets, tls)?;
+        let previous = self.live.plan.load_full();
+        let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, Some(&previous.upstreams))?;
         let app = App { plan: self.live.plan.clone(), reports: self.live.reports.clone() };
         let proxy = proxy(app)?;
 
-        self.live.plan.store(Arc::new(Plan::new(config, service)));
+        let metrics = &self.live.reports.metrics;
+        upstreams.tend();
+        upstreams.report_to(metrics);
+        self.live.plan.store(Arc::new(Plan::new(config, upstreams, service, metrics)));
         self.live.proxy.store(proxy);
         let mut doors: Vec<Option<OpenDoor>> = std::mem::take(&mut self.doors).into_iter().map(Some).collect();
         for (door, doorway) in kept {

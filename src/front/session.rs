@@ -23,6 +23,7 @@ use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
 use super::dress::Dress;
+use super::forward::Forwarding;
 use super::http2;
 use super::io::Connection;
 use super::mount::{self, Mounted};
@@ -40,7 +41,7 @@ const UNWANTED_TIME: Duration = Duration::from_secs(2);
 /// Pingora's name for an answer that ends before its `Content-Length`.
 const SHORT_ANSWER: &str = "PrematureBodyEnd";
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the access line will be made of.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub(super) struct Record {
     pub(super) secure: bool,
     /// Its place in a trace.
     pub(super) trace: Trace,
+    /// Set when somebody else's registry answers.
+    pub(super) forwarding: Option<Box<Forwarding>>,
 }
 
 impl Record {
@@ -76,6 +79,7 @@ impl Record {
             mounted: None,
             secure: false,
             trace: Trace::none(),
+            forwarding: None,
         }
     }
 
@@ -86,6 +90,7 @@ impl Record {
 }
 
 /// What every exchange is held under.
+#[derive(Debug, Clone)]
 pub(super) struct Terms {
     /// How steady the client of an HTTP/2 stream must be; on HTTP/1.1 the connection watches.
     pub(super) steadiness: Steadiness,
@@ -173,18 +178,11 @@ impl<'a> Call<'a> {
             self.connection.wants_window.notify_one();
         }
         let head = self.session.req_header();
-        let expected = head
-            .headers
-            .get(header::EXPECT)
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let expected = head.headers.get(header::EXPECT).is_some_and(is_continue);
         if !expected || head.version != Version::HTTP_11 || self.session.is_body_empty() {
             return Ok(());
         }
-        // Pingora gives up the connection when it writes a header before the body is read, even this one.
-        let keepalive = self.session.get_keepalive();
-        let invited = self.session.write_continue_response().await;
-        self.session.set_keepalive(keepalive);
-        invited.map_err(|_| self.left(BodyError::Gone))
+        continue_body(self.session).await.map_err(|_| self.left(BodyError::Gone))
     }
 
     async fn read_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
@@ -316,8 +314,22 @@ impl Exchange for Call<'_> {
     }
 }
 
+/// Whether this is what a client expects that waits for permission to send its body.
+pub(super) fn is_continue(expected: &HeaderValue) -> bool {
+    expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+}
+
+/// Permits the client to send its body.
+pub(super) async fn continue_body(session: &mut Session) -> Result<(), Box<Error>> {
+    // Pingora gives up the connection when it writes a header before the body is read, even this one.
+    let keepalive = session.get_keepalive();
+    let invited = session.write_continue_response().await;
+    session.set_keepalive(keepalive);
+    invited
+}
+
 /// Whose fault it is that a body cannot be read.
-fn misfortune(error: &Error) -> BodyError {
+pub(super) fn misfortune(error: &Error) -> BodyError {
     match error.etype() {
         ErrorType::ReadTimedout => BodyError::Stalled,
         ErrorType::ReadError if is(error, io::ErrorKind::TimedOut) => BodyError::Stalled,

@@ -38,10 +38,22 @@ pub(super) enum Phase {
     Header,
     /// An HTTP/1.1 request is being answered: whichever side waits for the client, it waits no longer than `stall`.
     Answering,
+    /// The client of an HTTP/1.1 request waits for somebody else's permission to send its body, and so do we.
+    Expecting,
+    /// An HTTP/1.1 request is whole and with somebody else's registry: its client owes us nothing but to take the answer.
+    /// Reading is pending all the while, to see it leave.
+    Awaiting,
     /// HTTP/2. Reading is always pending there, so it says nothing; a client that takes nothing is still cut.
     Streams,
     /// Between two HTTP/1.1 requests.
     Idle,
+}
+
+impl Phase {
+    /// Whether requests are being answered.
+    pub(super) fn is_request(self) -> bool {
+        matches!(self, Self::Answering | Self::Expecting | Self::Awaiting | Self::Streams)
+    }
 }
 
 /// The phase, shared by the stream that watches and those who know what happens on it.
@@ -58,7 +70,15 @@ impl SharedPhase {
     }
 
     pub(super) fn load(&self) -> Phase {
-        let all = [Phase::Handshake, Phase::Header, Phase::Answering, Phase::Streams, Phase::Idle];
+        let all = [
+            Phase::Handshake,
+            Phase::Header,
+            Phase::Answering,
+            Phase::Expecting,
+            Phase::Awaiting,
+            Phase::Streams,
+            Phase::Idle,
+        ];
         all[usize::from(self.0.load(Ordering::Acquire))]
     }
 }
@@ -162,7 +182,7 @@ impl Watched {
         match phase {
             Phase::Handshake => self.timeouts.handshake,
             Phase::Header => self.timeouts.header,
-            Phase::Answering | Phase::Streams => self.timeouts.stall,
+            Phase::Answering | Phase::Expecting | Phase::Awaiting | Phase::Streams => self.timeouts.stall,
             Phase::Idle => self.timeouts.idle,
         }
     }
@@ -173,7 +193,7 @@ impl Watched {
         (self.waiting, self.pace, self.acknowledged) = (None, Pace::default(), None);
         self.deadline = match phase {
             Phase::Header | Phase::Idle => Some(Instant::now() + self.limit(phase)),
-            Phase::Handshake | Phase::Answering | Phase::Streams => None,
+            Phase::Handshake | Phase::Answering | Phase::Expecting | Phase::Awaiting | Phase::Streams => None,
         };
     }
 
@@ -188,13 +208,15 @@ impl Watched {
     /// Bytes moved. False: over the time that we waited for them, too few.
     fn moved(&mut self, side: Side, bytes: usize) -> bool {
         match (self.follow(), side) {
-            (Phase::Answering, _) | (Phase::Streams, Side::Write) => self.keeps_pace(bytes),
+            (Phase::Answering, _) => self.keeps_pace(bytes),
+            (Phase::Expecting | Phase::Awaiting | Phase::Streams, Side::Write) => self.keeps_pace(bytes),
             (Phase::Idle, Side::Read) => {
                 self.shared.set(Phase::Header);
                 self.enter(Phase::Header);
                 true
             }
-            (Phase::Handshake | Phase::Header | Phase::Idle | Phase::Streams, _) => true,
+            (Phase::Handshake | Phase::Header | Phase::Idle, _) => true,
+            (Phase::Expecting | Phase::Awaiting | Phase::Streams, Side::Read) => true,
         }
     }
 
@@ -214,7 +236,8 @@ impl Watched {
     /// Nothing moves: ready when the client's time is over, else we are woken when it will be.
     fn patience(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<()> {
         let phase = self.follow();
-        if phase == Phase::Handshake || (phase == Phase::Streams && side == Side::Read) {
+        let only_writes = matches!(phase, Phase::Expecting | Phase::Awaiting | Phase::Streams);
+        if phase == Phase::Handshake || (only_writes && side == Side::Read) {
             return Poll::Pending;
         }
         loop {
@@ -225,7 +248,7 @@ impl Watched {
             ready!(self.timer.as_mut().poll(cx));
             if Instant::now() < deadline {
                 self.timer.as_mut().reset(deadline);
-            } else if side == Side::Write && matches!(phase, Phase::Answering | Phase::Streams) && self.takes() {
+            } else if side == Side::Write && phase.is_request() && self.takes() {
                 self.deadline = None;
             } else {
                 return Poll::Ready(());

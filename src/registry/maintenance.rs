@@ -13,6 +13,7 @@
 //! its upload stays, with what was answered for. One step that is on its way to the disk (a commit, a tag) is brought to
 //! its end, as everywhere.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Error;
+use crate::exchange::{Answer, Permit};
 use crate::oci::Endpoint;
 
 /// How writes are refused.
@@ -139,15 +141,34 @@ impl Maintenance {
     }
 
     /// Lets a request change something, or says why not.
-    pub(super) fn enter(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Writing<'_>, Error> {
+    pub(super) fn enter(self: &Arc<Self>, endpoint: &Endpoint, now: Timestamp) -> Result<Writing, Error> {
+        self.admit(|pause| pause.allows(endpoint, now))
+    }
+
+    /// The same for a request that somebody else answers; `finishes`: a push that was begun may need it.
+    ///
+    /// # Errors
+    /// The answer that it gets instead.
+    pub fn pass(self: &Arc<Self>, finishes: bool, now: Timestamp) -> Result<Writing, Box<Answer>> {
+        let allows = |pause: &Pause| finishes && now < pause.grace_until;
+        self.admit(allows).map_err(|refusal| Box::new(refusal.answer()))
+    }
+
+    fn admit(self: &Arc<Self>, allows: impl Fn(&Pause) -> bool) -> Result<Writing, Error> {
         // Counted before it is asked whether it may: who reads no writers after the end of the grace can rely on it.
         self.writing.fetch_add(1, Ordering::AcqRel);
-        let writing = Writing(self);
+        let writing = Writing(self.clone());
         let pauses = *self.pauses.borrow();
         match pauses.refusal() {
-            Some(refusal) if !pauses.all().all(|pause| pause.allows(endpoint, now)) => Err(refusal),
+            Some(refusal) if !pauses.all().all(|pause| allows(&pause)) => Err(refusal),
             _ => Ok(writing),
         }
+    }
+
+    /// Why what is being written must end now, if it must.
+    fn is_over(&self, now: Timestamp) -> Option<Error> {
+        let pauses = *self.pauses.borrow();
+        pauses.refusal().filter(|_| pauses.all().any(|pause| pause.grace_until <= now))
     }
 
     /// Returns when what is being written must end.
@@ -172,9 +193,16 @@ impl Maintenance {
 }
 
 /// A request that changes something, as long as it lives.
-pub(super) struct Writing<'a>(&'a Maintenance);
+#[derive(Debug)]
+pub struct Writing(Arc<Maintenance>);
 
-impl Drop for Writing<'_> {
+impl Permit for Writing {
+    fn withdrawn(&self) -> Option<Answer> {
+        self.0.is_over(Timestamp::now()).map(|refusal| refusal.answer())
+    }
+}
+
+impl Drop for Writing {
     fn drop(&mut self) {
         self.0.writing.fetch_sub(1, Ordering::AcqRel);
     }

@@ -64,7 +64,7 @@ pub use config::{Config, Limits, Pattern, Platforms, Purge, Secret, Validation};
 pub use error::Error;
 pub use index::{Counts, Index};
 pub use location::Progress;
-pub use maintenance::{Maintenance, Mode, Pause};
+pub use maintenance::{Maintenance, Mode, Pause, Writing};
 pub use purge::Purged;
 
 use gates::Gates;
@@ -207,6 +207,11 @@ impl Registry {
     /// Whether anything may change.
     pub fn maintenance(&self) -> Arc<Maintenance> {
         self.maintenance.clone()
+    }
+
+    /// How much may be pushed.
+    pub fn limits(&self) -> Limits {
+        self.config.limits
     }
 
     /// The health checks. Somebody must [keep them going](health::Checks::keep_checking).

@@ -6,7 +6,7 @@
 use super::Error;
 use super::control::Outcome;
 use super::privileges::current_user;
-use crate::config::Settings;
+use crate::config::{Services, Settings, Tokens};
 use crate::{auth, front, registry, telemetry, tls};
 
 /// Why a new configuration did not come into force. Nothing changed.
@@ -31,7 +31,9 @@ pub(super) enum Refused {
 /// What was possible when we started may be so no longer.
 fn advice(error: &Error) -> String {
     match error {
-        Error::PortForbidden(_) | Error::Tls(tls::Error::Unreadable { .. }) => {
+        Error::PortForbidden(_)
+        | Error::Tls(tls::Error::Unreadable { .. })
+        | Error::Upstream(front::UpstreamError::Files { source: tls::Error::Unreadable { .. }, .. }) => {
             format!("\nThe server runs as user {} by now: what only root may do takes a restart.", current_user())
         }
         Error::PortTaken(_) => "\nA port that the server has itself under another address takes two reloads: one \
@@ -51,7 +53,7 @@ impl Refused {
             Self::Configuration { .. } | Self::Fixed(_) => Outcome::Configuration,
             Self::Server(Error::PortForbidden(_) | Error::Folder { .. }) => Outcome::Denied,
             Self::Server(Error::Tls(tls::Error::Unwritable { .. })) => Outcome::Failed,
-            Self::Server(Error::Tls(_)) => Outcome::Configuration,
+            Self::Server(Error::Tls(_) | Error::Upstream(_)) => Outcome::Configuration,
             Self::Server(_) => Outcome::Failed,
         }
     }
@@ -64,6 +66,7 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         written: _,
         warnings: _,
         registry_only,
+        services,
         state,
         user,
         front,
@@ -74,6 +77,8 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     } = new;
     let mut keys = Vec::new();
     keys.extend((*registry_only != old.registry_only).then_some("registry"));
+    keys.extend((services.registry != old.services.registry).then_some("registry"));
+    keys.extend((tokens_are_ours(services) != tokens_are_ours(&old.services)).then_some("token"));
     keys.extend((*state != old.state).then_some("state"));
     keys.extend((*user != old.user).then_some("user"));
     keys.extend(fixed_of_front(&old.front, front));
@@ -84,6 +89,11 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     keys
 }
 
+/// To whom else they are handed on is the routes' affair.
+fn tokens_are_ours(services: &Services) -> bool {
+    services.tokens == Tokens::Ours
+}
+
 fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str> {
     let front::Config {
         listeners: _,
@@ -91,6 +101,7 @@ fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str>
         aliases: _,
         routes: _,
         upstreams: _,
+        token: _,
         trusted_proxies: _,
         timeouts: _,
         limits: _,

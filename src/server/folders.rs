@@ -23,7 +23,11 @@ pub(super) fn make_and_become_owner(settings: &Settings) -> Result<(), Error> {
     let tree = ("registry.storage.filesystem.rootdirectory", &settings.registry.root, DATA_MODE);
     let state = ("state", &settings.state, STATE_MODE);
     // A registry alone keeps nothing but its tree.
-    let folders = if settings.registry_only { vec![tree] } else { vec![state, tree] };
+    let folders = match (settings.registry_only, settings.services.registry) {
+        (true, _) => vec![tree],
+        (false, true) => vec![state, tree],
+        (false, false) => vec![state],
+    };
     let refused = |key, path: &Path| {
         let path = path.to_owned();
         move |source| Error::Folder { path, user: privileges::current_user(), key, source }
@@ -69,13 +73,13 @@ fn needs_local_authority(settings: &Settings) -> bool {
 fn user_for(settings: &Settings) -> Result<User, privileges::Error> {
     match &settings.user {
         Some(name) => privileges::find_user(name),
-        None => privileges::owner_of(&settings.registry.root),
+        None => privileges::owner_of(settings.data()),
     }
 }
 
 /// A state directory of root's with nothing in it yet is a fresh volume: it goes to the user.
 fn give_fresh_state(settings: &Settings, user: &User) -> io::Result<()> {
-    if privileges::is_fresh(&settings.state, &settings.registry.root)? {
+    if privileges::is_fresh(&settings.state, settings.data())? {
         privileges::give(&settings.state, user)?;
     }
     Ok(())

@@ -34,7 +34,7 @@ use self::handover::{Handed, Program};
 use self::serving::{Serving, Signals};
 
 use crate::auth::{self, Authority, Guardian, Password};
-use crate::config::Settings;
+use crate::config::{Settings, Tokens};
 use crate::front::{self, Address, Listener, Running, Socket};
 use crate::metadata::{self, Database};
 use crate::origin::{Debug, Embedded};
@@ -129,6 +129,9 @@ pub enum Error {
     /// A certificate or key.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// What TLS with an upstream needs.
+    #[error(transparent)]
+    Upstream(#[from] front::UpstreamError),
     /// TLS itself.
     #[error("TLS cannot be set up: {0}")]
     Rustls(#[from] rustls::Error),
@@ -174,6 +177,7 @@ pub struct Prepared {
     control: Option<control::Socket>,
     debug: Option<DebugDoor>,
     internal_tls: Option<Arc<rustls::ServerConfig>>,
+    upstreams: front::Credentials,
     certificates: Option<Certificates>,
     expiries: Vec<(String, i64)>,
     authority: Option<local::Authority>,
@@ -235,6 +239,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     let internal_pair = settings.front.internal.tls.as_ref().map(|port| &port.files);
     let mut expiries = tls::expiries(named.iter().chain(internal_pair))?;
     let internal_tls = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
+    let upstreams = front::Credentials::load(&settings.front.upstreams)?;
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
@@ -256,6 +261,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
         control,
         debug,
         internal_tls,
+        upstreams,
         certificates,
         expiries,
         authority,
@@ -292,6 +298,7 @@ impl Prepared {
             control,
             debug,
             internal_tls,
+            upstreams,
             certificates,
             expiries,
             authority,
@@ -314,7 +321,7 @@ impl Prepared {
         let certificates = certificates.map(Arc::new);
         let policy = settings.tls.policy;
         let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
-        let tls = front::Tls { usual, certificates, internal: internal_tls };
+        let tls = front::Tls { usual, certificates, internal: internal_tls, upstreams };
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
         // answer, so that whoever waits for that can log in.
@@ -328,7 +335,9 @@ impl Prepared {
             None => None,
         };
         let mut loops = JoinSet::new(); // they end with the server
-        loops.spawn(async move { checks.keep_checking().await });
+        if let Some(checks) = checks {
+            loops.spawn(async move { checks.keep_checking().await });
+        }
         let tending = serving::tend(&mut loops, &embedded);
         let running = front::open(settings.front.clone(), embedded.clone(), &tls, reports.clone(), sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
@@ -359,41 +368,57 @@ impl Prepared {
     }
 }
 
-/// The rooms that answer, from the bottom up.
+/// The rooms that answer, from the bottom up: only those that are ours.
 struct Rooms {
     accounts: Option<Accounts>,
     embedded: Arc<Embedded>,
-    checks: Arc<Checks>,
+    checks: Option<Arc<Checks>>,
 }
 
 impl Rooms {
     async fn open(settings: &Settings, metrics: &Metrics) -> Result<Self, Error> {
-        let accounts = if settings.registry_only { None } else { Some(Accounts::open(settings).await?) };
+        let database = if settings.keeps_metadata() {
+            Some(Database::open(&Database::path_in(&settings.state)).await?)
+        } else {
+            None
+        };
+        let accounts = match (&database, &settings.services.tokens) {
+            (Some(database), Tokens::Ours) => Some(Accounts::open(settings, database.clone())?),
+            _ => None,
+        };
         let tokens = accounts.as_ref().map(|accounts| Arc::clone(&accounts.tokens));
-        let guardian = Guardian::open(&settings.auth, tokens.clone())?;
-        let disk = Arc::new(Filesystem::new(settings.registry.root.clone()));
-        let driver = Arc::new(Measured::new(disk, metrics.clone()));
-        let index = accounts.as_ref().map_or_else(Index::none, |rooms| Index::in_database(rooms.database.clone()));
-        let registry = Registry::new(settings.registry.clone(), driver, index);
-        registry.check_tree().await?;
+        let (embedded, checks) = if settings.services.registry {
+            let registry = open_registry(settings, database, metrics).await?;
+            let guardian = Guardian::open(&settings.auth, tokens.clone())?;
+            let checks = registry.checks();
+            (Embedded::new(registry, guardian, tokens, metrics.clone()), Some(checks))
+        } else {
+            (Embedded::without_registry(tokens, settings.registry.limits, metrics.clone()), None)
+        };
         if !settings.registry_only {
-            maintenance::restore(&settings.state, &registry.maintenance())?;
+            maintenance::restore(&settings.state, &embedded.maintenance())?;
         }
-        let checks = registry.checks();
-        let embedded = Arc::new(Embedded::new(registry, guardian, tokens, metrics.clone()));
-        Ok(Self { accounts, embedded, checks })
+        Ok(Self { accounts, embedded: Arc::new(embedded), checks })
     }
 }
 
-/// Accounts, and the tokens that are made of them: not there for a registry alone.
+async fn open_registry(settings: &Settings, database: Option<Database>, metrics: &Metrics) -> Result<Registry, Error> {
+    let disk = Arc::new(Filesystem::new(settings.registry.root.clone()));
+    let driver = Arc::new(Measured::new(disk, metrics.clone()));
+    let index = database.map_or_else(Index::none, Index::in_database);
+    let registry = Registry::new(settings.registry.clone(), driver, index);
+    registry.check_tree().await?;
+    Ok(registry)
+}
+
+/// Accounts, and the tokens that are made of them.
 struct Accounts {
     database: Database,
     tokens: Arc<Authority>,
 }
 
 impl Accounts {
-    async fn open(settings: &Settings) -> Result<Self, Error> {
-        let database = Database::open(&Database::path_in(&settings.state)).await?;
+    fn open(settings: &Settings, database: Database) -> Result<Self, Error> {
         let tokens = Arc::new(Authority::open(settings.auth.clone(), database.clone())?);
         Ok(Self { database, tokens })
     }

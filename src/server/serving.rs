@@ -289,7 +289,8 @@ fn load_tls(settings: &Settings, now: SystemTime) -> Result<(front::Tls, Vec<(St
     let port = settings.front.internal.tls.as_ref();
     let internal = port.map(tls::port_config).transpose()?;
     let expiries = tls::expiries(pairs.iter().chain(port.map(|port| &port.files)))?;
-    Ok((front::Tls { usual, certificates, internal }, expiries))
+    let upstreams = front::Credentials::load(&settings.front.upstreams)?;
+    Ok((front::Tls { usual, certificates, internal, upstreams }, expiries))
 }
 
 /// How the server came to its end.

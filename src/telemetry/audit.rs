@@ -147,6 +147,7 @@ mod tests {
             digest: None,
             user_agent: None,
             failure: None,
+            upstream: None,
             kind,
             limit: None,
             credentials: true,

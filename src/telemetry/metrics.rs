@@ -6,7 +6,8 @@
 //! **Invariants**
 //! - Counting takes no lock and allocates nothing: a few atomic additions for a request, none for a piece of a body.
 //! - What a client sends is never a label. Every label's values are a list in this file, so that nobody can make us
-//!   remember more by asking for more; the one exception, the files of certificates, is the operator's own list.
+//!   remember more by asking for more; the exceptions, the files of certificates and the peers of upstreams, are the
+//!   operator's own lists.
 //!
 //! Absent on purpose: repositories and accounts. The access and audit lines tell of those.
 
@@ -20,12 +21,16 @@ use super::Access;
 use crate::exchange::{Kind, Limit};
 
 mod family;
+mod forwarded;
 mod page;
 mod process;
+mod upstreams;
 
 use family::{Counters, Histograms, Label};
+pub use forwarded::Forwarded;
 pub use page::Exposition;
 use page::Page;
+pub use upstreams::PeerState;
 
 /// Everything that is counted. Clones share the counts.
 #[derive(Debug, Clone, Default)]
@@ -65,8 +70,8 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 /// Every status that we answer, and 499 for clients that left.
 const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "206", "301", "302", "304", "307", "308", "400", "401", "403", "404", "405", "408",
-    "409", "411", "412", "413", "414", "415", "416", "417", "421", "426", "429", "431", "499", "500", "501", "503",
-    "504", "505", "507", OTHER,
+    "409", "411", "412", "413", "414", "415", "416", "417", "421", "426", "429", "431", "499", "500", "501", "502",
+    "503", "504", "505", "507", OTHER,
 ];
 /// What a list does not have: its last entry.
 const OTHER: &str = "other";
@@ -103,6 +108,8 @@ struct Counts {
     spans: Counters<1>,
     /// Files and the seconds since 1970 until which their certificates are valid. Locked at a reload and for a page.
     certificates: Mutex<Vec<(String, i64)>>,
+    upstreams: upstreams::Upstreams,
+    forwarded: forwarded::All,
 }
 
 impl Default for Counts {
@@ -123,6 +130,8 @@ impl Default for Counts {
             #[cfg(feature = "opentelemetry")]
             spans: Counters::new([SPANS]),
             certificates: Mutex::default(),
+            upstreams: upstreams::Upstreams::default(),
+            forwarded: forwarded::All::default(),
         }
     }
 }
@@ -192,6 +201,16 @@ impl Metrics {
         *self.0.certificates.lock() = shown;
     }
 
+    /// What is counted of the upstream of this name.
+    pub fn forwarded(&self, upstream: &Arc<str>) -> Arc<Forwarded> {
+        self.0.forwarded.of(upstream)
+    }
+
+    /// Who knows how the peers of upstreams do from now on. It is asked once for each page.
+    pub fn upstreams(&self, ask: impl Fn() -> Vec<PeerState> + Send + Sync + 'static) {
+        self.0.upstreams.ask(Box::new(ask));
+    }
+
     /// Everything, for a monitoring system.
     pub fn page(&self, exposition: Exposition) -> String {
         let counts = &self.0;
@@ -232,6 +251,8 @@ impl Metrics {
             "pierhead_trace_spans_total",
             "Spans that a collector took, or that were given up.",
         );
+        counts.forwarded.show(&mut page);
+        counts.upstreams.show(&mut page);
         process::show(&mut page, counts.started);
         page.finish()
     }

@@ -97,9 +97,7 @@ pub enum Error {
 /// Reads one pair: the DNS names of the certificate, and the chain with its key.
 pub(super) fn read(pair: &Files) -> Result<(Vec<String>, CertifiedKey), Error> {
     let chain = chain(&pair.certificate)?;
-    let pem = read_file(&pair.key)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| Error::Empty { path: pair.key.clone(), wanted: "unencrypted private key" })?;
+    let key = key(&pair.key)?;
     let names = match chain.first() {
         Some(leaf) => parse(leaf, &pair.certificate)?.names,
         None => Vec::new(),
@@ -114,6 +112,21 @@ pub(super) fn read(pair: &Files) -> Result<(Vec<String>, CertifiedKey), Error> {
     Ok((names, certified))
 }
 
+/// The same as bytes.
+pub(super) fn pair(files: &Files) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    read(files)?; // whether it can be used
+    let chain = chain(&files.certificate)?;
+    // Whoever parses these later does not expect to fail.
+    chain.iter().try_for_each(|certificate| parse(certificate, &files.certificate).map(drop))?;
+    Ok((chain, key(&files.key)?))
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let pem = read_file(path)?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| Error::Empty { path: path.to_owned(), wanted: "unencrypted private key" })
+}
+
 /// Every authority of these files.
 pub(super) fn authorities(paths: &[PathBuf]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
@@ -123,6 +136,16 @@ pub(super) fn authorities(paths: &[PathBuf]) -> Result<RootCertStore, Error> {
         }
     }
     Ok(roots)
+}
+
+/// Every authority of a file, as bytes.
+pub(super) fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = chain(path)?;
+    for certificate in &certificates {
+        parse(certificate, path)?;
+        RootCertStore::empty().add(certificate.clone()).map_err(|_| Error::Damaged { path: path.to_owned() })?;
+    }
+    Ok(certificates)
 }
 
 /// What we need to know of a certificate.

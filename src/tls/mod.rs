@@ -15,9 +15,11 @@ mod files;
 pub mod local;
 mod policy;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -161,6 +163,22 @@ fn verifier(clients: &Clients) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let builder = if must { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(Error::Clients)
+}
+
+/// The authorities of a file, to trust them when we are the client.
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate, or one that nobody can trust by.
+pub fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    files::trusted(path)
+}
+
+/// A certificate with its chain, and its key, to show them when we are the client.
+///
+/// # Errors
+/// A file that cannot be read or used, or a key that belongs to another certificate.
+pub fn pair(files: &Files) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    files::pair(files)
 }
 
 /// What we trust when we are the client: whom this machine trusts.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use reqwest::blocking::{Client, Response};
 use serde_json::Value;
 
 use crate::original::{Original, use_it};
+use crate::support::certificates::Certificates;
 use crate::support::content::Content;
 use crate::support::registry::Registry;
 use crate::support::{free_port, wait_for};
@@ -32,28 +33,8 @@ fn address(original: &Original) -> String {
     format!("addr: \"127.0.0.1:{}\"", original.port)
 }
 
-/// Certificates of one authority.
-struct Certificates(CertifiedIssuer<'static, KeyPair>);
-
-impl Certificates {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("an authority"))
-    }
-
-    /// Certificate and key, in PEM.
-    fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
-        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
-        params.extended_key_usages = vec![purpose];
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.0).expect("a certificate").pem(), key.serialize_pem())
-    }
-}
-
 fn client(authority: &Certificates, shown: Option<&(String, String)>) -> Client {
-    let trusted = reqwest::Certificate::from_pem(authority.0.pem().as_bytes()).expect("PEM");
+    let trusted = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("PEM");
     let builder = Client::builder().no_proxy().timeout(Duration::from_secs(60)).tls_certs_only([trusted]);
     let builder = match shown {
         Some((certificate, key)) => builder.identity(
@@ -69,7 +50,7 @@ fn the_port_asks_clients_for_certificates() {
     let (ours, foreign) = (Certificates::new(), Certificates::new());
     let original = Original::empty();
     let server = ours.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth);
-    for (name, text) in [("tls.crt", &server.0), ("tls.key", &server.1), ("clients.crt", &ours.0.pem())] {
+    for (name, text) in [("tls.crt", &server.0), ("tls.key", &server.1), ("clients.crt", &ours.pem())] {
         fs::write(original.path(name), text).expect("the directory can be written");
     }
     let tls = "tls: { certificate: tls.crt, key: tls.key, clientcas: [clients.crt] }";

@@ -25,8 +25,9 @@ use tracing::Level;
 
 pub(super) use self::http::DebugAddress;
 use self::keys::{Found, Key, Treatment};
+use super::environment::Collection;
 use super::problem::{Place, Problem, Source, listed};
-use super::reader::{Reader, Setting, without_indexes};
+use super::reader::{Reader, Said, Setting, without_indexes};
 use super::written::Internal;
 use super::yaml::{self, Node, Value, join};
 use crate::auth::Guard;
@@ -62,16 +63,23 @@ pub(super) struct Registry {
     pub(super) files: http::NamedFiles,
 }
 
-/// Reads the `registry:` part of our file.
-pub(super) fn embedded(reader: &mut Reader, node: &Node, any: IpAddr) -> Registry {
+/// Reads the `registry:` part of our file: whether there is to be a registry, and which.
+pub(super) fn embedded(reader: &mut Reader, node: &Node, any: IpAddr) -> (Said, Registry) {
+    let switch = reader.switch(node, HOME);
+    let value = if switch.is_unset() { node.value.clone() } else { Value::Nothing };
+    let is_file = matches!(value, Value::Text(_));
+    let registry = read(reader, &Node { place: node.place.clone(), value }, any);
+    let any = is_file || reader.any_below(HOME);
+    (Said { switch, any }, registry)
+}
+
+fn read(reader: &mut Reader, node: &Node, any: IpAddr) -> Registry {
     let homes = keys::KEYS.iter().filter(|key| key.treatment == Treatment::Honoured);
     reader.known_keys.extend(homes.map(|key| join(HOME, key.path)));
     let refused = |key: &&Key| matches!(key.treatment, Treatment::Refused | Treatment::Forbidden);
     reader.later.extend(keys::KEYS.iter().filter(refused).map(|key| join(HOME, key.path)));
     let folder = reader.folder.clone();
-    if let Value::Text(file) = &node.value
-        && file != "false"
-    {
+    if let Value::Text(file) = &node.value {
         let absolute: PathBuf = folder.join(file).components().collect();
         let root = read_file(reader, Path::new(file), &absolute);
         let folder = absolute.parent().map_or(folder, Path::to_owned);
@@ -160,7 +168,7 @@ impl Dialect<'_> {
             let path = join(HOME, key.path);
             let environment = &mut self.reader.environment;
             let found = if key.sample.starts_with('[') {
-                let Some((text, place)) = environment.list(&path) else { continue };
+                let Some((text, place)) = environment.whole(&path, Collection::List) else { continue };
                 let list = yaml::read(&text, &place.source, &path, &mut self.reader.problems);
                 Node { place, value: list.map_or(Value::Refused, |node| node.value) }
             } else {

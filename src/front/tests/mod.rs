@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,12 +17,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::{Address, Config, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls};
-use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage};
+use super::{
+    Address, Config, Credentials, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls,
+};
+use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage, Permit};
 use crate::telemetry::{Format, Log, Reports};
 
 mod change;
 mod ending;
+mod forward;
 mod headers;
 mod http1;
 mod http2;
@@ -42,11 +45,25 @@ pub(super) struct Script {
     gate: Semaphore,
     read: AtomicU64,
     written: AtomicU64,
+    /// Whether nothing may change any more of what is forwarded.
+    withdrawn: Arc<AtomicBool>,
 }
 
 impl Service for Script {
-    fn pass(&self, _: &request::Parts) -> Result<Passage, Box<Answer>> {
-        Ok(Passage::default())
+    fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
+        let path = head.uri.path();
+        if path.contains("/paused/") {
+            return Err(Box::new(Answer::text(StatusCode::METHOD_NOT_ALLOWED, "paused")));
+        }
+        let word = |word: &str| path.contains(word);
+        Ok(Passage {
+            kind: if word("/uploads/") { Kind::Upload } else { Kind::Manifest },
+            repository: Some("a/b".to_owned()),
+            reference: Some("latest".to_owned()),
+            upload: None,
+            body: word("/small/").then_some(1000),
+            permit: word("/permitted/").then(|| Box::new(Permitted(self.withdrawn.clone())) as Box<dyn Permit>),
+        })
     }
 
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
@@ -91,6 +108,17 @@ impl Service for Script {
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
         let _ = exchange::send(exchange, answer).await;
+    }
+}
+
+/// Until it is withdrawn.
+#[derive(Debug)]
+struct Permitted(Arc<AtomicBool>);
+
+impl Permit for Permitted {
+    fn withdrawn(&self) -> Option<Answer> {
+        let withdrawn = self.0.load(Ordering::Relaxed);
+        withdrawn.then(|| Answer::text(StatusCode::SERVICE_UNAVAILABLE, "no more changes"))
     }
 }
 
@@ -151,6 +179,7 @@ pub(super) struct Door {
     clear: SocketAddr,
     internal: SocketAddr,
     roots: RootCertStore,
+    reports: Reports,
     lines: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -212,6 +241,7 @@ impl Door {
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
             routes: Vec::new(),
             upstreams: Vec::new(),
+            token: None,
             trusted_proxies: Networks::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
@@ -222,12 +252,19 @@ impl Door {
         };
         change(&mut config, &mut sockets);
         let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap());
-        let tls = Tls { usual: Some(usual), certificates: None, internal };
-        let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
+        let upstreams = Credentials::load(&config.upstreams).unwrap();
+        let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams };
+        let script = Script {
+            gate: Semaphore::new(0),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            withdrawn: Arc::default(),
+        };
+        let script = Arc::new(script);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);
         let reports = Reports { access, ..reports };
-        let running = super::open(config.clone(), script.clone(), &tls, reports, sockets).unwrap();
+        let running = super::open(config.clone(), script.clone(), &tls, reports.clone(), sockets).unwrap();
         Self {
             script,
             running,
@@ -237,6 +274,7 @@ impl Door {
             clear: addresses[1],
             internal: addresses[2],
             roots,
+            reports,
             lines,
         }
     }

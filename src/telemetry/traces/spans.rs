@@ -143,6 +143,7 @@ fn span(place: &Place, access: &Access<'_>, scope: InstrumentationScope) -> Span
         ("pierhead.repository", access.repository),
         ("pierhead.reference", access.reference),
         ("pierhead.digest", access.digest),
+        ("pierhead.upstream", access.upstream.as_ref().map(|upstream| upstream.name)),
     ];
     let known = more.into_iter().filter_map(|(name, value)| Some(KeyValue::new(name, shortened(value?))));
     attributes.extend(known);

@@ -57,6 +57,7 @@ fn tell(traces: &Traces, kind: Kind) {
         credentials: false,
         size: None,
         login: false,
+        upstream: None,
     };
     traces.end(&trace, &access);
 }

@@ -44,7 +44,7 @@ impl Peer {
 /// A running Distribution.
 pub(crate) struct Distribution {
     /// Dropped first, so that nobody listens on `port` any more.
-    _process: Process,
+    process: Process,
     port: u16,
 }
 
@@ -56,12 +56,17 @@ impl Distribution {
 
     /// The same with one of the peers.
     pub(crate) fn of(peer: Peer, directory: &Path, root: &Path) -> Self {
-        Self::start(peer, directory, root, "")
+        Self::start(peer, directory, root, "", "")
+    }
+
+    /// Serves a tree of its own to everybody, with these further settings of its `http`.
+    pub(crate) fn with_http(directory: &Path, http: &str) -> Self {
+        Self::start(Peer::Two, directory, &directory.join("tree"), http, "")
     }
 
     /// `garbage-collect` on a tree that nobody serves meanwhile.
     pub(crate) fn collect_garbage(peer: Peer, directory: &Path, root: &Path, options: &[&str]) -> Output {
-        let config = configure(directory, root, free_port(), "");
+        let config = configure(directory, root, free_port(), "", "");
         Output::of(command(peer.program()).arg("garbage-collect").args(options).arg(config))
     }
 
@@ -74,7 +79,7 @@ impl Distribution {
             "auth:\n  token: {{ realm: \"{realm}\", service: {service}, issuer: pierhead, rootcertbundle: {} }}\n",
             bundle.display()
         );
-        Self::start(Peer::Two, directory, root, &auth)
+        Self::start(Peer::Two, directory, root, "", &auth)
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -82,26 +87,42 @@ impl Distribution {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn start(peer: Peer, directory: &Path, root: &Path, auth: &str) -> Self {
+    /// Everything that it wrote: access lines on one side, what it thinks of requests on the other.
+    pub(crate) fn log(&self) -> String {
+        self.process.stdout() + &self.process.stderr()
+    }
+
+    /// Method and status of every request below a repository so far, by its own access lines.
+    pub(crate) fn requests(&self, repository: &str) -> Vec<(String, u16)> {
+        let below = format!("/v2/{repository}/");
+        let request = |line: &str| {
+            let (method, rest) = line.split('"').nth(1)?.split_once(' ')?;
+            let status = line.split('"').nth(2)?.split_whitespace().next()?.parse().ok()?;
+            rest.starts_with(&below).then(|| (method.to_owned(), status))
+        };
+        self.process.stdout().lines().filter_map(request).collect()
+    }
+
+    fn start(peer: Peer, directory: &Path, root: &Path, http: &str, auth: &str) -> Self {
         let port = free_port();
-        let config = configure(directory, root, port, auth);
+        let config = configure(directory, root, port, http, auth);
         let mut command = Command::new(peer.program());
         // 3 would send traces to a collector that is not there.
         command.env("OTEL_TRACES_EXPORTER", "none").arg("serve").arg(config);
         let mut process = Process::start("docker-registry", directory, &mut command);
         process.wait_until("listen", 20, |_| TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { _process: process, port }
+        Self { process, port }
     }
 }
 
 /// Writes the configuration file that all versions read.
-fn configure(directory: &Path, root: &Path, port: u16, auth: &str) -> PathBuf {
+fn configure(directory: &Path, root: &Path, port: u16, http: &str, auth: &str) -> PathBuf {
     let config = directory.join("docker-registry.yml");
     let settings = format!(
         "version: 0.1\n\
          log: {{ level: info }}\n\
          storage: {{ filesystem: {{ rootdirectory: {} }}, delete: {{ enabled: true }} }}\n\
-         http: {{ addr: \"127.0.0.1:{port}\", secret: {SECRET} }}\n\
+         http: {{ addr: \"127.0.0.1:{port}\", secret: {SECRET}, {http} }}\n\
          {auth}",
         root.display()
     );

@@ -1,5 +1,7 @@
 //! What the tests stand on: a fresh machine, the server, its peer, the clients, images, and patience with a limit.
 
+pub(crate) mod balancers;
+pub(crate) mod certificates;
 pub(crate) mod clients;
 pub(crate) mod command;
 pub(crate) mod content;

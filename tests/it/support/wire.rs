@@ -55,7 +55,12 @@ pub(crate) fn connect(port: u16) -> TcpStream {
 /// A load balancer that passes connections on as they are, from one port to another, and says `header` first. It runs
 /// until the tests end.
 pub(crate) fn balancer(from: u16, to: u16, header: Vec<u8>) {
-    let listener = TcpListener::bind(("127.0.0.1", from)).expect("the port is free");
+    balancer_at("127.0.0.1", from, to, header);
+}
+
+/// The same on another address of this machine.
+pub(crate) fn balancer_at(address: &str, from: u16, to: u16, header: Vec<u8>) {
+    let listener = TcpListener::bind((address, from)).expect("the port is free");
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)) else { continue };

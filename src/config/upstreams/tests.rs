@@ -1,0 +1,228 @@
+//! What upstreams and routes come to where little is written, and that the page of them means the same.
+
+use super::super::tests::{Desk, meaning};
+use super::super::{Services, Settings, Tokens, show};
+use crate::front::{Balance, Host, HostSent, LocationForm, Route, Target};
+
+const GITLAB: &str = "upstreams: { gitlab: { peers: ['http://127.0.0.1:5000'] } }\n";
+
+/// Where each route leads, shortly.
+fn led(settings: &Settings) -> Vec<String> {
+    let shown = |route: &Route| {
+        let to = match &route.to {
+            Target::Embedded => "embedded".to_owned(),
+            Target::Upstream(name) => name.to_string(),
+            Target::Redirect(redirect) => format!("{} {}", redirect.status.as_u16(), redirect.to),
+            Target::Answer(answer) => answer.status.as_u16().to_string(),
+        };
+        format!("{} {to}", route.path.as_str())
+    };
+    settings.front.routes.iter().map(shown).collect()
+}
+
+/// Loads the page of these settings again.
+fn again(desk: &Desk, settings: &Settings) -> Settings {
+    desk.good(&show(settings), "")
+}
+
+#[test]
+fn one_upstream_is_the_registry_and_nothing_is_embedded() {
+    let desk = Desk::new();
+    let settings = desk.good(GITLAB, "");
+    assert_eq!(settings.services, Services { registry: false, tokens: Tokens::Off });
+    assert_eq!(led(&settings), ["/v2/ gitlab"]);
+    assert!(settings.front.listeners.iter().all(|listener| !listener.internal), "5000 is GitLab's");
+    assert_eq!(meaning(again(&desk, &settings)), meaning(settings));
+}
+
+#[test]
+fn an_upstream_has_the_defaults_that_a_registry_needs() {
+    let settings = Desk::new().good(GITLAB, "");
+    let gitlab = &settings.front.upstreams[0];
+    assert_eq!(gitlab.peers[0].origin.to_string(), "http://127.0.0.1:5000");
+    assert_eq!((gitlab.peers[0].weight.get(), gitlab.attempts.get()), (1, 3));
+    assert_eq!(gitlab.balance, Balance::RoundRobin);
+    let health = gitlab.health.as_ref().unwrap();
+    assert_eq!((health.path.as_str(), health.unhealthy.get(), health.healthy.get()), ("/v2/", 2, 2));
+    assert_eq!((health.interval.as_secs(), health.timeout.as_secs()), (5, 2));
+    assert_eq!(health.status, [200, 401]);
+    let ejection = gitlab.ejection.unwrap();
+    assert_eq!((ejection.failures.get(), ejection.time.as_secs()), (5, 10));
+    let timeouts = gitlab.timeouts;
+    assert_eq!((timeouts.connect.as_secs(), timeouts.read.as_secs()), (5, 900));
+    assert_eq!((timeouts.write.as_secs(), timeouts.idle.as_secs()), (60, 60));
+    assert_eq!((gitlab.host, gitlab.location), (HostSent::Client, LocationForm::Absolute));
+    assert!(gitlab.slow_start.is_zero() && !gitlab.http2 && !gitlab.strict);
+    assert!(gitlab.realms.is_empty() && gitlab.known_as.is_empty());
+}
+
+#[test]
+fn the_token_endpoint_goes_where_token_says() {
+    let desk = Desk::new();
+    let rails =
+        "upstreams: { gitlab: { peers: ['http://127.0.0.1:5000'] }, rails: { peers: ['http://127.0.0.1:8080'] } }\n";
+    let cases = [
+        (format!("{GITLAB}token: {{ service: a }}"), Tokens::Ours, vec!["/jwt/auth embedded", "/v2/ gitlab"]),
+        (format!("{GITLAB}token: true"), Tokens::Ours, vec!["/jwt/auth embedded", "/v2/ gitlab"]),
+        (format!("{GITLAB}token: false"), Tokens::Off, vec!["/v2/ gitlab"]),
+        (
+            format!("{rails}token: {{ upstream: rails, path: /auth }}"),
+            Tokens::Upstream("rails".into()),
+            vec!["/auth rails", "/v2/ gitlab"],
+        ),
+        (
+            format!("{GITLAB}token: {{ upstream: gitlab }}"),
+            Tokens::Upstream("gitlab".into()),
+            vec!["/jwt/auth gitlab", "/v2/ gitlab"],
+        ),
+        (
+            format!("{rails}routes: [{{ path: /v2/, to: {{ upstream: gitlab }} }}, {{ to: {{ upstream: rails }} }}]"),
+            Tokens::Off,
+            vec!["/v2/ gitlab", "/ rails"],
+        ),
+        (
+            format!(
+                "{rails}token: true\nroutes: [{{ path: /v2/, to: {{ upstream: gitlab }} }}, {{ to: {{ upstream: rails }} }}]"
+            ),
+            Tokens::Ours,
+            vec!["/jwt/auth embedded", "/v2/ gitlab", "/ rails"],
+        ),
+    ];
+    for (text, tokens, routes) in cases {
+        let settings = desk.good(&text, "");
+        assert_eq!(
+            (&settings.services.tokens, led(&settings)),
+            (&tokens, routes.iter().map(ToString::to_string).collect()),
+            "{text}"
+        );
+        assert_eq!(meaning(again(&desk, &settings)), meaning(settings), "{text}");
+    }
+}
+
+#[test]
+fn a_registry_that_is_written_stays_beside_upstreams() {
+    let desk = Desk::new();
+    let routes = "routes: [{ path: /v2/theirs/, to: { upstream: gitlab } }]\n";
+    let port = "http: { addr: 127.0.0.1:5002 }";
+    for text in [
+        format!("{GITLAB}{routes}registry: {{ {port} }}"),
+        format!("upstreams: {{ gitlab: {{ peers: ['http://10.0.0.1:5000'] }} }}\n{routes}registry: true"),
+    ] {
+        let settings = desk.good(&text, "");
+        assert_eq!(settings.services, Services { registry: true, tokens: Tokens::Ours });
+        assert_eq!(led(&settings), ["/jwt/auth embedded", "/v2/theirs/ gitlab"]);
+        assert_eq!(meaning(again(&desk, &settings)), meaning(settings));
+    }
+    let settings = desk.good(&format!("{GITLAB}registry:\n  storage:\n    filesystem:\ntoken:\n"), "");
+    assert!(!settings.services.registry, "headings without keys say nothing");
+    let settings = desk.good(&format!("{GITLAB}{routes}"), "PIERHEAD_REGISTRY_HTTP_ADDR=127.0.0.1:5002");
+    assert!(settings.services.registry, "a variable is as good as a line");
+}
+
+#[test]
+fn the_token_service_alone_serves_registries_elsewhere() {
+    let desk = Desk::new();
+    let settings = desk.good("registry: false\ntoken: { issuer: harbour }", "");
+    assert_eq!(settings.services, Services { registry: false, tokens: Tokens::Ours });
+    assert_eq!(settings.front.routes, []);
+    assert_eq!(meaning(again(&desk, &settings)), meaning(settings));
+}
+
+#[test]
+fn everything_that_can_be_written_is_shown_as_it_was_meant() {
+    let desk = Desk::new();
+    for file in ["ca.pem", "a.crt", "a.key"] {
+        desk.put(file, "");
+    }
+    let text = "external_url: https://registry.example.com\naliases: ['https://gitlab.example.com:5050']\n\
+         upstreams:\n  \
+           full.name-1:\n    \
+             peers: ['https://10.0.0.1:5000', { url: 'https://[2001:db8::1]', weight: 3 }]\n    \
+             balance: upload\n    tls: { ca: ca.pem, certificate: a.crt, key: a.key, name: Registry.internal }\n    \
+             http2: true\n    health: { path: /, interval: 1s, timeout: 500ms, unhealthy: 3, healthy: 1, status: [204] }\n    \
+             ejection: { failures: 1, time: 1m }\n    slow_start: 30s\n    attempts: 1\n    \
+             timeouts: { connect: 1s, read: 1h, write: 2s, idle: 3s }\n    host: peer\n    \
+             known_as: ['http://registry:5000']\n    location: relative\n    \
+             realms: [https://gitlab.example.com/jwt/auth, { url: 'https://a.example/t?x=1', clients: [10.0.0.0/8, '::1'] }]\n    \
+             strict: true\n    request_headers: { remove: [X-A] }\n    \
+             response_headers: { remove: [Server, X-B], set: { X-C: 'a: \"b\" # c' }, add: { X-D: '1', X-E: '2' } }\n  \
+           'null': { peers: ['http://10.0.0.3'], health: off, ejection: off }\n\
+         routes:\n\
+         - { host: registry.example.com, path: /v2, methods: [GET, DELETE], to: { upstream: full.name-1 } }\n\
+         - { host: 'registry.example.com:443', to: { answer: 403, body: 'a: \"b\"' } }\n\
+         - { host: 'gitlab.example.com:5050', to: { upstream: 'null' } }\n\
+         - { path: /ui/, to: { redirect: 'https://gitlab.example.com/', status: 302 } }\n\
+         - { path: /gone, to: { answer: 410, body: x, type: text/html } }\n\
+         - { path: /, to: { answer: 404 } }\n";
+    let settings = desk.good(text, "");
+    assert_eq!(settings.warnings, []);
+    assert_eq!(settings.front.routes[1].host, Some(Host::Authority("registry.example.com".to_owned())));
+    let page = show(&settings);
+    let shown = desk.good(&page, "");
+    assert_eq!(meaning(shown), meaning(settings), "{page}");
+}
+
+#[test]
+fn headers_for_upstreams_may_be_secrets_and_are_not_shown() {
+    let desk = Desk::new();
+    let text = "upstreams: { a: { peers: ['http://10.0.0.1'], request_headers: { set: { X-Api-Key: hunter2 } } } }";
+    let page = show(&desk.good(text, ""));
+    assert!(!page.contains("hunter2") && page.contains("not complete"), "{page}");
+    let refused = desk.bad(&text.replace("X-Api-Key", "Authorization"), "");
+    assert!(!refused.contains("hunter2"), "{refused}");
+}
+
+#[test]
+fn variables_hold_all_upstreams_and_all_routes() {
+    let environment = "PIERHEAD_UPSTREAMS={a: {peers: ['http://10.0.0.1:5000']}}\n\
+         PIERHEAD_ROUTES=[{path: /v2/, to: {upstream: a}}]\nPIERHEAD_TOKEN_UPSTREAM=a";
+    let settings = Desk::new().good("", environment);
+    assert_eq!(led(&settings), ["/jwt/auth a", "/v2/ a"]);
+}
+
+#[test]
+fn routes_that_are_never_reached_and_upstreams_that_nobody_names_are_warned_of() {
+    let desk = Desk::new();
+    let text = "external_url: https://registry.example.com\n\
+         upstreams:\n  a: { peers: ['http://10.0.0.1'], realms: ['http://10.0.0.1/token'] }\n  b: { peers: ['http://10.0.0.2'] }\n\
+         routes:\n\
+         - { path: /v2/a/, methods: [GET, HEAD], to: { upstream: a } }\n\
+         - { path: /v2/a, methods: [GET], to: { upstream: a } }\n\
+         - { path: /v2/ab, to: { upstream: a } }\n\
+         - { host: registry.example.com, path: /v2/, to: { upstream: a } }\n\
+         - { host: 'registry.example.com:443', path: /v2/b, to: { upstream: a } }\n\
+         - { path: /v2/b, to: { upstream: a } }\n\
+         - { path: /, to: { answer: 404 } }\n\
+         - { path: /x, to: { answer: 404 } }\n";
+    let warnings: Vec<String> = desk.good(text, "").warnings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "a.yml:3: upstreams.a.realms[0]: clients will send their passwords there in the clear",
+        "a.yml:7: routes[1]: no request comes here: routes[0] takes them all",
+        "a.yml:10: routes[4]: no request comes here: routes[3] takes them all",
+        "a.yml:13: routes[7]: no request comes here: routes[6] takes them all",
+        "a.yml:4: upstreams.b: no route names it",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+    for expected in expected {
+        assert!(warnings.iter().any(|warning| warning.starts_with(expected)), "{expected}: {warnings:#?}");
+    }
+}
+
+#[test]
+fn a_peer_elsewhere_is_no_circle() {
+    let desk = Desk::new();
+    let text = "external_url: https://gitlab.example.com:5050\nmetrics: { address: 127.0.0.1:5002 }\nupstreams:\n  a:\n    peers:\n";
+    for peer in [
+        "http://127.0.0.1:5001",
+        "https://gitlab.example.com",
+        "http://10.0.0.1:5050",
+        "http://gitlab.example.com:5000",
+    ] {
+        desk.good(&format!("{text}    - {peer}\n"), "");
+    }
+    for peer in
+        ["http://127.0.0.1:5050", "http://gitlab.example.com:5050", "http://localhost:5002", "http://192.0.2.7:5050"]
+    {
+        assert!(desk.bad(&format!("{text}    - {peer}\n"), "").contains("Pierhead"), "{peer}");
+    }
+}

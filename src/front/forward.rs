@@ -1,0 +1,445 @@
+//! What happens to a request that somebody else's registry answers?
+//!
+//! In Pingora's order: a peer is [chosen](choose) (again, when one could not be reached), the header is
+//! [made](send_header) what the peer is to get, the pieces of the body are [counted](take_piece) on their way, the header
+//! of the answer is [put right](receive_header) and [dressed](dress); when it ends badly the client is [told](fail), or
+//! its connection is broken off if it was told something already.
+//!
+//! **Invariants**
+//! - A request of which a peer got a byte is sent to no other, but for `GET` and `HEAD` without a body of which nothing
+//!   was answered. An answer that was begun is never begun anew.
+//! - An answer that does not reach its end does not look as if it had.
+//! - Nothing of a body is kept but the few pieces that Pingora hands from one side to the other.
+//! - Whose fault it is decides what the client is told: 4xx for its own, 5xx for the peer's.
+//!
+//! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
+//! ([`rewrite`](super::rewrite)), upgrades of the connection: nobody pushes images through them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, RETRY_AFTER, SERVER, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use tokio::time::Instant;
+
+use super::host::Origins;
+use super::io::Connection;
+use super::refusal::Refusal;
+use super::rewrite::{self, Arrived, Place};
+use super::session::{self, Call, Record, Terms, misfortune};
+use super::upstream::{Picked, Pool};
+use super::watch::Phase;
+use super::{http2, mount};
+use crate::exchange::{Answer, BodyError, Caller, Kind, Limit, Passage, WireError, content_length, send};
+use crate::telemetry::{self, Forwarded};
+
+/// No peer is left to be asked.
+const NO_PEER: ErrorType = ErrorType::new("NoPeer");
+/// [`Progress::stopped`] says why.
+const REFUSED: ErrorType = ErrorType::new("Refused");
+/// When it makes sense to try again where peers fail, in seconds: as long as it takes to notice that one is back.
+const TRY_AGAIN: &str = "5";
+/// How much of a body must be with the peer before its HTTP/2 connection is lent a window: by then a client that may not
+/// send it has been told so.
+const LENT_AFTER: u64 = 512 << 10;
+
+/// Where a request goes, and as what.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) pool: Arc<Pool>,
+    pub(super) passage: Passage,
+    pub(super) counts: Arc<Forwarded>,
+    pub(super) origins: Arc<Origins>,
+    /// The path of the token endpoint that clients reach by us.
+    pub(super) token: Option<Arc<str>>,
+}
+
+/// A request that is forwarded.
+#[derive(Debug)]
+pub(super) struct Forwarding {
+    way: Way,
+    caller: Caller,
+    terms: Terms,
+    connection: Arc<Connection>,
+    progress: Progress,
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// How many peers were asked.
+    attempts: u32,
+    /// Those that are not asked again.
+    tried: Vec<SocketAddr>,
+    picked: Option<Picked>,
+    /// What the last of them answered, and when that began.
+    answered: Option<(StatusCode, Instant)>,
+    /// Bytes of the body that came.
+    came: u64,
+    /// Whether the client waits for permission to send its body.
+    expects: bool,
+    /// Set when it got that: whether its connection was to be kept. Pingora forgets that when it writes a header before the
+    /// body is read, even this one.
+    kept: Option<Option<u64>>,
+    /// Set when we go no further.
+    stopped: Option<Stop>,
+    lent: bool,
+}
+
+/// Why we go no further with a request in its middle.
+#[derive(Debug)]
+enum Stop {
+    /// Its body is larger than it may be.
+    TooLarge,
+    /// Nothing may change any more.
+    Withdrawn,
+    /// The answer would lead the client astray.
+    Astray(rewrite::Refused),
+}
+
+impl Forwarding {
+    pub(super) fn new(way: Way, caller: Caller, terms: Terms, connection: Arc<Connection>) -> Self {
+        Self { way, caller, terms, connection, progress: Progress::default() }
+    }
+
+    /// For the access line of a request that began then.
+    pub(super) fn report(&self, begun: Instant) -> telemetry::Upstream<'_> {
+        telemetry::Upstream {
+            name: &self.way.pool.config().name,
+            peer: self.progress.picked.as_ref().map(Picked::address),
+            first_byte: self.progress.answered.map(|(_, at)| at.saturating_duration_since(begun)),
+        }
+    }
+
+    /// At its end.
+    pub(super) fn count(&self) {
+        self.way.counts.answered(self.progress.answered.map(|(status, _)| status.as_u16()));
+    }
+
+    /// Why it must not even be begun.
+    pub(super) fn refusal(&self, session: &Session) -> Option<Answer> {
+        let length = content_length(&session.req_header().headers)?;
+        self.way.passage.body.is_some_and(|limit| length > limit).then(|| self.way.passage.too_large())
+    }
+
+    fn may_try_again(&self) -> bool {
+        self.progress.attempts < self.way.pool.config().attempts.get()
+    }
+
+    /// The client owes nothing now: only that it takes the answer is waited for.
+    fn awaits_peer(&self) {
+        self.set_phase(Phase::Awaiting);
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        if !self.connection.is_http2() {
+            self.connection.phase.set(phase);
+        }
+    }
+
+    /// Which peer has the upload, where the answer names one.
+    fn learn(&self, header: &ResponseHeader, picked: &Picked) {
+        const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
+        if self.way.passage.kind != Kind::Upload || !header.status.is_success() {
+            return;
+        }
+        let text = |name: &HeaderName| header.headers.get(name).and_then(|value| value.to_str().ok());
+        let location = || {
+            let location = text(&header::LOCATION)?;
+            location.split('?').next()?.rsplit_once("/blobs/uploads/").map(|(_, upload)| upload)
+        };
+        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.way.passage.upload.as_deref()) {
+            self.way.pool.learn(upload, picked);
+        }
+    }
+
+    fn stop<T>(&mut self, why: Stop) -> Result<T> {
+        self.progress.stopped = Some(why);
+        Err(Error::new(REFUSED))
+    }
+}
+
+/// The peer to ask next.
+pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box<HttpPeer>> {
+    let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
+    forwarding.progress.picked = None; // it is none of the one before any more
+    let key = forwarding.way.pool.key(&forwarding.way.passage);
+    let picked = forwarding.way.pool.pick(key, &forwarding.progress.tried).await;
+    let picked = picked.ok_or_else(|| Error::new(NO_PEER))?;
+    let mut peer = picked.http_peer();
+    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+    if session.req_header().version < Version::HTTP_11 {
+        peer.options.alpn = ALPN::H1; // Pingora would answer an old client in chunks
+    }
+    let progress = &mut forwarding.progress;
+    progress.attempts += 1;
+    progress.answered = None;
+    if progress.attempts > 1 {
+        forwarding.way.counts.again();
+    }
+    progress.tried.push(picked.address());
+    progress.picked = Some(picked);
+    Ok(Box::new(peer))
+}
+
+/// Makes of the client's header what the peer is to get.
+pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeader, record: &mut Record) -> Result<()> {
+    let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
+    let Some(picked) = &forwarding.progress.picked else { return Err(Error::new(NO_PEER)) };
+    let Caller { address, origin, request_id, .. } = &forwarding.caller;
+    let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin() };
+    rewrite::request(header, &arrived, forwarding.way.pool.config())?;
+    let empty = session.is_body_empty();
+    if empty && session.is_http2() && [Method::POST, Method::PUT, Method::PATCH].contains(&header.method) {
+        header.insert_header("Content-Length", "0")?; // on HTTP/1.1 some ask for it (RFC 9110 8.6)
+    }
+    invite_body(session, header, forwarding).await?;
+    if session.is_body_done() {
+        forwarding.awaits_peer();
+    } else if forwarding.progress.expects {
+        forwarding.set_phase(Phase::Expecting);
+    }
+    Ok(())
+}
+
+/// `Expect: 100-continue` is the peer's to answer, who may have another answer; but where its permission would not reach
+/// the client, or Pingora would not hear of it (HTTP/2), the body is simply sent.
+async fn invite_body(session: &mut Session, header: &mut RequestHeader, forwarding: &mut Forwarding) -> Result<()> {
+    let Some(expected) = header.remove_header(&header::EXPECT) else { return Ok(()) };
+    let head = session.req_header();
+    let can_wait = head.version == Version::HTTP_11 && session::is_continue(&expected);
+    if !can_wait || session.is_body_empty() || forwarding.progress.came > 0 {
+        return Ok(());
+    }
+    if header.version == Version::HTTP_2 {
+        return session::continue_body(session).await.map_err(|error| error.into_down());
+    }
+    forwarding.progress.expects = true;
+    header.insert_header("Expect", "100-continue")
+}
+
+/// A piece of the body on its way to the peer.
+pub(super) fn take_piece(
+    session: &mut Session,
+    piece: &mut Option<Bytes>,
+    end: bool,
+    record: &mut Record,
+) -> Result<()> {
+    let Some(forwarding) = &mut record.forwarding else { return Ok(()) };
+    if end && piece.as_ref().is_some_and(Bytes::is_empty) {
+        *piece = None; // Pingora would write it as a chunk, which is the end of the body, before the end of the body
+    }
+    let bytes = piece.as_ref().map_or(0, Bytes::len);
+    let progress = &mut forwarding.progress;
+    progress.came += bytes as u64;
+    let came = progress.came;
+    if let Some(kept) = progress.kept.take() {
+        session.set_keepalive(kept);
+    }
+    if bytes > 0 && std::mem::take(&mut progress.expects) {
+        forwarding.set_phase(Phase::Answering);
+    }
+    if forwarding.way.passage.body.is_some_and(|limit| came > limit) {
+        record.notes.limit = Some(Limit::Body);
+        return forwarding.stop(Stop::TooLarge);
+    }
+    if forwarding.way.passage.permit.as_ref().is_some_and(|permit| permit.withdrawn().is_some()) {
+        return forwarding.stop(Stop::Withdrawn);
+    }
+    if end {
+        forwarding.awaits_peer();
+    } else if came >= LENT_AFTER && !forwarding.progress.lent && forwarding.way.passage.kind == Kind::Upload {
+        forwarding.progress.lent = true;
+        if http2::is_long(session) {
+            forwarding.connection.wants_window.notify_one();
+        }
+    }
+    Ok(())
+}
+
+/// The header of the peer's answer, or of one before it (1xx).
+pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, record: &mut Record) -> Result<()> {
+    let Some(forwarding) = &mut record.forwarding else { return Ok(()) };
+    if header.status.is_informational() {
+        if header.status == StatusCode::CONTINUE && forwarding.progress.expects {
+            forwarding.set_phase(Phase::Answering); // the client's turn
+            forwarding.progress.kept = Some(session.get_keepalive());
+        }
+        return Ok(());
+    }
+    if let Some(picked) = &forwarding.progress.picked {
+        let now = Instant::now();
+        forwarding.progress.answered = Some((header.status, now));
+        picked.answered(header.status, now);
+        forwarding.learn(header, picked);
+    }
+    header.remove_header(&SERVER); // before the operator's own
+    let place = Place {
+        origin: &forwarding.caller.origin,
+        ours: forwarding.way.origins.all(),
+        client: forwarding.caller.address,
+        upstream: forwarding.way.pool.config(),
+        address: forwarding.progress.picked.as_ref().map(Picked::address),
+        token: forwarding.way.token.as_deref(),
+    };
+    match rewrite::response(header, &place) {
+        Ok(None) => Ok(()),
+        Ok(Some(concern)) => {
+            let (upstream, request_id) = (&forwarding.way.pool.config().name, &forwarding.caller.request_id);
+            tracing::warn!(%upstream, request_id, "{concern}");
+            Ok(())
+        }
+        Err(refused) => {
+            record.notes.failure = Some(refused.to_string());
+            forwarding.stop(Stop::Astray(refused))
+        }
+    }
+}
+
+/// What every answer carries.
+pub(super) fn dress(session: &mut Session, header: &mut ResponseHeader, record: &mut Record) -> Result<()> {
+    if header.status.is_informational() {
+        return Ok(());
+    }
+    let Some(forwarding) = &record.forwarding else { return Ok(()) };
+    let head = session.req_header();
+    let (api, old) = (mount::is_api(head.uri.path()), head.version < Version::HTTP_11);
+    let added = forwarding.terms.dress.missing(&header.headers, record.secure, api);
+    for (name, value) in added {
+        header.append_header(name, value)?;
+    }
+    header.insert_header(session::REQUEST_ID, forwarding.caller.request_id.as_str())?;
+    if old {
+        header.remove_header(&TRANSFER_ENCODING); // its answer ends with the connection
+    }
+    if *forwarding.connection.closing.borrow() {
+        session.set_keepalive(None);
+    }
+    const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+    let digest = header.headers.get(DIGEST).map(HeaderValue::to_str).and_then(Result::ok);
+    record.notes.digest = digest.map(str::to_owned);
+    record.status = Some(header.status);
+    Ok(())
+}
+
+/// A peer could not be reached, so that none has a byte of the request: another may be asked, whatever it is.
+pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<Error> {
+    let Some(forwarding) = &mut record.forwarding else { return error };
+    if let Some(picked) = &forwarding.progress.picked {
+        picked.failed(Instant::now());
+    }
+    forwarding.way.counts.unreached();
+    error.set_retry(forwarding.may_try_again());
+    error
+}
+
+/// Something went wrong when a peer had been reached.
+pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, mut error: Box<Error>) -> Box<Error> {
+    let Some(forwarding) = &mut record.forwarding else { return error };
+    error.set_retry(false);
+    if error.esource != ErrorSource::Upstream {
+        return error;
+    }
+    // A peer may close a connection that was idle just when we send on it: that is no failure of its.
+    let stale = reused && session.response_written().is_none() && matches!(error.etype(), ErrorType::ConnectionClosed);
+    if let Some(picked) = forwarding.progress.picked.as_ref().filter(|_| !stale) {
+        picked.failed(Instant::now());
+    }
+    if stale {
+        forwarding.progress.tried.pop();
+    }
+    let head = session.req_header();
+    let harmless = [Method::GET, Method::HEAD].contains(&head.method) && forwarding.progress.came == 0;
+    let whole = harmless && session.is_body_done() && session.response_written().is_none();
+    error.set_retry(whole && forwarding.may_try_again());
+    error
+}
+
+/// Tells the client what went wrong, unless it was told something already.
+pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Record) {
+    let Some(mut forwarding) = record.forwarding.take() else { return };
+    let answered = session.response_written().is_some_and(|written| !written.status.is_informational());
+    let answer = match forwarding.progress.stopped.take() {
+        Some(stopped) => Some(forwarding.explain(&stopped)),
+        None => forwarding.blame(error, record),
+    };
+    if let (false, Some(answer)) = (answered, answer) {
+        session.set_keepalive(None);
+        let Forwarding { caller, terms, connection, .. } = &*forwarding;
+        forwarding.set_phase(Phase::Answering);
+        let mut call = Call::new(session, caller, record, terms, connection);
+        let _ = send(&mut call, answer).await; // the call remembers whether the client left
+        call.discard_unwanted().await;
+        if !session.is_http2() {
+            session.downstream_session.shutdown().await; // politely: what it still sends must not overtake the answer
+        }
+    }
+    record.forwarding = Some(forwarding);
+}
+
+impl Forwarding {
+    fn explain(&self, stopped: &Stop) -> Answer {
+        match stopped {
+            Stop::TooLarge => self.way.passage.too_large(),
+            Stop::Withdrawn => {
+                let withdrawn = self.way.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
+                withdrawn.unwrap_or_else(|| Refusal::Unanswered.answer()) // the pause ended in this moment
+            }
+            Stop::Astray(refused) => {
+                let message = format!("{refused}: the registry's operator can help");
+                Answer::error(StatusCode::BAD_GATEWAY, WireError::new("UNKNOWN", message))
+            }
+        }
+    }
+
+    /// Whose fault it is: the answer that says so. `None`: there is nobody to be told.
+    fn blame(&self, error: &Error, record: &mut Record) -> Option<Answer> {
+        if error.esource == ErrorSource::Downstream {
+            return blame_client(error, record);
+        }
+        let name = &self.way.pool.config().name;
+        let peer = self.progress.picked.as_ref().map(|picked| picked.origin().to_string());
+        let peer = peer.unwrap_or_else(|| "no peer".to_owned());
+        record.notes.failure.get_or_insert_with(|| format!("upstream {name}, {peer}: {error}"));
+        let (status, message) = match error.etype() {
+            etype if *etype == NO_PEER && self.progress.tried.is_empty() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry is well: try again in a moment")
+            }
+            ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout => {
+                (StatusCode::GATEWAY_TIMEOUT, "the registry's server does not answer: try again in a moment")
+            }
+            _ if error.esource == ErrorSource::Upstream || *error.etype() == NO_PEER => (
+                StatusCode::BAD_GATEWAY,
+                "the registry's server cannot be reached, or broke off: try again in a moment",
+            ),
+            _ => {
+                return Some(Refusal::Unanswered.answer());
+            }
+        };
+        Some(Answer::error(status, WireError::new("UNAVAILABLE", message)).header(RETRY_AFTER, TRY_AGAIN))
+    }
+}
+
+fn blame_client(error: &Error, record: &mut Record) -> Option<Answer> {
+    let (status, code, message) = match (error.etype(), misfortune(error)) {
+        (ErrorType::WriteError | ErrorType::WriteTimedout, _) | (_, BodyError::Gone) => {
+            record.client_left = true;
+            return None;
+        }
+        (_, BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "UNSUPPORTED", BodyError::Stalled.to_string()),
+        (ErrorType::InvalidHTTPHeader, _) => {
+            (StatusCode::BAD_REQUEST, "UNSUPPORTED", "the request's header cannot be passed on".to_owned())
+        }
+        (_, malformed) => (StatusCode::BAD_REQUEST, "UNSUPPORTED", malformed.to_string()),
+    };
+    record.notes.failure.get_or_insert_with(|| error.to_string());
+    Some(Answer::error(status, WireError::new(code, message)))
+}

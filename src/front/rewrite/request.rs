@@ -1,0 +1,112 @@
+//! What does an upstream learn of a request?
+//!
+//! What we know, in the headers that registries read, once each; nothing that a client wrote into such a header (Q1 to
+//! Q4). Everything else passes as it is, path and query byte for byte (Q5).
+//!
+//! **Invariant:** `Forwarded` is never sent. Distribution believes it before everything else, and where a part of it is
+//! missing it does not look at `X-Forwarded-*` for that part.
+
+use std::net::IpAddr;
+
+use http::header::{HOST, HeaderName};
+use http::uri::{PathAndQuery, Uri};
+use pingora::Result;
+use pingora::http::RequestHeader;
+
+use super::super::{HostSent, Upstream};
+use super::edit_request;
+use crate::exchange::Origin;
+
+/// What is known of a request on its way to an upstream.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Arrived<'a> {
+    /// By which of our names the client called us.
+    pub(in super::super) origin: &'a Origin,
+    /// Who the client is, once trusted proxies have been asked.
+    pub(in super::super) client: IpAddr,
+    /// What the request is called.
+    pub(in super::super) request_id: &'a str,
+    /// Which peer it goes to.
+    pub(in super::super) peer: &'a Origin,
+}
+
+/// Names by which programs tell each other who the client is, what it asked for and how: ours to say.
+const TOLD: [&str; 14] = [
+    "forwarded",
+    "forwarded-for",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "x-host",
+    "front-end-https",
+    "x-url-scheme",
+    "x-request-id",
+    // Programs that believe these do by POST what a route or the maintenance mode keeps from other methods.
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    // CGI makes it HTTP_PROXY (CVE-2016-5385).
+    "proxy",
+];
+const TOLD_BEGINNINGS: [&str; 4] = ["x-forwarded", "x-real-", "x-original-", "x-rewrite-"];
+
+/// Makes of a client's request what an upstream is to get.
+///
+/// # Errors
+/// A value that no header may hold. None of ours is one.
+pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_>, upstream: &Upstream) -> Result<()> {
+    forget(header);
+    to_origin_form(header);
+    let Arrived { origin, client, request_id, peer } = arrived;
+    let host = match upstream.host {
+        HostSent::Client => origin.authority(),
+        HostSent::Peer => peer.authority(),
+    };
+    let client = client.to_canonical().to_string();
+    header.insert_header("Host", host)?;
+    header.insert_header("X-Forwarded-Proto", if origin.is_secure() { "https" } else { "http" })?;
+    header.insert_header("X-Forwarded-Host", origin.authority())?;
+    header.insert_header("X-Forwarded-Port", origin.port().to_string())?;
+    header.insert_header("X-Forwarded-For", client.as_str())?;
+    header.insert_header("X-Real-IP", client.as_str())?;
+    header.insert_header("X-Request-Id", *request_id)?;
+    if origin.is_secure() {
+        header.insert_header("X-Forwarded-Ssl", "on")?;
+    }
+    edit_request(header, &upstream.request_headers);
+    Ok(())
+}
+
+/// Takes away what only we may say.
+fn forget(header: &mut RequestHeader) {
+    // Most requests have none of these, and names are copied only where there is one.
+    if !header.headers.keys().any(is_told) {
+        return;
+    }
+    let told: Vec<HeaderName> = header.headers.keys().filter(|name| is_told(name)).cloned().collect();
+    for name in told {
+        header.remove_header(&name);
+    }
+}
+
+/// Whether a name is one of those, with underscores as well: to programs that know headers as `HTTP_X_REAL_IP` it is the
+/// same (CVE-2024-45614).
+fn is_told(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let same = |known: &u8, byte: &u8| known == byte || (*known == b'-' && *byte == b'_');
+    let begins =
+        |known: &str| known.len() <= name.len() && known.bytes().zip(name).all(|(known, byte)| same(&known, byte));
+    TOLD.iter().any(|told| told.len() == name.len() && begins(told)) || TOLD_BEGINNINGS.iter().any(|told| begins(told))
+}
+
+/// A request that names us in its target (HTTP/2, or a client that takes us for its proxy) names us in `Host` alone, or
+/// Pingora would ask the upstream to be its proxy.
+fn to_origin_form(header: &mut RequestHeader) {
+    let is_absolute = header.uri.authority().is_some() || !matches!(header.raw_path().first(), Some(b'/' | b'*'));
+    if is_absolute {
+        let target = header.uri.path_and_query().cloned();
+        header.set_uri(Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/"))));
+    }
+    header.remove_header(&HOST);
+}

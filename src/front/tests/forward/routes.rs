@@ -1,0 +1,73 @@
+//! Which requests go where.
+
+use super::*;
+
+#[tokio::test]
+async fn what_a_route_names_goes_to_the_upstream_and_the_rest_is_ours() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    let mut wire = door.clear().await;
+    for path in ["/v2/echo", "/v2/", "/v2"] {
+        wire.send(door.request(&format!("GET {path}"), "")).await;
+        assert!([200, 201].contains(&wire.reply().await.status), "{path}");
+        assert!(theirs.all().contains(&format!("GET {path} HTTP/1.1\r\n")));
+    }
+    wire.send(door.request("GET /origin", "")).await;
+    assert_eq!(wire.reply().await.text(), format!("http://localhost:{}", door.clear.port()));
+    assert!(!theirs.all().contains("/origin"));
+    assert_eq!(theirs.seen().len(), 1, "a connection is used again");
+}
+
+#[tokio::test]
+async fn the_internal_listener_and_probes_are_ours_whatever_the_routes() {
+    let theirs = Theirs::open().await;
+    let door = before_upstream(upstream(&[theirs.origin()]), |config| config.routes = vec![to_hub("/")]);
+    let mut wire = Wire::new(TcpStream::connect(door.internal).await.unwrap());
+    wire.send(format!("GET /v2/where HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", door.internal.port())).await;
+    assert_eq!(wire.reply().await.status, 202);
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /-/ready", "")).await;
+    assert_eq!(wire.reply().await.status, 404, "the script knows no probes");
+    assert_eq!(theirs.all(), "");
+}
+
+#[tokio::test]
+async fn redirects_and_fixed_answers_are_given_here_and_dressed() {
+    let redirect = Redirect { to: "https://new.test/".to_owned(), status: StatusCode::TEMPORARY_REDIRECT };
+    let fixed = |status, body: Option<&str>| Fixed {
+        status,
+        body: body.map(str::to_owned),
+        content_type: "text/plain".parse().unwrap(),
+    };
+    let door = Door::built(|config, _| {
+        config.routes = vec![
+            route("/old/", Target::Redirect(redirect)),
+            route("/no", Target::Answer(fixed(StatusCode::FORBIDDEN, None))),
+            route("/text", Target::Answer(fixed(StatusCode::GONE, Some("gone")))),
+        ];
+    });
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /old/a%2Fb?c=d", "")).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.header("location")), (307, Some("https://new.test/old/a%2Fb?c=d")));
+    assert!(reply.header("x-request-id").is_some() && reply.header("x-content-type-options").is_some());
+    wire.send(door.request("PUT /no", "Content-Length: 0\r\n")).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.message().contains("forbidden")), (403, true));
+    wire.send(door.request("GET /text", "")).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.header("content-type"), reply.text()), (410, Some("text/plain"), "gone"));
+}
+
+#[tokio::test]
+async fn a_path_with_two_readings_reaches_nobody() {
+    let theirs = Theirs::open().await;
+    let door = before_upstream(upstream(&[theirs.origin()]), |config| config.routes = vec![to_hub("/")]);
+    for path in ["/v2/../x", "/v2/%2e%2e/x", "/v2/a/./b", "/a%5cb", "/%762/a", "//v2/a", "/v2/a%00"] {
+        let mut wire = door.clear().await;
+        wire.send(door.request(&format!("GET {path}"), "")).await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.message().contains("more than one way")), (400, true), "{path}");
+    }
+    assert_eq!(theirs.all(), "");
+}

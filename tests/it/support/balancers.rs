@@ -1,0 +1,104 @@
+//! Load balancers and proxies that others run before registries, on this machine, in the foreground and as one process.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use super::process::Process;
+
+/// Where a balancer listens: addresses, and one port of all of them.
+pub(crate) struct Door<'a> {
+    pub(crate) addresses: &'a [&'a str],
+    pub(crate) port: u16,
+}
+
+impl Door<'_> {
+    fn listening(&self, mut process: Process) -> Process {
+        process.wait_until("listen", 20, |_| TcpStream::connect((self.addresses[0], self.port)).is_ok());
+        process
+    }
+}
+
+/// HAProxy that ends TLS with `server.pem` of `directory` and names its client by version 2 of the PROXY protocol.
+pub(crate) fn haproxy(directory: &Path, door: &Door<'_>, to: u16) -> Process {
+    let mut settings = String::from(
+        "global\n  maxconn 200\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         frontend door\n  default_backend pierhead\n",
+    );
+    for address in door.addresses {
+        let pem = directory.join("server.pem");
+        let _ = writeln!(settings, "  bind {address}:{} ssl crt {}", door.port, pem.display()); // to a String
+    }
+    let _ = writeln!(settings, "backend pierhead\n  server pierhead 127.0.0.1:{to} send-proxy-v2"); // likewise
+    let file = directory.join("haproxy.cfg");
+    fs::write(&file, settings).expect("the directory can be written");
+    door.listening(Process::start("haproxy", directory, Command::new("haproxy").arg("-db").arg("-f").arg(file)))
+}
+
+/// nginx as an application load balancer of AWS: it ends TLS, adds the client to X-Forwarded-For, sets X-Forwarded-Proto
+/// and -Port, keeps Host, and knows nothing of X-Forwarded-Host and Forwarded.
+pub(crate) fn application_balancer(directory: &Path, door: &Door<'_>, to: u16) -> Process {
+    let location = format!(
+        "location / {{\n\
+           proxy_pass http://127.0.0.1:{to};\n\
+           proxy_set_header Host $http_host;\n\
+           proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+           proxy_set_header X-Forwarded-Proto $scheme;\n\
+           proxy_set_header X-Forwarded-Port $server_port;\n\
+           proxy_redirect off; proxy_buffering off; proxy_request_buffering off; proxy_http_version 1.1;\n\
+         }}\n"
+    );
+    nginx("application-balancer", directory, door, &location)
+}
+
+/// nginx as GitLab sets it up before its registry, with several registries by the beginning of the path.
+pub(crate) fn gitlabs_nginx(directory: &Path, door: &Door<'_>, registries: &[(&str, String)]) -> Process {
+    let mut locations = String::new();
+    for (path, origin) in registries {
+        let _ = writeln!(
+            locations,
+            "location {path} {{\n\
+               proxy_set_header Host $http_host;\n\
+               proxy_set_header X-Real-IP $remote_addr;\n\
+               proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+               proxy_set_header X-Forwarded-Proto https;\n\
+               proxy_set_header X-Forwarded-Ssl on;\n\
+               proxy_read_timeout 900;\n\
+               proxy_cache off; proxy_buffering off; proxy_request_buffering off; proxy_http_version 1.1;\n\
+               proxy_pass {origin};\n\
+             }}"
+        ); // to a String
+    }
+    nginx("gitlabs-nginx", directory, door, &locations)
+}
+
+fn nginx(name: &str, directory: &Path, door: &Door<'_>, locations: &str) -> Process {
+    let listen: String =
+        door.addresses.iter().map(|address| format!("listen {address}:{} ssl;\n", door.port)).collect();
+    let directory = directory.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {directory}/{name}-{kind};\n"))
+        .collect();
+    let settings = format!(
+        "daemon off; master_process off; user root; pid {directory}/{name}.pid; error_log stderr;\n\
+         events {{ worker_connections 256; }}\n\
+         http {{\n\
+           access_log off; server_tokens off; {temporary}\
+           server {{\n\
+             {listen}\
+             ssl_certificate {directory}/server.crt; ssl_certificate_key {directory}/server.key;\n\
+             client_max_body_size 0; chunked_transfer_encoding on;\n\
+             {locations}\
+           }}\n\
+         }}\n"
+    );
+    let directory = Path::new(&format!("{directory}")).to_owned();
+    let file = directory.join(format!("{name}.conf"));
+    fs::write(&file, settings).expect("the directory can be written");
+    let mut nginx = Command::new("nginx");
+    nginx.arg("-p").arg(&directory).arg("-c").arg(file).args(["-e", "stderr"]);
+    door.listening(Process::start(name, &directory, &mut nginx))
+}
