@@ -5,6 +5,7 @@
 mod check;
 mod control;
 mod desk;
+mod import;
 mod maintenance;
 mod project;
 mod registry;
@@ -70,6 +71,9 @@ pub enum Command {
     Maintenance(maintenance::Maintenance),
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
+    /// Read how a registry is served now, and write the configuration that serves it from here
+    #[command(after_help = import::HELP)]
+    Import(import::Import),
     /// Accounts: who may log in
     #[command(subcommand)]
     User(user::User),
@@ -120,6 +124,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Upgrade => control::run(&state(file)?, &server::control::Command::Upgrade {}),
         Command::Maintenance(command) => maintenance::run(&command, &state(file)?),
         Command::Check => check::run(&settings()?),
+        Command::Import(command) => import::run(&command),
         Command::User(command) => user::run(command, &desk::with_accounts(settings()?)?),
         Command::Project(command) => project::run(command, &desk::with_accounts(settings()?)?),
         Command::Reindex => reindex::run(&desk::with_registry(settings()?)?),

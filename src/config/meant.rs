@@ -65,6 +65,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     );
     front.listeners.retain(|listener| services.registry || !listener.internal);
     front.routes = routes;
+    front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.upstreams = upstreams::meant::upstreams(written.upstreams);
     front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.trusted_proxies = networks(written.trusted_proxies);
@@ -167,6 +168,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
         front.external_url = own;
     }
     front.internal.any_host = true;
+    front.token = None;
     front.hsts = None; // it holds for a whole host, and the file has no key against it
     // As a rule a proxy stands before it, and Distribution's file has no key to say so: its address is nobody's, and a
     // few wrong passwords through it must not keep everybody out. Nor has the file a key for uploads at once.

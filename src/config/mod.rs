@@ -4,6 +4,7 @@
 //! yaml         text -> tree with lines
 //! environment  variables -> values by the path of a key
 //! scalar       words -> durations, sizes, rates, addresses, origins
+//! setting      a key's value, or why there is none
 //! reader       tree + environment -> values, every problem collected
 //! written      the schema: what was written
 //! distribution the registry's part of it, in the words of Distribution's config.yml
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use self::environment::Environment;
 use self::reader::{Reader, Setting};
 use self::written::Written;
-use self::yaml::Node;
+use self::yaml::{Node, Value};
 use crate::auth::{Guard, Realm, Trust};
 use crate::{auth, front, registry, telemetry, tls};
 
@@ -45,6 +46,7 @@ mod meant;
 mod problem;
 mod reader;
 mod scalar;
+mod setting;
 mod show;
 mod upstreams;
 mod written;
@@ -290,6 +292,50 @@ fn read_file(
             let message = format!("cannot be read: {error}");
             problems.push(Problem::new(&Place { source, line: 0 }, "", message));
             None
+        }
+    }
+}
+
+/// A scalar of a YAML file that is not ours, where only its place and its text count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// From 1.
+    pub line: usize,
+    /// The path of its key: `production.registry.host`, `a.list[0]`.
+    pub path: String,
+    /// `None` for nothing, an empty list or mapping, and what our reader does not take (aliases, tags).
+    pub value: Option<String>,
+}
+
+/// Every scalar of the YAML in `text`, in its order. `file` is what a problem calls it.
+///
+/// # Errors
+/// It is not YAML, or larger or deeper than any configuration.
+pub fn leaves(text: &str, file: &Path) -> Result<Vec<Leaf>, Problems> {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let source = Source::File(file.into());
+    let root = yaml::read_last_wins(text, &source, &mut problems, &mut warnings);
+    let root = root.ok_or_else(|| Problems::new(problems))?;
+    let mut leaves = Vec::new();
+    gather(&root, String::new(), &mut leaves);
+    Ok(leaves)
+}
+
+fn gather(node: &Node, path: String, leaves: &mut Vec<Leaf>) {
+    match &node.value {
+        Value::Mapping(entries) if !entries.is_empty() => {
+            for (key, node) in entries {
+                gather(node, yaml::join(&path, key), leaves);
+            }
+        }
+        Value::List(items) if !items.is_empty() => {
+            for (number, node) in items.iter().enumerate() {
+                gather(node, format!("{path}[{number}]"), leaves);
+            }
+        }
+        Value::Text(text) => leaves.push(Leaf { line: node.place.line, path, value: Some(text.clone()) }),
+        Value::Nothing | Value::Refused | Value::List(_) | Value::Mapping(_) => {
+            leaves.push(Leaf { line: node.place.line, path, value: None });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The table of bad configurations, the files in `conf/`, and what holds for every configuration.
+//! The table of bad configurations, and what holds for every configuration.
 
 use std::fs;
 use std::io::Write;
@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::auth::Algorithm;
 use crate::telemetry::{Destination, Format};
+
+mod conf;
 
 pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -560,96 +562,4 @@ proptest! {
             prop_assert!(problems.iter().all(|problem| !problem.to_string().contains('\n')), "{}", problems);
         }
     }
-}
-
-// The files in conf/
-
-/// Puts a file of `conf/` where the system's file would be, with the certificates that it names.
-fn installed(desk: &Desk, name: &str, change: impl FnOnce(String) -> String) -> Settings {
-    let text = change(fs::read_to_string(Path::new(ROOT).join("conf").join(name)).unwrap());
-    for word in text.split_whitespace().filter(|word| word.ends_with(".crt") || word.ends_with(".key")) {
-        if !word.contains('/') {
-            desk.put(&format!("etc/{word}"), "");
-        }
-    }
-    desk.put("etc/pierhead.yml", text);
-    load(None, [], &machine(desk.path())).unwrap_or_else(|problems| panic!("{problems}"))
-}
-
-/// Takes the `#` away before the keys: `#key: value` is a key, `# Words` are words.
-fn uncommented(text: String) -> String {
-    let line = |line: &str| {
-        let words = line.trim_start();
-        let is_key = words
-            .strip_prefix('#')
-            .is_some_and(|rest| !rest.is_empty() && (!rest.starts_with(' ') || rest.starts_with("  ")));
-        let is_prose = words.starts_with("#   pierhead check");
-        if is_key && !is_prose { line.replacen('#', "", 1) } else { line.to_owned() }
-    };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
-}
-
-#[test]
-fn the_annotated_file_changes_nothing() {
-    let desk = Desk::new();
-    let empty = installed(&desk, "pierhead.yml", |_| String::new());
-    let settings = installed(&desk, "pierhead.yml", |text| text);
-    assert_eq!(settings.written, BTreeMap::new());
-    assert_eq!(meaning(settings), meaning(empty));
-}
-
-#[test]
-fn the_annotated_file_names_every_key_and_tells_its_default() {
-    let desk = Desk::new();
-    let defaults = installed(&desk, "pierhead.yml", |_| String::new());
-    // A user that every machine has.
-    let mut settings =
-        installed(&desk, "pierhead.yml", |text| uncommented(text).replace("user: pierhead", "user: root"));
-    let written: Vec<&String> = settings.written.keys().collect();
-    for key in keys() {
-        assert!(written.contains(&&key), "conf/pierhead.yml does not name {key}: {written:?}");
-    }
-    // These have no default that could be written, so an example stands there.
-    assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com:5050");
-    assert_eq!(settings.front.aliases.len(), 1);
-    assert_eq!(settings.front.trusted_proxies.iter().count(), 1);
-    assert_eq!(settings.user.as_deref(), Some("root"));
-    assert_eq!(settings.tls.certificates.len(), 1);
-    assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));
-    assert_eq!(settings.auth.limits.anonymous.take().map(u32::from), Some(1200));
-    let [gitlab] = &settings.front.upstreams[..] else { panic!("one example") };
-    let least = "upstreams: { gitlab: { peers: ['http://127.0.0.1:5010', { url: 'https://registry-b.example.com:5000', \
-                 weight: 2 }] } }";
-    assert_eq!(*gitlab, desk.good(least, "").front.upstreams[0]);
-    assert_eq!(settings.front.routes.len(), 3);
-    // The rest is the default.
-    assert_eq!(settings.services, defaults.services);
-    assert_eq!(settings.state, defaults.state);
-    assert_eq!(settings.front.listeners, defaults.front.listeners);
-    assert_eq!(settings.front.timeouts, defaults.front.timeouts);
-    assert_eq!(settings.front.limits, defaults.front.limits);
-    assert_eq!((settings.front.debug, settings.front.hsts), (defaults.front.debug, defaults.front.hsts));
-    assert_eq!(settings.tls.policy, defaults.tls.policy);
-    assert_eq!(settings.tls.local.directory, defaults.tls.local.directory);
-    assert_eq!(settings.registry, defaults.registry);
-    assert_eq!(settings.auth, defaults.auth);
-    assert_eq!(settings.telemetry, defaults.telemetry);
-}
-
-#[test]
-fn a_domain_of_its_own_listens_on_443() {
-    let desk = Desk::new();
-    let settings = installed(&desk, "own-domain-443.yml", |text| text);
-    assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com");
-    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:443");
-    assert_eq!(settings.tls.certificates[0].key, desk.path().join("etc/registry.example.com.key"));
-    assert_eq!(settings.state, Path::new("/var/lib/pierhead"));
-}
-
-#[test]
-fn a_shared_domain_listens_on_5050() {
-    let settings = installed(&Desk::new(), "shared-domain-5050.yml", |text| text);
-    assert_eq!(settings.front.external_url.to_string(), "https://gitlab.example.com:5050");
-    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5050");
-    assert!(settings.front.listeners[0].tls && settings.front.listeners[1].internal);
 }

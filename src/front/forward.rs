@@ -32,6 +32,7 @@ use super::io::Connection;
 use super::refusal::Refusal;
 use super::rewrite::{self, Arrived, Place};
 use super::session::{self, Call, Record, Terms, misfortune};
+use super::stream::{self, Epilogue, StreamWatch};
 use super::upstream::{Picked, Pool};
 use super::watch::Phase;
 use super::{http2, mount};
@@ -81,6 +82,8 @@ struct Progress {
     answered: Option<(StatusCode, Instant)>,
     /// Bytes of the body that came.
     came: u64,
+    /// Who minds that they do, on HTTP/2.
+    watch: Option<Arc<StreamWatch>>,
     /// Whether the client waits for permission to send its body.
     expects: bool,
     /// Set when it got that: whether its connection was to be kept. Pingora forgets that when it writes a header before the
@@ -105,6 +108,14 @@ enum Stop {
 impl Forwarding {
     pub(super) fn new(way: Way, caller: Caller, terms: Terms, connection: Arc<Connection>) -> Self {
         Self { way, caller, terms, connection, progress: Progress::default() }
+    }
+
+    /// Minds from now on that the client sends its body, on HTTP/2.
+    pub(super) fn watch(&mut self, epilogue: Epilogue) {
+        self.progress.watch = stream::current();
+        if let Some(watch) = &self.progress.watch {
+            watch.begin(self.terms.steadiness, self.way.pool.config().timeouts.write, epilogue);
+        }
     }
 
     /// For the access line of a request that began then.
@@ -165,7 +176,7 @@ impl Forwarding {
 }
 
 /// The peer to ask next.
-pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box<HttpPeer>> {
+pub(super) async fn choose(session: &mut Session, record: &mut Record) -> Result<Box<HttpPeer>> {
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     forwarding.progress.picked = None; // it is none of the one before any more
     let key = forwarding.way.pool.key(&forwarding.way.passage);
@@ -173,8 +184,9 @@ pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box
     let picked = picked.ok_or_else(|| Error::new(NO_PEER))?;
     let mut peer = picked.http_peer();
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-    if session.req_header().version < Version::HTTP_11 {
-        peer.options.alpn = ALPN::H1; // Pingora would answer an old client in chunks
+    // On HTTP/2 Pingora would answer an old client in chunks, and count a body's way to the peer as waiting for its answer.
+    if session.req_header().version < Version::HTTP_11 || http2::has_long_body(session) {
+        peer.options.alpn = ALPN::H1;
     }
     let progress = &mut forwarding.progress;
     progress.attempts += 1;
@@ -238,6 +250,12 @@ pub(super) fn take_piece(
     let progress = &mut forwarding.progress;
     progress.came += bytes as u64;
     let came = progress.came;
+    if let Some(watch) = &progress.watch {
+        watch.note(bytes);
+        if end {
+            watch.end();
+        }
+    }
     if let Some(kept) = progress.kept.take() {
         session.set_keepalive(kept);
     }

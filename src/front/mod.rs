@@ -9,6 +9,8 @@
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
 //!   stream as Pingora sees it;
+//! - [`forward`]: requests that somebody else's registry answers; [`route`]: which those are; [`stream`]: how long the
+//!   client of one may owe its body on HTTP/2;
 //! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`dress`]: what every answer carries;
@@ -58,8 +60,8 @@ mod rewrite;
 mod route;
 mod running;
 mod session;
+mod stream;
 mod strict;
-#[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;
 mod watch;
 

@@ -30,9 +30,10 @@ use super::peer::Told;
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
+use super::stream::Epilogue;
 use super::watch::Phase;
 use super::{Service, Target, mount, redirect, route};
-use crate::exchange::{self, Answer, Caller, Kind, Limit, Origin};
+use crate::exchange::{self, Answer, BodyError, Caller, Kind, Limit, Origin};
 use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
@@ -257,7 +258,15 @@ impl<S: Service> ProxyHttp for App<S> {
         header: &mut RequestHeader,
         record: &mut Record,
     ) -> Result<()> {
-        forward::send_header(session, header, record).await
+        forward::send_header(session, header, record).await?;
+        if session.is_http2() && !session.is_body_done() {
+            let client = record.client(&*connection(session)?);
+            let epilogue = epilogue(&self.reports, session.req_header().as_ref(), record, client);
+            if let Some(forwarding) = &mut record.forwarding {
+                forwarding.watch(epilogue);
+            }
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -398,7 +407,32 @@ fn status(record: &Record) -> u16 {
 
 fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
-    let head: &request::Parts = session.req_header().as_ref();
+    let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+    tell(reports, session.req_header().as_ref(), record, record.client(&connection), session.is_http2(), bytes);
+}
+
+/// What is told of a request that is given up because its client owes its body.
+fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: IpAddr) -> Epilogue {
+    let (reports, head) = (reports.clone(), head.clone());
+    let mut unfinished = Record::new();
+    (unfinished.time, unfinished.begun) = (record.time, record.begun);
+    unfinished.request_id.clone_from(&record.request_id);
+    unfinished.trace = record.trace.clone();
+    unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
+    unfinished.notes = record.notes.clone();
+    unfinished.notes.failure = Some(BodyError::Stalled.to_string());
+    Box::new(move |came| tell(&reports, &head, &unfinished, client, true, (came, 0)))
+}
+
+/// `bytes` of the bodies of request and answer.
+fn tell(
+    reports: &Reports,
+    head: &request::Parts,
+    record: &Record,
+    client: IpAddr,
+    http2: bool,
+    (bytes_in, bytes_out): (u64, u64),
+) {
     let target = match &record.mounted {
         Some(mounted) => &mounted.target,
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
@@ -408,14 +442,14 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
     let access = Access {
         time: record.time,
         request_id: &record.request_id,
-        client: record.client(&connection),
+        client,
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
         path: &path,
-        protocol: if session.is_http2() { "HTTP/2.0" } else { "HTTP/1.1" },
+        protocol: if http2 { "HTTP/2.0" } else { "HTTP/1.1" },
         status: status(record),
-        bytes_in: session.body_bytes_read() as u64,
-        bytes_out: session.body_bytes_sent() as u64,
+        bytes_in,
+        bytes_out,
         duration: record.answered.unwrap_or_else(tokio::time::Instant::now) - record.begun,
         repository: notes.repository.as_deref(),
         reference: notes.reference.as_deref(),

@@ -83,7 +83,8 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     keys.extend((*user != old.user).then_some("user"));
     keys.extend(fixed_of_front(&old.front, front));
     keys.extend(fixed_of_tls(&old.tls, tls));
-    keys.extend(fixed_of_auth(&old.auth, auth));
+    let path_is_fixed = tokens_are_ours(services); // elsewhere it is a route
+    keys.extend(fixed_of_auth(&old.auth, auth).into_iter().filter(|key| path_is_fixed || *key != "token.path"));
     keys.extend(fixed_of_registry(&old.registry, registry));
     keys.extend(fixed_of_telemetry(&old.telemetry, telemetry));
     keys

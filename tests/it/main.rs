@@ -16,6 +16,7 @@
     reason = "what a test writes need not outlive a power failure, and a process that lost its test ends at once"
 )]
 
+mod aws;
 mod change;
 mod clients;
 mod config;
@@ -24,6 +25,7 @@ mod crash;
 mod differential;
 mod disk;
 mod hostile;
+mod import;
 mod indexes;
 mod interop;
 mod limits;
@@ -47,3 +49,5 @@ mod traces;
 mod trees;
 mod upgrade;
 mod upstream;
+mod upstream_balance;
+mod upstream_faults;

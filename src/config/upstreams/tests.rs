@@ -95,6 +95,8 @@ fn the_token_endpoint_goes_where_token_says() {
             (&tokens, routes.iter().map(ToString::to_string).collect()),
             "{text}"
         );
+        let path = settings.front.token.as_deref();
+        assert_eq!(path, (tokens != Tokens::Off).then_some(settings.auth.path.as_str()), "{text}");
         assert_eq!(meaning(again(&desk, &settings)), meaning(settings), "{text}");
     }
 }
@@ -220,9 +222,13 @@ fn a_peer_elsewhere_is_no_circle() {
     ] {
         desk.good(&format!("{text}    - {peer}\n"), "");
     }
-    for peer in
-        ["http://127.0.0.1:5050", "http://gitlab.example.com:5050", "http://localhost:5002", "http://192.0.2.7:5050"]
-    {
+    for peer in [
+        "http://127.0.0.1:5050",
+        "http://gitlab.example.com:5050",
+        "http://localhost:5002",
+        "http://192.0.2.7:5050",
+        "http://harbour:5050",
+    ] {
         assert!(desk.bad(&format!("{text}    - {peer}\n"), "").contains("Pierhead"), "{peer}");
     }
 }

@@ -179,6 +179,8 @@ pub(super) struct Door {
     clear: SocketAddr,
     internal: SocketAddr,
     roots: RootCertStore,
+    /// The certificate that it shows.
+    pem: String,
     reports: Reports,
     lines: Arc<Mutex<Vec<u8>>>,
 }
@@ -196,7 +198,7 @@ impl Write for Sink {
     }
 }
 
-fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
+fn certificate() -> (Arc<ServerConfig>, RootCertStore, String) {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -208,7 +210,7 @@ fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
     let config = ServerConfig::builder().with_no_client_auth();
     let mut config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (Arc::new(config), roots)
+    (Arc::new(config), roots, made.cert.pem())
 }
 
 impl Door {
@@ -227,7 +229,7 @@ impl Door {
 
     /// The same, with somebody who is told of requests.
     fn telling(reports: Reports, change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
-        let (usual, roots) = certificate();
+        let (usual, roots, pem) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
@@ -274,6 +276,7 @@ impl Door {
             clear: addresses[1],
             internal: addresses[2],
             roots,
+            pem,
             reports,
             lines,
         }

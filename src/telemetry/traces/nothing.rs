@@ -11,7 +11,7 @@ use crate::telemetry::Access;
 pub struct Traces;
 
 /// No trace.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Trace;
 
 impl Traces {

@@ -33,10 +33,10 @@ struct Told {
 }
 
 /// The place of one request in its trace; none when nobody is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Trace(Option<Place>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Place {
     context: SpanContext,
     /// The proxy's span, if one sent the request.

@@ -13,6 +13,7 @@ use crate::front::{
 
 mod answers;
 mod failures;
+mod http2;
 mod limits;
 mod requests;
 mod routes;
