@@ -24,7 +24,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tokio::time::Instant;
 
 use super::host::Origins;
@@ -37,12 +37,14 @@ use super::upstream::{Picked, Pool};
 use super::watch::Phase;
 use super::{http2, mount};
 use crate::exchange::{Answer, BodyError, Caller, Kind, Limit, Passage, WireError, content_length, send};
-use crate::telemetry::{self, Forwarded};
+use crate::telemetry::{self, Forwarded, Held};
 
 /// No peer is left to be asked.
 const NO_PEER: ErrorType = ErrorType::new("NoPeer");
 /// [`Progress::stopped`] says why.
 const REFUSED: ErrorType = ErrorType::new("Refused");
+/// How many connections that peers just closed may be met for one request.
+const STALE: u32 = 4;
 /// When it makes sense to try again where peers fail, in seconds: as long as it takes to notice that one is back.
 const TRY_AGAIN: &str = "5";
 /// How much of a body must be with the peer before its HTTP/2 connection is lent a window: by then a client that may not
@@ -55,6 +57,8 @@ pub(super) struct Way {
     pub(super) pool: Arc<Pool>,
     pub(super) passage: Passage,
     pub(super) counts: Arc<Forwarded>,
+    /// Held while content is on its way.
+    pub(super) _upload: Option<Held>,
     pub(super) origins: Arc<Origins>,
     /// The path of the token endpoint that clients reach by us.
     pub(super) token: Option<Arc<str>>,
@@ -80,6 +84,10 @@ struct Progress {
     /// Whether one of them took the request and failed.
     broke: bool,
     picked: Option<Picked>,
+    /// How many of them closed a connection that was idle, just then.
+    stale: u32,
+    /// What went wrong with the last of them.
+    failed: Option<(String, How)>,
     /// What the last of them answered, and when that began.
     answered: Option<(StatusCode, Instant)>,
     /// Bytes of the body that came.
@@ -88,12 +96,37 @@ struct Progress {
     watch: Option<Arc<StreamWatch>>,
     /// Whether the client waits for permission to send its body.
     expects: bool,
-    /// Set when it got that: whether its connection was to be kept. Pingora forgets that when it writes a header before the
-    /// body is read, even this one.
+    /// Set when it is told something before the answer: whether its connection was to be kept. Pingora forgets that when it
+    /// writes a header before the body is read, even such a one.
     kept: Option<Option<u64>>,
     /// Set when we go no further.
     stopped: Option<Stop>,
     lent: bool,
+}
+
+/// How a peer failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum How {
+    /// There was no connection.
+    Unreached,
+    /// It took too long.
+    TimedOut,
+    /// Any other way.
+    #[default]
+    Broken,
+}
+
+impl How {
+    fn of(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError => Self::Unreached,
+            ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout => Self::TimedOut,
+            _ => Self::Broken,
+        }
+    }
 }
 
 /// Why we go no further with a request in its middle.
@@ -171,6 +204,12 @@ impl Forwarding {
         }
     }
 
+    /// Remembers what went wrong with a peer, in case there is no other.
+    fn note(&mut self, error: &Error) {
+        let peer = self.progress.picked.as_ref().map(|picked| format!("{}: ", picked.origin())).unwrap_or_default();
+        self.progress.failed = Some((format!("{peer}{error}"), How::of(error)));
+    }
+
     fn stop<T>(&mut self, why: Stop) -> Result<T> {
         self.progress.stopped = Some(why);
         Err(Error::new(REFUSED))
@@ -208,6 +247,9 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
     let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin() };
     rewrite::request(header, &arrived, forwarding.way.pool.config())?;
+    if session.req_header().version < Version::HTTP_11 {
+        session.downstream_session.set_ignore_info_resp(true); // it knows no 1xx (RFC 9110 15.2)
+    }
     let empty = session.is_body_empty();
     if empty && session.is_http2() && [Method::POST, Method::PUT, Method::PATCH].contains(&header.method) {
         header.insert_header("Content-Length", "0")?; // on HTTP/1.1 some ask for it (RFC 9110 8.6)
@@ -288,8 +330,8 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
     if header.status.is_informational() {
         if header.status == StatusCode::CONTINUE && forwarding.progress.expects {
             forwarding.set_phase(Phase::Answering); // the client's turn
-            forwarding.progress.kept = Some(session.get_keepalive());
         }
+        forwarding.progress.kept = Some(session.get_keepalive());
         return Ok(());
     }
     if let Some(picked) = &forwarding.progress.picked {
@@ -353,6 +395,7 @@ pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<E
     if let Some(picked) = &forwarding.progress.picked {
         picked.failed(Instant::now());
     }
+    forwarding.note(&error);
     forwarding.way.counts.unreached();
     error.set_retry(forwarding.may_try_again());
     error
@@ -361,18 +404,20 @@ pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<E
 /// Something went wrong when a peer had been reached.
 pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, mut error: Box<Error>) -> Box<Error> {
     let Some(forwarding) = &mut record.forwarding else { return error };
+    let closed = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
     error.set_retry(false);
     if error.esource != ErrorSource::Upstream {
         return error;
     }
+    forwarding.note(&error);
     forwarding.progress.broke = true;
-    // A peer may close a connection that was idle just when we send on it: that is no failure of its.
-    let stale = reused && session.response_written().is_none() && matches!(error.etype(), ErrorType::ConnectionClosed);
-    if let Some(picked) = forwarding.progress.picked.as_ref().filter(|_| !stale) {
-        picked.failed(Instant::now());
-    }
-    if stale {
+    // A peer may close a connection that was idle just when we send on it: that is no failure of its, and no attempt.
+    if reused && closed && session.response_written().is_none() && forwarding.progress.stale < STALE {
+        forwarding.progress.stale += 1;
+        forwarding.progress.attempts -= 1;
         forwarding.progress.tried.pop();
+    } else if let Some(picked) = &forwarding.progress.picked {
+        picked.failed(Instant::now());
     }
     let head = session.req_header();
     let harmless = [Method::GET, Method::HEAD].contains(&head.method) && forwarding.progress.came == 0;
@@ -424,36 +469,29 @@ impl Forwarding {
             return blame_client(error, record);
         }
         let name = &self.way.pool.config().name;
-        let peer = self.progress.picked.as_ref().map(|picked| picked.origin().to_string());
-        let peer = peer.unwrap_or_else(|| "no peer".to_owned());
-        record.notes.failure.get_or_insert_with(|| format!("upstream {name}, {peer}: {error}"));
-        let (status, message) = match error.etype() {
-            etype if *etype == NO_PEER && self.progress.tried.is_empty() => {
+        let (inside, how) = self.progress.failed.clone().unwrap_or_else(|| (error.to_string(), How::default()));
+        record.notes.failure.get_or_insert_with(|| format!("upstream {name}: {inside}"));
+        let nobody = *error.etype() == NO_PEER;
+        if !nobody && error.esource != ErrorSource::Upstream {
+            return Some(Refusal::Unanswered.answer());
+        }
+        let (status, message) = match how {
+            _ if nobody && self.progress.tried.is_empty() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry is well: try again in a moment")
             }
             // None has a byte of the request, so that it may simply come again.
-            etype if (*etype == NO_PEER && !self.progress.broke) || is_unreachable(etype) => {
+            How::Unreached if !self.progress.broke => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry can be reached: try again in a moment")
             }
-            ErrorType::ConnectTimedout
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::ReadTimedout
-            | ErrorType::WriteTimedout => {
+            How::TimedOut => {
                 (StatusCode::GATEWAY_TIMEOUT, "the registry's server does not answer: try again in a moment")
             }
-            etype if *etype == NO_PEER || error.esource == ErrorSource::Upstream => {
+            How::Unreached | How::Broken => {
                 (StatusCode::BAD_GATEWAY, "the registry's server cannot be used, or broke off: try again in a moment")
-            }
-            _ => {
-                return Some(Refusal::Unanswered.answer());
             }
         };
         Some(Answer::error(status, WireError::new("UNAVAILABLE", message)).header(RETRY_AFTER, TRY_AGAIN))
     }
-}
-
-fn is_unreachable(etype: &ErrorType) -> bool {
-    matches!(etype, ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError)
 }
 
 fn blame_client(error: &Error, record: &mut Record) -> Option<Answer> {

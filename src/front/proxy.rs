@@ -154,7 +154,7 @@ impl<S: Service> Plan<S> {
         record.notes.kind = if is_token { Kind::Token } else { passage.kind };
         record.notes.repository.clone_from(&passage.repository);
         record.notes.reference.clone_from(&passage.reference);
-        let Some(way) = self.forward(name, passage) else { return Way::refused(&Refusal::Unanswered) };
+        let Some(way) = self.forward(name, head, passage) else { return Way::refused(&Refusal::Unanswered) };
         let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
         match forwarding.refusal(session) {
             Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
