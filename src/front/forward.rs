@@ -342,6 +342,7 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
     }
     header.remove_header(&SERVER); // before the operator's own
     let place = Place {
+        method: &session.req_header().method,
         origin: &forwarding.caller.origin,
         ours: forwarding.way.origins.all(),
         client: forwarding.caller.address,

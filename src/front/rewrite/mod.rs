@@ -16,6 +16,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::Method;
 use http::header::{CONNECTION, HeaderName, HeaderValue, LINK, LOCATION, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -35,6 +36,8 @@ pub(super) use request::{Arrived, request};
 /// Where an answer goes, and where it comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
+    /// What the client asked for it with.
+    pub(super) method: &'a Method,
     /// By which of our names the client called us.
     pub(super) origin: &'a Origin,
     /// All of our names.
