@@ -130,6 +130,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             format: written_first(written.log.format, written.registry.format).or(telemetry::Format::Auto),
             access: written_first(written.log.access, written.registry.access).or(Destination::Stdout),
             audit: written.log.audit.or(Destination::Off),
+            traces: telemetry::traces::Config {
+                endpoint: written.log.traces_endpoint.or(None),
+                sample: written.log.traces_sample.or(1.0),
+            },
         },
         state,
     }
@@ -194,7 +198,7 @@ fn written_first<T>(own: Setting<T>, other: Setting<T>) -> Setting<T> {
 }
 
 /// Under `/etc` we are installed; anywhere else, and without a file, we are tried out by hand.
-fn default_state(machine: &Machine, file: Option<&Path>) -> PathBuf {
+pub(super) fn default_state(machine: &Machine, file: Option<&Path>) -> PathBuf {
     match file {
         Some(file) if file == machine.system_file || file.starts_with("/etc") => PathBuf::from(SYSTEM_STATE),
         Some(file) => file.parent().unwrap_or(&machine.folder).join(STATE),

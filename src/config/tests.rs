@@ -252,6 +252,57 @@ fn a_file_elsewhere_keeps_its_state_beside_it() {
 }
 
 #[test]
+fn the_state_directory_is_found_in_a_configuration_that_cannot_be_used() {
+    let desk = Desk::new();
+    let machine = machine(desk.path());
+    let found = |text: &str, environment: &str| {
+        desk.put("a.yml", text);
+        let state = state(Some(Path::new("a.yml")), variables(environment), &machine);
+        state.strip_prefix(desk.path()).unwrap().to_owned()
+    };
+    for text in [
+        "state: here",
+        "state: here\nlog: { level: shout }\nnonsense: 5\nlisteners: 7\n",
+        "log: { level: [\nstate: here  # a comment\n\tlisteners: }",
+        "external_url: \"https://unclosed\nstate: 'here'\n",
+    ] {
+        assert_eq!(found(text, ""), Path::new("here"), "{text}");
+        assert_eq!(found(text, "PIERHEAD_STATE=there\nPIERHEAD_NONSENSE=1"), Path::new("there"), "{text}");
+    }
+    for text in ["", "state: [a, b]", "- a list", "log: { level: [", "  state: of: something else"] {
+        assert_eq!(found(text, ""), Path::new("data"), "{text}: as if the key were not there");
+    }
+    assert_eq!(state(Some(Path::new("not/there.yml")), [], &machine), desk.path().join("not/data"));
+}
+
+#[test]
+fn traces_are_refused_by_a_program_that_has_none_and_a_collectors_url_is_checked() {
+    let desk = Desk::new();
+    let traces = |endpoint: &str| format!("log: {{ traces: {{ endpoint: '{endpoint}', sample: 0.5 }} }}");
+    let off = desk.good(&traces("off"), "").telemetry.traces;
+    assert_eq!((off.endpoint, off.sample), (None, 0.5));
+    for (endpoint, url) in [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("https://otel.example.com/", "https://otel.example.com/v1/traces"),
+        ("https://otel.example.com/otlp/v1/traces", "https://otel.example.com/otlp/v1/traces"),
+    ] {
+        if cfg!(feature = "opentelemetry") {
+            assert_eq!(desk.good(&traces(endpoint), "").telemetry.traces.endpoint.as_deref(), Some(url));
+        } else {
+            let problems = desk.bad(&traces(endpoint), "");
+            assert!(problems.contains("log.traces.endpoint: this program was built without traces"), "{problems}");
+        }
+    }
+    for wrong in ["127.0.0.1:4318", "grpc://otel:4317", "http://me:secret@otel", "http://otel?x=1", "http://", "on"] {
+        assert!(desk.bad(&traces(wrong), "").contains("must be off or a URL"), "{wrong}");
+    }
+    for wrong in ["1.1", "-1", "NaN", "10%"] {
+        let problems = desk.bad(&format!("log: {{ traces: {{ sample: {wrong} }} }}"), "");
+        assert!(problems.contains("must be a number from 0 to 1"), "{problems}");
+    }
+}
+
+#[test]
 fn nothing_is_made_on_disk() {
     let desk = Desk::new();
     desk.good("state: x\ntls: { local: y }\ntoken: { key: k, certificate: c }", "");
@@ -475,6 +526,7 @@ fn tired_files() -> impl Strategy<Value = String> {
     let words = "external_url aliases state user listeners address tls certificates certificate key local registry redirect \
          trusted_proxies proxy_protocol internal allow deny pull push systemd unix:a 10.0.0.0/8 optional https \
          storage filesystem rootdirectory http addr token path duration limits manifest log level https://a.example 5m \
+         upstreams routes peers url weight to upstream embedded answer body health ejection realms set remove host methods GET \
          4MiB 10/m true off null :5050 ' \" *a &a !b [] {} << /v2 \u{e9}";
     let word = || prop::sample::select(words.split(' ').collect::<Vec<_>>());
     let line = (0..4usize, any::<bool>(), word(), word(), 0..4u8);

@@ -137,7 +137,7 @@ enum Stop {
     /// Nothing may change any more.
     Withdrawn,
     /// The answer would lead the client astray.
-    Astray(rewrite::Refused),
+    Astray,
 }
 
 impl Forwarding {
@@ -361,7 +361,7 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         }
         Err(refused) => {
             record.notes.failure = Some(refused.to_string());
-            forwarding.stop(Stop::Astray(refused))
+            forwarding.stop(Stop::Astray)
         }
     }
 }
@@ -459,8 +459,9 @@ impl Forwarding {
                 let withdrawn = self.way.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
                 withdrawn.unwrap_or_else(|| Refusal::Unanswered.answer()) // the pause ended in this moment
             }
-            Stop::Astray(refused) => {
-                let message = format!("{refused}: the registry's operator can help");
+            Stop::Astray => {
+                let message = "the registry's answer would lead elsewhere: its operator finds where in the log, by the \
+                               request's id";
                 Answer::error(StatusCode::BAD_GATEWAY, WireError::new("UNKNOWN", message))
             }
         }

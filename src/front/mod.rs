@@ -18,7 +18,8 @@
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
 //! - [`rewrite`]: what changes in the headers between a client and an upstream;
-//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
+//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers;
+//! - [`raw`]: [`strict`] and [`proxy_protocol`] for who tries them from outside.
 //!
 //! **Invariants**
 //! - Bodies stream both ways; nothing here holds more than a few pieces of one.
@@ -52,6 +53,8 @@ mod peer;
 mod plan;
 mod proxy;
 mod proxy_protocol;
+#[doc(hidden)]
+pub mod raw;
 mod redirect;
 mod refusal;
 mod rewrite;

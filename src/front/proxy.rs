@@ -212,6 +212,8 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
         plan.identify(session, &connection, record);
+        let trusted = connection.is_trusted(&plan.trusted);
+        join_trace(&self.reports, session, trusted, &connection, record)?;
         let admitted = plan.admit(session, &connection);
         let admitted = admitted.and_then(|origin| {
             plan.mount(session, &connection, record)?;
@@ -347,6 +349,24 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 }
 
+/// Makes the request part of a trace, and whoever answers it sees that.
+fn join_trace(
+    reports: &Reports,
+    session: &mut Session,
+    trusted: bool,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<()> {
+    record.trace = reports.traces.begin(&session.req_header().headers, trusted, connection.peer.ip());
+    for (name, value) in record.trace.headers() {
+        match value {
+            Some(value) => session.req_header_mut().insert_header(name, value)?,
+            None => drop(session.req_header_mut().remove_header(name)),
+        }
+    }
+    Ok(())
+}
+
 impl Way {
     fn refused(refusal: &Refusal) -> Self {
         Self::Told(Box::new(refusal.answer()), refusal.limit())
@@ -397,6 +417,7 @@ fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: I
     let mut unfinished = Record::new();
     (unfinished.time, unfinished.begun) = (record.time, record.begun);
     unfinished.request_id.clone_from(&record.request_id);
+    unfinished.trace = record.trace.clone();
     unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
     unfinished.notes = record.notes.clone();
     unfinished.notes.failure = Some(BodyError::Stalled.to_string());
@@ -417,13 +438,14 @@ fn tell(
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
     };
     let notes = &record.notes;
-    reports.request(&Access {
+    let path = telemetry::redact(target);
+    let access = Access {
         time: record.time,
         request_id: &record.request_id,
         client,
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
-        path: &telemetry::redact(target),
+        path: &path,
         protocol: if http2 { "HTTP/2.0" } else { "HTTP/1.1" },
         status: status(record),
         bytes_in,
@@ -439,5 +461,8 @@ fn tell(
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),
         size: notes.size,
-    });
+        login: notes.login,
+    };
+    reports.request(&access);
+    reports.traces.end(&record.trace, &access);
 }

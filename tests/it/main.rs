@@ -44,6 +44,8 @@ mod shapes;
 mod shutdown;
 mod support;
 mod tls;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 mod trees;
 mod upgrade;
 mod upstream;

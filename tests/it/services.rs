@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -54,7 +55,8 @@ fn before_a_registry_alone_nothing_of_ours_is_made_or_served() {
     }
     let server = site.start();
     assert!(server.process.stderr().contains(&way), "{}", server.process.stderr());
-    assert!(!server.process.stderr().contains("password"), "{}", server.process.stderr());
+    let said = server.process.stderr();
+    assert!(!said.contains("\n  password") && said.contains("password has no effect"), "{said}");
 
     let repository = anybody(&site).repository("team/app", "");
     let digest = repository.push("latest", &LAYERS).expect("pushed through us");
@@ -223,4 +225,26 @@ fn an_upstream_that_is_down_at_the_start_is_named_and_taken_when_it_comes() {
     let _peer = Distribution::at(port, site.directory(), &root);
     wait_for("to be ready", 20, || (status("/-/ready") == 200).then_some(()));
     anybody(&site).repository("team/app", "").push("latest", &LAYERS).expect("pushed");
+}
+
+#[test]
+fn started_as_root_we_become_whose_the_state_is_where_there_is_no_tree() {
+    on_a_fresh_machine(|machine| {
+        const OWNER: u32 = 4321;
+        let site = Site::new();
+        for path in [machine, site.directory()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the machine is ours");
+        }
+        let state = site.directory().join("state");
+        fs::create_dir(&state).expect("the site can be written");
+        std::os::unix::fs::chown(&state, Some(OWNER), Some(OWNER)).expect("we are root");
+        configure(&site, &before("http://127.0.0.1:1"), &["tls: { local: state/tls }"]);
+        std::os::unix::fs::symlink("state/tls", site.directory().join("certs")).expect("the site can be written");
+        let server = site.start_unready();
+        let status = fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("the server runs");
+        let ids = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
+        for name in ["Uid:", "Gid:"] {
+            assert!(ids(name).expect("Linux says so").all(|id| id == OWNER.to_string()), "{status}");
+        }
+    });
 }

@@ -232,3 +232,23 @@ fn a_peer_elsewhere_is_no_circle() {
         assert!(desk.bad(&format!("{text}    - {peer}\n"), "").contains("Pierhead"), "{peer}");
     }
 }
+
+#[test]
+fn a_redirect_that_comes_back_to_its_route_is_refused() {
+    let desk = Desk::new();
+    let text = |route: &str| format!("external_url: https://a.example\nregistry: false\nroutes: [{route}]");
+    for route in [
+        "{ path: /, to: { redirect: 'https://a.example/' } }",
+        "{ path: /ui, to: { redirect: 'https://A.example:443/ui/x' } }",
+        "{ host: a.example, to: { redirect: 'https://a.example' } }",
+    ] {
+        assert!(desk.bad(&text(route), "").contains("sends them again"), "{route}");
+    }
+    for route in [
+        "{ path: /ui/, to: { redirect: 'https://a.example/other' } }",
+        "{ path: /, to: { redirect: 'https://a.example:8443/' } }",
+        "{ path: /, to: { redirect: 'http://a.example/' } }",
+    ] {
+        desk.good(&text(route), "");
+    }
+}

@@ -10,7 +10,7 @@
 //! - Of a URL only scheme and authority change; path and query keep their bytes. A URL of a stranger (storage that a
 //!   registry redirects to) keeps all of its bytes: those are signed.
 //! - Every URL of ours that a client is given begins with the origin that it used.
-//! - Twice is the same as once. An answer without these headers costs three look-ups and no allocation.
+//! - Twice is the same as once. An answer without these headers costs look-ups and no allocation.
 //!
 //! Absent on purpose: prefixes before `/v2/` (`external_url` has no path, and paths pass as they are), bodies.
 

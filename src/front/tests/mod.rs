@@ -33,6 +33,8 @@ mod internal;
 mod limits;
 mod patience;
 mod peers;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 /// Longer than anything here takes on a loaded machine.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -74,6 +76,11 @@ impl Service for Script {
             "/who" => {
                 let caller = exchange.caller();
                 Answer::text(StatusCode::OK, format!("{} {}", caller.address, caller.origin))
+            }
+            "/trace" => {
+                let headers = &exchange.head().headers;
+                let said = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+                Answer::text(StatusCode::OK, format!("{:?} {:?}", said("traceparent"), said("tracestate")))
             }
             "/v2/where" => {
                 let origin = exchange.caller().origin.clone();
@@ -217,6 +224,11 @@ impl Door {
 
     /// `change` sees what would be opened: the internal listener is the last.
     fn built(change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
+        Self::telling(Reports::off(), change)
+    }
+
+    /// The same, with somebody who is told of requests.
+    fn telling(reports: Reports, change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
         let (usual, roots, pem) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -253,7 +265,7 @@ impl Door {
         let script = Arc::new(script);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);
-        let reports = Reports { access, ..Reports::off() };
+        let reports = Reports { access, ..reports };
         let running = super::open(config.clone(), script.clone(), &tls, reports.clone(), sockets).unwrap();
         Self {
             script,

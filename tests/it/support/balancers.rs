@@ -59,7 +59,7 @@ pub(crate) fn application_balancer_to(directory: &Path, door: &Door<'_>, to: &st
 }
 
 /// nginx as GitLab sets it up before its registry, with several registries by the beginning of the path.
-pub(crate) fn gitlabs_nginx(directory: &Path, door: &Door<'_>, registries: &[(&str, String)]) -> Process {
+pub(crate) fn gitlabs_nginx(directory: &Path, door: &Door<'_>, registries: &[(String, String)]) -> Process {
     let mut locations = String::new();
     for (path, origin) in registries {
         let _ = writeln!(

@@ -149,6 +149,14 @@ impl Site {
         self.start_as(self.serve())
     }
 
+    /// The same with this in its environment.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn start_with(&self, name: &str, value: &std::ffi::OsStr) -> Pierhead {
+        let mut command = self.serve();
+        command.env(name, value);
+        self.start_as(command)
+    }
+
     /// The same from a copy of the binary.
     pub(crate) fn start_from(&self, program: &Path) -> Pierhead {
         let mut command = without_settings(Command::new(program));

@@ -2,6 +2,7 @@
 
 use futures_util::stream;
 use reqwest::Body;
+use std::io::Write as _;
 
 use super::*;
 
@@ -10,7 +11,7 @@ fn before_another() -> (Door, Door, tempfile::TempDir) {
     let theirs = Door::open();
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
-    crate::storage::durable::write(&ca, theirs.pem.as_bytes(), 0o600).unwrap();
+    std::fs::File::create(&ca).unwrap().write_all(theirs.pem.as_bytes()).unwrap();
     let mut upstream = upstream(&[format!("https://localhost:{}", theirs.tls.port())]);
     upstream.http2 = true;
     upstream.host = HostSent::Peer;
