@@ -334,6 +334,9 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         forwarding.progress.kept = Some(session.get_keepalive());
         return Ok(());
     }
+    if std::mem::take(&mut forwarding.progress.expects) {
+        forwarding.set_phase(Phase::Answering); // no permission will come: a client that stays silent is not waited for
+    }
     if let Some(picked) = &forwarding.progress.picked {
         let now = Instant::now();
         forwarding.progress.answered = Some((header.status, now));

@@ -1,8 +1,9 @@
 //! Peers that speak HTTP/2: here another door of ours, whose services are the script.
 
+use std::io::Write as _;
+
 use futures_util::stream;
 use reqwest::Body;
-use std::io::Write as _;
 
 use super::*;
 
