@@ -137,7 +137,7 @@ enum Stop {
     /// Nothing may change any more.
     Withdrawn,
     /// The answer would lead the client astray.
-    Astray(rewrite::Refused),
+    Astray,
 }
 
 impl Forwarding {
@@ -334,6 +334,9 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         forwarding.progress.kept = Some(session.get_keepalive());
         return Ok(());
     }
+    if std::mem::take(&mut forwarding.progress.expects) {
+        forwarding.set_phase(Phase::Answering); // no permission will come: a client that stays silent is not waited for
+    }
     if let Some(picked) = &forwarding.progress.picked {
         let now = Instant::now();
         forwarding.progress.answered = Some((header.status, now));
@@ -342,6 +345,7 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
     }
     header.remove_header(&SERVER); // before the operator's own
     let place = Place {
+        method: &session.req_header().method,
         origin: &forwarding.caller.origin,
         ours: forwarding.way.origins.all(),
         client: forwarding.caller.address,
@@ -358,7 +362,7 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         }
         Err(refused) => {
             record.notes.failure = Some(refused.to_string());
-            forwarding.stop(Stop::Astray(refused))
+            forwarding.stop(Stop::Astray)
         }
     }
 }
@@ -456,8 +460,9 @@ impl Forwarding {
                 let withdrawn = self.way.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
                 withdrawn.unwrap_or_else(|| Refusal::Unanswered.answer()) // the pause ended in this moment
             }
-            Stop::Astray(refused) => {
-                let message = format!("{refused}: the registry's operator can help");
+            Stop::Astray => {
+                let message = "the registry's answer would lead elsewhere: its operator finds where in the log, by the \
+                               request's id";
                 Answer::error(StatusCode::BAD_GATEWAY, WireError::new("UNKNOWN", message))
             }
         }

@@ -24,10 +24,11 @@
 //! **Invariants**
 //! - Bodies stream both ways; nothing here holds more than a few pieces of one.
 //! - A client can make us wait only for the times in [`Timeouts`], and hold only the memory that the constants name.
-//! - Every answer is the service's, or OCI JSON from [`refusal`], and carries `X-Request-Id`.
+//! - Every answer is the service's or an upstream's, or OCI JSON from [`refusal`] and [`forward`], and carries
+//!   `X-Request-Id`.
 //!
-//! Absent on purpose: which path goes where and who may ask ([`origin`](crate::origin)), certificates
-//! ([`tls`](crate::tls)), upstreams.
+//! Absent on purpose: which of our services a path belongs to and who may ask ([`origin`](crate::origin)), certificates
+//! ([`tls`](crate::tls)).
 
 use std::future::Future;
 

@@ -6,7 +6,8 @@
 //!
 //! **Invariants**
 //! - Only waiting for the *client* is timed. Nobody reads or writes the stream while our storage works, so that a
-//!   commit may take as long as it takes; the next wait starts a new deadline.
+//!   commit may take as long as it takes; the next wait starts a new deadline. While somebody else's registry works the
+//!   stream is read, to see the client leave, and that is not timed.
 //! - A client that is slow but steady is never cut in the middle of a request: each byte in either direction starts
 //!   the deadline anew. What its kernel acknowledged of what our kernel still holds counts as well.
 //! - One that sends or takes a byte now and then, only to stay, is cut: in the time that we spent waiting for it, it must

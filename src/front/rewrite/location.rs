@@ -2,7 +2,7 @@
 //!
 //! To the origin that the client used, wherever the registry believes it is. Rules L1 to L11, the first that fits.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::super::LocationForm;
 use super::names::{Reference, Url, is_api};
@@ -25,8 +25,7 @@ fn of_url(url: &Url<'_>, status: StatusCode, place: &Place<'_>) -> Edit {
     let redirect = status.is_redirection();
     let (ours, internal) = (place.is_our_host(&url.origin), place.is_internal(&url.origin));
     if !ours && !internal {
-        let takes_content = [201, 202, 204].contains(&status.as_u16());
-        let concern = takes_content.then(|| Concern::Upload(url.origin.to_string()));
+        let concern = takes_content(status, place.method).then(|| Concern::Upload(url.origin.to_string()));
         return (None, concern); // L2, L10
     }
     if redirect && ours && (!url.is_api() || url.is_signed()) {
@@ -37,6 +36,16 @@ fn of_url(url: &Url<'_>, status: StatusCode, place: &Place<'_>) -> Edit {
         return (None, None); // ours, but none of the registry's
     }
     (put_right(url, place), None)
+}
+
+/// Whether content goes where an answer leads: that of the next request, or with 307 and 308 this very one's. Redirects
+/// of reads are how registries hand out storage.
+fn takes_content(status: StatusCode, method: &Method) -> bool {
+    match status.as_u16() {
+        201 | 202 | 204 => true,
+        307 | 308 => ![Method::GET, Method::HEAD].contains(method),
+        _ => false,
+    }
 }
 
 /// L4 to L6, and L9.

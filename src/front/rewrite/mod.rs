@@ -10,12 +10,13 @@
 //! - Of a URL only scheme and authority change; path and query keep their bytes. A URL of a stranger (storage that a
 //!   registry redirects to) keeps all of its bytes: those are signed.
 //! - Every URL of ours that a client is given begins with the origin that it used.
-//! - Twice is the same as once. An answer without these headers costs three look-ups and no allocation.
+//! - Twice is the same as once. An answer without these headers costs look-ups and no allocation.
 //!
 //! Absent on purpose: prefixes before `/v2/` (`external_url` has no path, and paths pass as they are), bodies.
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::Method;
 use http::header::{CONNECTION, HeaderName, HeaderValue, LINK, LOCATION, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -35,6 +36,8 @@ pub(super) use request::{Arrived, request};
 /// Where an answer goes, and where it comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
+    /// What the client asked for it with.
+    pub(super) method: &'a Method,
     /// By which of our names the client called us.
     pub(super) origin: &'a Origin,
     /// All of our names.

@@ -402,6 +402,74 @@ fn the_next_page_of_a_list_is_where_the_client_asked() {
     assert!(ask(next).text().expect("text").contains("\"b/c\""));
 }
 
+#[test]
+fn where_an_answer_leads_elsewhere_the_operator_is_told_and_with_strict_the_client_is_not_led() {
+    let elsewhere = "https://evil.test/v2/a/blobs/uploads/1?secret=1";
+    let answer =
+        format!("HTTP/1.1 202 Accepted\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let site = Site::new();
+    for strict in [false, true] {
+        let (origin, _asked) = sayer(answer.clone());
+        let server = before_one(&site, &origin, &format!("health: off, strict: {strict}"), &[]);
+        let answer = registry_of(&site).request(Method::POST, "/v2/a/blobs/uploads/").send().expect("an answer");
+        let id = answer.headers()["x-request-id"].to_str().expect("text").to_owned();
+        let (status, led) = (answer.status().as_u16(), answer.headers().get(LOCATION).cloned());
+        let said = answer.text().expect("text");
+        match strict {
+            false => assert_eq!((status, led), (202, Some(elsewhere.parse().expect("a value")))),
+            true => assert_eq!((status, led), (502, None)),
+        }
+        assert!(!said.contains("evil.test"), "{said}");
+        assert!(!strict || said.contains("\"errors\""), "{said}");
+        let told = wait_for("the operator to be told", 10, || {
+            let log = server.process.stderr();
+            log.lines().find(|line| line.contains(&id) && line.contains("https://evil.test")).map(str::to_owned)
+        });
+        assert!(!told.contains("secret"), "{told}");
+        server.stop();
+    }
+}
+
+#[test]
+fn clients_are_sent_for_tokens_where_the_operator_says_and_where_they_can_go() {
+    let site = Site::new();
+    let says = |realm: &str| {
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"container_registry\",scope=\"repository:a:pull\"");
+        let said = format!(
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        sayer(said).0
+    };
+    let hears = || {
+        let answer = registry_of(&site).request(Method::GET, "/v2/").send().expect("an answer");
+        assert_eq!(answer.status(), 401);
+        let challenge = answer.headers()["www-authenticate"].to_str().expect("text").to_owned();
+        let realm = challenge.strip_prefix("Bearer realm=\"").and_then(|rest| rest.split_once('"')).expect("a realm");
+        assert_eq!(realm.1, ",service=\"container_registry\",scope=\"repository:a:pull\"");
+        realm.0.to_owned()
+    };
+    const GITLAB: &str = "https://gitlab.example.com/jwt/auth";
+    for said in ["http://registry:5000/jwt/auth", "http://gitlab.example.com/jwt/auth", GITLAB] {
+        let listed = format!("health: off, known_as: [\"http://registry:5000\"], realms: [\"{GITLAB}\"], strict: true");
+        let server = before_one(&site, &says(said), &listed, &[]);
+        assert_eq!(hears(), GITLAB, "{said}");
+        server.stop();
+    }
+    // With GitLab's own endpoint by us, on the name and the port that the client knows.
+    let (gitlab, asked) = sayer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".to_owned());
+    let registry = says("https://localhost/jwt/auth");
+    let upstreams = format!(
+        "upstreams: {{ registry: {{ peers: [\"{registry}\"], health: off }}, gitlab: {{ peers: [\"{gitlab}\"], health: off }} }}"
+    );
+    site.configure(&["registry: false", &upstreams, "token: { upstream: gitlab }"]);
+    let _server = site.start();
+    assert_eq!(hears(), format!("{}/jwt/auth", site.origin()));
+    let target = "/jwt/auth?service=container_registry&scope=repository%3Aa%3Apull";
+    assert_eq!(registry_of(&site).request(Method::GET, target).send().expect("an answer").text().expect("text"), "{}");
+    let asked = asked.recv_timeout(Duration::from_secs(10)).expect("it was asked");
+    assert!(asked.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{asked}");
+}
+
 /// Nobody may do by a header what a route or maintenance keeps from a method.
 #[test]
 fn a_method_in_a_header_is_not_the_method() {

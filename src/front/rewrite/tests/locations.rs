@@ -178,6 +178,18 @@ fn l10_content_for_strangers_is_a_concern_and_with_strict_refused() {
 }
 
 #[test]
+fn l10_a_redirect_that_takes_content_along_is_one_too() {
+    let elsewhere = [("Location", "https://evil.example/v2/")];
+    for method in [Method::POST, Method::PATCH, Method::PUT] {
+        let client = Client { method, ..Client::of(Upstream { strict: true, ..upstream() }) };
+        for status in [307, 308] {
+            assert!(client.gets(status, &elsewhere).is_err(), "{} {status}", client.method);
+        }
+        assert_eq!(client.gets(303, &elsewhere).unwrap().1, None);
+    }
+}
+
+#[test]
 fn l11_what_cannot_be_understood_is_a_concern_and_with_strict_refused() {
     let strict = Client::of(Upstream { strict: true, ..upstream() });
     for odd in [

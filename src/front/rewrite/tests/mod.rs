@@ -51,6 +51,7 @@ fn realm(url: &str, clients: &[&str]) -> Realm {
 
 /// What a client of ours gets that came by `R`.
 struct Client<'a> {
+    method: Method,
     origin: Origin,
     address: IpAddr,
     token: Option<&'a str>,
@@ -59,7 +60,13 @@ struct Client<'a> {
 
 impl Client<'_> {
     fn of(upstream: Upstream) -> Self {
-        Self { origin: origin(EXTERNAL), address: "192.0.2.1".parse().unwrap(), token: None, upstream }
+        Self {
+            method: Method::GET,
+            origin: origin(EXTERNAL),
+            address: "192.0.2.1".parse().unwrap(),
+            token: None,
+            upstream,
+        }
     }
 
     fn gets(
@@ -73,6 +80,7 @@ impl Client<'_> {
         }
         let ours = [origin(EXTERNAL), origin(ALIAS)];
         let place = Place {
+            method: &self.method,
             origin: &self.origin,
             ours: &ours,
             client: self.address,

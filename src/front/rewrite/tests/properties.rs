@@ -17,6 +17,7 @@ fn heard(client: &Client<'_>, status: u16, name: &'static str, value: &[u8]) -> 
     answer.append_header(name, HeaderValue::from_bytes(value).ok()?).unwrap();
     let ours = [origin(EXTERNAL), origin(ALIAS)];
     let place = Place {
+        method: &client.method,
         origin: &client.origin,
         ours: &ours,
         client: client.address,
@@ -124,7 +125,7 @@ proptest! {
         let mut answer = ResponseHeader::build(401, None).unwrap();
         answer.append_header("WWW-Authenticate", value).unwrap();
         let ours = [origin(EXTERNAL), origin(ALIAS)];
-        let place = Place { origin: &strict.origin, ours: &ours, client: strict.address, upstream: &strict.upstream, address: None, token: Some("/token") };
+        let place = Place { method: &strict.method, origin: &strict.origin, ours: &ours, client: strict.address, upstream: &strict.upstream, address: None, token: Some("/token") };
         if response(&mut answer, &place).is_ok() {
             let line = answer.headers["www-authenticate"].to_str().unwrap();
             let allowed = ["https://gitlab.example.com/jwt/auth\"", "https://gitlab.example.com:5050/token"];

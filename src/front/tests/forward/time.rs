@@ -84,3 +84,16 @@ async fn a_client_of_http2_that_owes_its_body_is_cut_and_its_other_requests_are_
     assert_eq!(within(commit).await.unwrap().unwrap().status().as_u16(), 201);
     assert_eq!(door.running.connections(), 1);
 }
+
+#[tokio::test]
+async fn a_client_that_was_refused_permission_and_stays_is_cut() {
+    let theirs = Theirs::open().await;
+    let door = short(&theirs);
+    let mut wire = door.clear().await;
+    wire.send(door.request("PUT /v2/early", "Content-Length: 5\r\nExpect: 100-continue\r\n")).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.header("connection")), (401, Some("close")));
+    wire.rest().await;
+    eventually(|| theirs.state.ended.load(Ordering::Relaxed) == 1).await;
+    assert_eq!(door.lines(1).await[0]["status"], 401);
+}
