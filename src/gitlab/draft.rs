@@ -113,10 +113,9 @@ impl<'s> Draft<'s> {
 
     /// The registry that is there, as upstream.
     pub(super) fn peer(&mut self, peer: &str) {
-        match url(peer) {
-            Some((origin, "")) => self.page.push(&["upstreams", "gitlab", "peers"], origin.to_string()),
-            // What cannot be read is asked for at the end.
-            _ => {}
+        // What cannot be read is asked for at the end.
+        if let Some((origin, "")) = url(peer) {
+            self.page.push(&["upstreams", "gitlab", "peers"], origin.to_string());
         }
     }
 
