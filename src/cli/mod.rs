@@ -119,10 +119,10 @@ fn obey(cli: Cli) -> Result<(), Failure> {
             let again = move || crate::cli::settings(file.as_deref(), true).map_err(|failure| failure.message);
             serve::run(settings()?, Box::new(again))
         }
-        Command::Reload => control::run(&settings()?, &server::control::Command::Reload {}),
-        Command::Unban { whom } => control::run(&settings()?, &server::control::Command::Unban { whom }),
-        Command::Upgrade => control::run(&settings()?, &server::control::Command::Upgrade {}),
-        Command::Maintenance(command) => maintenance::run(&command, &settings()?),
+        Command::Reload => control::run(&state(file)?, &server::control::Command::Reload {}),
+        Command::Unban { whom } => control::run(&state(file)?, &server::control::Command::Unban { whom }),
+        Command::Upgrade => control::run(&state(file)?, &server::control::Command::Upgrade {}),
+        Command::Maintenance(command) => maintenance::run(&command, &state(file)?),
         Command::Check => check::run(&settings()?),
         Command::Import(command) => import::run(&command),
         Command::User(command) => user::run(command, &desk::with_accounts(settings()?)?),
@@ -133,13 +133,20 @@ fn obey(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// The configuration, or every problem of it. All commands read it the same way; only those that serve, or check for
+/// The configuration, or every problem of it. All commands that look at it read it the same way; only those that serve, or check for
 /// those that do, need to read keys.
 fn settings(file: Option<&Path>, serves: bool) -> Result<Settings, Failure> {
-    let machine =
-        Machine::here(serves).map_err(|error| Failure::failed(format_args!("no working directory: {error}")))?;
-    let settings = config::load(file, config::environment(), &machine).map_err(Failure::configuration)?;
+    let settings = config::load(file, config::environment(), &machine(serves)?).map_err(Failure::configuration)?;
     if serves { check_certificates(&settings).map(|()| settings) } else { Ok(settings) }
+}
+
+/// Where the server of the configuration is to be asked, also when the configuration is broken by now.
+fn state(file: Option<&Path>) -> Result<PathBuf, Failure> {
+    Ok(config::state(file, config::environment(), &machine(false)?))
+}
+
+fn machine(serves: bool) -> Result<Machine, Failure> {
+    Machine::here(serves).map_err(|error| Failure::failed(format_args!("no working directory: {error}")))
 }
 
 /// Every pair that cannot be served, with the place where it was written.

@@ -190,6 +190,7 @@ impl<S: Service> Front<S> {
             limit: refusal.limit(),
             credentials: false,
             size: None,
+            login: false,
         });
     }
 }

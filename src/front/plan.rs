@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::{Method, request};
 use rustls::ServerConfig;
 
 use super::dress::Dress;
@@ -19,7 +20,7 @@ use super::session::Terms;
 use super::upstream::Upstreams;
 use super::watch::Steadiness;
 use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Timeouts};
-use crate::exchange::Passage;
+use crate::exchange::{Kind, Passage, content_length};
 use crate::telemetry::{Forwarded, Metrics};
 use crate::tls::Certificates;
 
@@ -30,6 +31,7 @@ pub(super) struct Plan<S> {
     pub(super) routes: Vec<Route>,
     /// Who answers what goes elsewhere.
     pub(super) upstreams: Upstreams,
+    metrics: Metrics,
     /// What is counted of them.
     counts: BTreeMap<Arc<str>, Arc<Forwarded>>,
     /// The path of the token endpoint that clients reach by us.
@@ -69,6 +71,7 @@ impl<S> Plan<S> {
             origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
             routes,
             upstreams,
+            metrics: metrics.clone(),
             counts: configured
                 .iter()
                 .map(|upstream| (upstream.name.clone(), metrics.forwarded(&upstream.name)))
@@ -84,10 +87,13 @@ impl<S> Plan<S> {
     }
 
     /// What a request is forwarded by to the upstream of this name.
-    pub(super) fn forward(&self, upstream: &str, passage: Passage) -> Option<Way> {
+    pub(super) fn forward(&self, upstream: &str, head: &request::Parts, passage: Passage) -> Option<Way> {
         let pool = self.upstreams.get(upstream)?.clone();
         let counts = self.counts.get(upstream)?.clone();
-        Some(Way { pool, passage, counts, origins: self.origins.clone(), token: self.token.clone() })
+        let brings = passage.kind == Kind::Upload && [Method::POST, Method::PATCH, Method::PUT].contains(&head.method);
+        let brings = brings && content_length(&head.headers) != Some(0);
+        let upload = brings.then(|| self.metrics.upload());
+        Some(Way { _upload: upload, pool, passage, counts, origins: self.origins.clone(), token: self.token.clone() })
     }
 }
 

@@ -30,9 +30,10 @@ use super::peer::Told;
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
+use super::stream::Epilogue;
 use super::watch::Phase;
 use super::{Service, Target, mount, redirect, route};
-use crate::exchange::{self, Answer, Caller, Kind, Limit, Origin};
+use crate::exchange::{self, Answer, BodyError, Caller, Kind, Limit, Origin};
 use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
@@ -153,7 +154,7 @@ impl<S: Service> Plan<S> {
         record.notes.kind = if is_token { Kind::Token } else { passage.kind };
         record.notes.repository.clone_from(&passage.repository);
         record.notes.reference.clone_from(&passage.reference);
-        let Some(way) = self.forward(name, passage) else { return Way::refused(&Refusal::Unanswered) };
+        let Some(way) = self.forward(name, head, passage) else { return Way::refused(&Refusal::Unanswered) };
         let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
         match forwarding.refusal(session) {
             Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
@@ -211,6 +212,8 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
         plan.identify(session, &connection, record);
+        let trusted = connection.is_trusted(&plan.trusted);
+        join_trace(&self.reports, session, trusted, &connection, record)?;
         let admitted = plan.admit(session, &connection);
         let admitted = admitted.and_then(|origin| {
             plan.mount(session, &connection, record)?;
@@ -255,7 +258,15 @@ impl<S: Service> ProxyHttp for App<S> {
         header: &mut RequestHeader,
         record: &mut Record,
     ) -> Result<()> {
-        forward::send_header(session, header, record).await
+        forward::send_header(session, header, record).await?;
+        if session.is_http2() && !session.is_body_done() {
+            let client = record.client(&*connection(session)?);
+            let epilogue = epilogue(&self.reports, session.req_header().as_ref(), record, client);
+            if let Some(forwarding) = &mut record.forwarding {
+                forwarding.watch(epilogue);
+            }
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -338,6 +349,24 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 }
 
+/// Makes the request part of a trace, and whoever answers it sees that.
+fn join_trace(
+    reports: &Reports,
+    session: &mut Session,
+    trusted: bool,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<()> {
+    record.trace = reports.traces.begin(&session.req_header().headers, trusted, connection.peer.ip());
+    for (name, value) in record.trace.headers() {
+        match value {
+            Some(value) => session.req_header_mut().insert_header(name, value)?,
+            None => drop(session.req_header_mut().remove_header(name)),
+        }
+    }
+    Ok(())
+}
+
 impl Way {
     fn refused(refusal: &Refusal) -> Self {
         Self::Told(Box::new(refusal.answer()), refusal.limit())
@@ -378,23 +407,49 @@ fn status(record: &Record) -> u16 {
 
 fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
-    let head: &request::Parts = session.req_header().as_ref();
+    let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+    tell(reports, session.req_header().as_ref(), record, record.client(&connection), session.is_http2(), bytes);
+}
+
+/// What is told of a request that is given up because its client owes its body.
+fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: IpAddr) -> Epilogue {
+    let (reports, head) = (reports.clone(), head.clone());
+    let mut unfinished = Record::new();
+    (unfinished.time, unfinished.begun) = (record.time, record.begun);
+    unfinished.request_id.clone_from(&record.request_id);
+    unfinished.trace = record.trace.clone();
+    unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
+    unfinished.notes = record.notes.clone();
+    unfinished.notes.failure = Some(BodyError::Stalled.to_string());
+    Box::new(move |came| tell(&reports, &head, &unfinished, client, true, (came, 0)))
+}
+
+/// `bytes` of the bodies of request and answer.
+fn tell(
+    reports: &Reports,
+    head: &request::Parts,
+    record: &Record,
+    client: IpAddr,
+    http2: bool,
+    (bytes_in, bytes_out): (u64, u64),
+) {
     let target = match &record.mounted {
         Some(mounted) => &mounted.target,
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
     };
     let notes = &record.notes;
-    reports.request(&Access {
+    let path = telemetry::redact(target);
+    let access = Access {
         time: record.time,
         request_id: &record.request_id,
-        client: record.client(&connection),
+        client,
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
-        path: &telemetry::redact(target),
-        protocol: if session.is_http2() { "HTTP/2.0" } else { "HTTP/1.1" },
+        path: &path,
+        protocol: if http2 { "HTTP/2.0" } else { "HTTP/1.1" },
         status: status(record),
-        bytes_in: session.body_bytes_read() as u64,
-        bytes_out: session.body_bytes_sent() as u64,
+        bytes_in,
+        bytes_out,
         duration: record.answered.unwrap_or_else(tokio::time::Instant::now) - record.begun,
         repository: notes.repository.as_deref(),
         reference: notes.reference.as_deref(),
@@ -406,5 +461,8 @@ fn report(reports: &Reports, session: &Session, record: &Record) {
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),
         size: notes.size,
-    });
+        login: notes.login,
+    };
+    reports.request(&access);
+    reports.traces.end(&record.trace, &access);
 }

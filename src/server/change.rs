@@ -168,11 +168,12 @@ fn fixed_of_registry(old: &registry::Config, new: &registry::Config) -> Vec<&'st
 }
 
 fn fixed_of_telemetry(old: &telemetry::Config, new: &telemetry::Config) -> Vec<&'static str> {
-    let telemetry::Config { level: _, format, access, audit } = new;
+    let telemetry::Config { level: _, format, access, audit, traces } = new;
     named(&[
         ("log.format", *format != old.format),
         ("log.access", *access != old.access),
         ("log.audit", *audit != old.audit),
+        ("log.traces", *traces != old.traces),
     ])
 }
 

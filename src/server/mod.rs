@@ -9,6 +9,8 @@
 //! **Invariant:** rights are given up while there is one thread, and before the first byte from a client is read.
 
 mod change;
+#[cfg(feature = "opentelemetry")]
+mod collector;
 pub mod control;
 mod folders;
 pub mod handover;
@@ -145,6 +147,10 @@ pub enum Error {
     /// The front door.
     #[error(transparent)]
     Front(#[from] front::Error),
+    /// Traces.
+    #[cfg(feature = "opentelemetry")]
+    #[error(transparent)]
+    Traces(#[from] crate::telemetry::traces::Unusable),
     /// The runtime or its signals.
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
@@ -299,6 +305,8 @@ impl Prepared {
             first_password,
         } = self;
         let Outside { reports, threshold, configuration } = outside;
+        #[cfg(feature = "opentelemetry")]
+        let (reports, exporting) = collector::begin(&settings.telemetry.traces, reports)?;
         let program = Program::ours().map_err(Error::Runtime)?;
         let mut files = listen::SocketFiles::of(&sockets);
         if control.is_some() {
@@ -319,7 +327,12 @@ impl Prepared {
         // answer, so that whoever waits for that can log in.
         let first_admin = match accounts {
             Some(accounts) => accounts.first_admin(first_password).await?,
-            None => None,
+            None => {
+                if !matches!(first_password, Ok(None)) {
+                    tracing::warn!("the first admin's password has no effect: there are no accounts here");
+                }
+                None
+            }
         };
         // Until the very end: they tell of a drain as well.
         let debug = match debug {
@@ -354,6 +367,8 @@ impl Prepared {
             tending,
         };
         server.run(&mut signals, commands).await;
+        #[cfg(feature = "opentelemetry")]
+        exporting.finish().await;
         Ok(())
     }
 }

@@ -69,6 +69,9 @@ pub struct Access<'a> {
     /// The size of the content that the request completed, when its own body was not all of it.
     #[serde(skip)]
     pub size: Option<u64>,
+    /// Whether it was a login with what the client showed.
+    #[serde(skip)]
+    pub login: bool,
 }
 
 /// Who answered a request that was passed on.
@@ -189,6 +192,7 @@ mod tests {
             limit: None,
             credentials: false,
             size: None,
+            login: false,
         }
     }
 

@@ -44,6 +44,10 @@ mod shapes;
 mod shutdown;
 mod support;
 mod tls;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 mod trees;
 mod upgrade;
 mod upstream;
+mod upstream_balance;
+mod upstream_faults;

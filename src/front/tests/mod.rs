@@ -33,6 +33,8 @@ mod internal;
 mod limits;
 mod patience;
 mod peers;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 /// Longer than anything here takes on a loaded machine.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -58,7 +60,7 @@ impl Service for Script {
             kind: if word("/uploads/") { Kind::Upload } else { Kind::Manifest },
             repository: Some("a/b".to_owned()),
             reference: Some("latest".to_owned()),
-            upload: None,
+            upload: path.split_once("/uploads/").map(|(_, upload)| upload.to_owned()),
             body: word("/small/").then_some(1000),
             permit: word("/permitted/").then(|| Box::new(Permitted(self.withdrawn.clone())) as Box<dyn Permit>),
         })
@@ -74,6 +76,11 @@ impl Service for Script {
             "/who" => {
                 let caller = exchange.caller();
                 Answer::text(StatusCode::OK, format!("{} {}", caller.address, caller.origin))
+            }
+            "/trace" => {
+                let headers = &exchange.head().headers;
+                let said = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+                Answer::text(StatusCode::OK, format!("{:?} {:?}", said("traceparent"), said("tracestate")))
             }
             "/v2/where" => {
                 let origin = exchange.caller().origin.clone();
@@ -172,6 +179,8 @@ pub(super) struct Door {
     clear: SocketAddr,
     internal: SocketAddr,
     roots: RootCertStore,
+    /// The certificate that it shows.
+    pem: String,
     reports: Reports,
     lines: Arc<Mutex<Vec<u8>>>,
 }
@@ -189,7 +198,7 @@ impl Write for Sink {
     }
 }
 
-fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
+fn certificate() -> (Arc<ServerConfig>, RootCertStore, String) {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -201,7 +210,7 @@ fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
     let config = ServerConfig::builder().with_no_client_auth();
     let mut config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (Arc::new(config), roots)
+    (Arc::new(config), roots, made.cert.pem())
 }
 
 impl Door {
@@ -215,7 +224,12 @@ impl Door {
 
     /// `change` sees what would be opened: the internal listener is the last.
     fn built(change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
-        let (usual, roots) = certificate();
+        Self::telling(Reports::off(), change)
+    }
+
+    /// The same, with somebody who is told of requests.
+    fn telling(reports: Reports, change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
+        let (usual, roots, pem) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
@@ -251,7 +265,7 @@ impl Door {
         let script = Arc::new(script);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);
-        let reports = Reports { access, ..Reports::off() };
+        let reports = Reports { access, ..reports };
         let running = super::open(config.clone(), script.clone(), &tls, reports.clone(), sockets).unwrap();
         Self {
             script,
@@ -262,6 +276,7 @@ impl Door {
             clear: addresses[1],
             internal: addresses[2],
             roots,
+            pem,
             reports,
             lines,
         }

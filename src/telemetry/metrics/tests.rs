@@ -29,6 +29,7 @@ fn access(method: &'static str, kind: Kind, status: u16, limit: Option<Limit>) -
         limit,
         credentials: false,
         size: None,
+        login: false,
     }
 }
 

@@ -38,8 +38,8 @@ async fn a_body_larger_than_it_may_be_is_413_whether_it_says_so_or_not() {
     let body = Body::wrap_stream(stream::iter([Ok::<_, std::io::Error>(vec![0_u8; 1001])]));
     let reply = door.http2().put(door.url("/v2/small/x")).body(body).send().await.unwrap();
     assert_eq!(reply.status().as_u16(), 413);
-    let page = door.reports.metrics.page(Exposition::Prometheus);
-    assert!(page.contains("pierhead_limit_hits_total{limit=\"body\"} 3"), "{page}");
+    let page = || door.reports.metrics.page(Exposition::Prometheus);
+    eventually(|| page().contains("pierhead_limit_hits_total{limit=\"body\"} 3")).await;
 }
 
 #[tokio::test]
