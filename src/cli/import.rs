@@ -140,3 +140,229 @@ impl From<Format> for gitlab::Format {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::config::Machine;
+
+    /// What the real reader says against a configuration that was imported, but for files that this machine lacks.
+    fn complaints(text: &str, format: gitlab::Format, mode: gitlab::Mode) -> Vec<String> {
+        let site = Site { file: "source", mode, exists: &|_| false };
+        let imported = match format {
+            gitlab::Format::GitlabRb => gitlab::gitlab_rb(text, &site),
+            gitlab::Format::Nginx => gitlab::nginx_block(text, &site),
+            gitlab::Format::GitlabYml => yaml(text, Path::new("source"), &site).unwrap(),
+        };
+        let Some(configuration) = imported.configuration else { return Vec::new() };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pierhead.yml");
+        durable::write(&file, configuration.as_bytes(), durable::SECRET).unwrap();
+        let machine = Machine::here(false).unwrap();
+        let Err(problems) = config::load(Some(&file), [], &machine) else { return Vec::new() };
+        let absent = |message: &str| {
+            message.contains("does not exist")
+                || message.contains("is taken by")
+                || message.contains("cannot be read")
+                || message.contains("is Pierhead's own")
+        };
+        let wrong = problems
+            .iter()
+            .filter(|problem| !absent(&problem.message))
+            .map(|problem| format!("{problem}\n{configuration}"));
+        wrong.collect()
+    }
+
+    const KEYS: [&str; 44] = [
+        "external_url",
+        "registry_external_url",
+        "registry_nginx['listen_port']",
+        "registry['nginx']['listen_addresses']",
+        "registry_nginx['listen_https']",
+        "registry_nginx['redirect_http_to_https']",
+        "registry_nginx['redirect_http_to_https_port']",
+        "registry_nginx['proxy_protocol']",
+        "registry_nginx['real_ip_trusted_addresses']",
+        "registry_nginx['proxy_set_headers']['X-A']",
+        "registry_nginx['proxy_set_headers']['Authorization']",
+        "registry_nginx['proxy_set_headers']['X-Forwarded-Ssl']",
+        "registry_nginx['ssl_certificate']",
+        "registry_nginx['ssl_protocols']",
+        "registry_nginx['hsts_max_age']",
+        "registry_nginx['error_log_level']",
+        "registry_nginx['custom_gitlab_server_config']",
+        "registry['registry_http_addr']",
+        "registry['token_realm']",
+        "registry['debug_addr']",
+        "registry['log_level']",
+        "registry['log_formatter']",
+        "registry['http_secret']",
+        "registry['rootcertbundle']",
+        "registry['storage']",
+        "registry['storage']['filesystem']['rootdirectory']",
+        "registry['storage']['maintenance']['uploadpurging']['age']",
+        "registry['storage']['maintenance']['readonly']['enabled']",
+        "registry['storage_delete_enabled']",
+        "registry['validation_enabled']",
+        "registry['autoredirect']",
+        "registry['http_draintimeout']",
+        "registry['health_storagedriver_enabled']",
+        "registry['env']['REGISTRY_HTTP_RELATIVEURLS']",
+        "registry['database']['enabled']",
+        "registry['notifications']",
+        "registry['redis']",
+        "gitlab_rails['registry_host']",
+        "gitlab_rails['registry_port']",
+        "gitlab_rails['registry_api_url']",
+        "gitlab_rails['registry_path']",
+        "gitlab_rails['registry_issuer']",
+        "gitlab_rails['shared_path']",
+        "letsencrypt['enable']",
+    ];
+    const VALUES: [&str; 48] = [
+        "nil",
+        "true",
+        "false",
+        "''",
+        "' '",
+        "0",
+        "1",
+        "80",
+        "443",
+        "5000",
+        "5050",
+        "99999",
+        "'info'",
+        "'fatal'",
+        "'crit'",
+        "'json'",
+        "'combined'",
+        "'30s'",
+        "'168h'",
+        "'soon'",
+        "'localhost:5000'",
+        "'registry:5000'",
+        "':5001'",
+        "'0.0.0.0:5000'",
+        "'[::]:5000'",
+        "'127.0.0.1'",
+        "'10.1.2.3/8'",
+        "'lb.example.com'",
+        "['*', '[::]']",
+        "['10.0.0.1']",
+        "['unix:/run/x']",
+        "[]",
+        "{}",
+        "{ 'a' => { 'b' => 1 } }",
+        "'/var/opt/x'",
+        "'relative/x'",
+        "'https://a.example.com'",
+        "'http://a.example.com:5000/x/'",
+        "'ftp://x'",
+        "'a.example.com'",
+        "'TLSv1.3'",
+        "'TLSv1 TLSv1.1'",
+        "\"a\\nb\"",
+        "'allow 10.0.0.0/8; deny all; add_header X-B c; add_header Location d;'",
+        "'\u{e9}'",
+        "'x' * 300",
+        "ENV['X']",
+        "\"%{x}\"",
+    ];
+    const DIRECTIVES: [&str; 34] = [
+        "listen",
+        "server_name",
+        "ssl_certificate",
+        "ssl_certificate_key",
+        "ssl_protocols",
+        "set_real_ip_from",
+        "real_ip_header",
+        "client_max_body_size",
+        "keepalive_timeout",
+        "client_body_timeout",
+        "proxy_read_timeout",
+        "proxy_connect_timeout",
+        "proxy_send_timeout",
+        "proxy_set_header X-A",
+        "proxy_set_header Content-Length",
+        "add_header X-B",
+        "add_header Location",
+        "add_header Strict-Transport-Security",
+        "proxy_hide_header",
+        "proxy_ssl_name",
+        "proxy_ssl_trusted_certificate",
+        "proxy_ssl_certificate",
+        "proxy_ssl_verify",
+        "access_log",
+        "error_log /x",
+        "allow",
+        "deny",
+        "include",
+        "location / { proxy_pass http://127.0.0.1:5000; } listen",
+        "location /v2/ { proxy_pass http://r; } listen",
+        "location /x/../y { return 403; } allow",
+        "location /ui { return 301 https://x.example.com/a; } deny",
+        "location /jwt/auth { proxy_pass http://127.0.0.1:8080; } allow",
+        "limit_req",
+    ];
+    const ARGUMENTS: [&str; 24] = [
+        "443 ssl",
+        "80",
+        "*:5050 ssl http2",
+        "[::]:5678 proxy_protocol",
+        "unix:/x",
+        "localhost:8443 ssl",
+        "host.example.com:1",
+        "a.example.com",
+        "_",
+        "*.example.com b.example.com",
+        "a b",
+        "0",
+        "10m",
+        "1k",
+        "900",
+        "5d",
+        "off",
+        "all",
+        "10.0.0.0/8",
+        "::/0",
+        "max-age=99999999999",
+        "TLSv1.3",
+        "\"a\\nb\"",
+        "$x",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn whatever_a_gitlab_rb_says_the_result_is_a_configuration(
+            settings in proptest::collection::vec((select(&KEYS[..]), select(&VALUES[..])), 0..8),
+            mode in select(&[gitlab::Mode::Front, gitlab::Mode::Embedded][..]),
+        ) {
+            let names = "external_url 'https://gitlab.example.com'\nregistry_external_url 'https://registry.example.com:5678'\n";
+            let lines: Vec<String> = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+            let text = format!("{names}{}", lines.concat());
+            let wrong = complaints(&text, gitlab::Format::GitlabRb, mode);
+            prop_assert!(wrong.is_empty(), "{text}\n{}", wrong.concat());
+        }
+
+        #[test]
+        fn whatever_a_server_block_says_the_result_is_a_configuration(
+            settings in proptest::collection::vec((select(&DIRECTIVES[..]), select(&ARGUMENTS[..])), 0..8),
+            mode in select(&[gitlab::Mode::Front, gitlab::Mode::Embedded][..]),
+        ) {
+            let lines: Vec<String> = settings.iter().map(|(name, argument)| format!("{name} {argument};\n")).collect();
+            let text = format!(
+                "upstream r {{ server 10.0.0.1:5000 weight=1000; server r.example.com; }}\nserver {{\nlisten 5678 ssl;\nserver_name registry.example.com;\n\
+                 {}location / {{ proxy_pass http://127.0.0.1:5000; }}\n}}\n",
+                lines.concat()
+            );
+            let wrong = complaints(&text, gitlab::Format::Nginx, mode);
+            prop_assert!(wrong.is_empty(), "{text}\n{}", wrong.concat());
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! are named and left: what they do is known only to the NGINX that runs.
 
 use super::directives::{admit, of_upstream, settle};
-use super::draft::{Draft, REGISTRY};
+use super::draft::{Draft, REGISTRY, is_host};
 use super::ledger::Fate;
 use super::nginx::{self, Directive};
 use super::page::Node;
@@ -29,6 +29,7 @@ pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
     if let Some(server) = servers.get(main) {
         block.origin(server, redirect.as_deref());
     }
+    block.draft.tls_peers = servers.get(main).is_some_and(speaks_tls_with_peers);
     for directive in &others {
         block.word(directive, "");
     }
@@ -76,6 +77,30 @@ fn unwrap(directives: Vec<Directive>, all: &mut Vec<Directive>) {
     }
 }
 
+impl Block<'_> {
+    /// A certificate is nothing without its key.
+    fn upstream_certificate(&mut self) {
+        let [certificate, key] = ["certificate", "key"].map(|key| ["upstreams", "gitlab", "tls", key]);
+        let page = &mut self.draft.page;
+        if page.get(&certificate).is_some() != page.get(&key).is_some() {
+            page.remove(&certificate);
+            page.remove(&key);
+            let why = "a certificate needs its key, and one of them could not be read".to_owned();
+            self.draft.ledger.add(0, "upstreams.gitlab.tls", Fate::Yours(why));
+        }
+    }
+
+    /// Browsers are told what they were told before, which may be nothing.
+    fn silence(&mut self) {
+        let secure = self.draft.external.as_ref().is_some_and(Origin::is_secure);
+        if secure && self.draft.page.get(&["tls", "hsts"]).is_none() {
+            self.draft.page.put(&["tls", "hsts"], "off");
+            let why = "it is off, as there is no Strict-Transport-Security in the block".to_owned();
+            self.draft.ledger.add(0, "tls.hsts", Fate::NotNeeded(why));
+        }
+    }
+}
+
 fn inside(directive: &Directive) -> &[Directive] {
     directive.block.as_deref().unwrap_or_default()
 }
@@ -83,6 +108,14 @@ fn inside(directive: &Directive) -> &[Directive] {
 /// Whether requests are handed on from there.
 fn hands_on(server: &Directive) -> bool {
     inside(server).iter().any(|directive| directive.name == "proxy_pass" || hands_on(directive))
+}
+
+/// Whether the registry that requests are handed on to is asked over TLS.
+fn speaks_tls_with_peers(server: &Directive) -> bool {
+    let tls = |directive: &Directive| directive.name == "proxy_pass" && directive.first().starts_with("https://");
+    inside(server)
+        .iter()
+        .any(|directive| tls(directive) || (directive.name == "location" && speaks_tls_with_peers(directive)))
 }
 
 /// Where a server sends everybody to.
@@ -105,6 +138,9 @@ fn named(directive: &Directive) -> String {
         _ => directive.name.clone(),
     }
 }
+
+/// What `weight` takes.
+const HEAVIEST: u32 = 100;
 
 /// URLs, and their weights.
 type Peers = Vec<(String, u32)>;
@@ -272,6 +308,12 @@ impl Block<'_> {
             self.upstream("gitlab", &peers, &settings);
             return Fate::Translated("upstreams.gitlab.peers".to_owned());
         }
+        if matches!(path, "/jwt" | "/jwt/" | "/jwt/auth" | "/jwt/auth/") {
+            return self.tokens(&peers, &settings);
+        }
+        if !registry && !routable(path) {
+            return Fate::Yours("not a path that routes could begin with".to_owned());
+        }
         if registry {
             return Fate::NotNeeded(
                 "nothing but /v2/ is the registry's, and that has a location of its own".to_owned(),
@@ -283,6 +325,18 @@ impl Block<'_> {
         Fate::Translated(format!("routes, upstreams.{name}"))
     }
 
+    /// GitLab's token endpoint, on the same name.
+    fn tokens(&mut self, peers: &[(String, u32)], settings: &[Directive]) -> Fate {
+        if !self.draft.is_front() {
+            return Fate::Yours(
+                "without registry.auth.token tokens are Pierhead's own here, from the same path".to_owned(),
+            );
+        }
+        self.upstream("tokens", peers, settings);
+        self.draft.page.put(&["token", "upstream"], "tokens");
+        Fate::Translated("token.upstream, upstreams.tokens".to_owned())
+    }
+
     fn answered(&mut self, path: &str, registry: bool, directive: &Directive) -> Fate {
         let (status, text) = match directive.arguments.as_slice() {
             [status, text @ ..] if status.parse::<u16>().is_ok() => (status.as_str(), text.join(" ")),
@@ -290,6 +344,9 @@ impl Block<'_> {
         };
         if registry && path == "/" && !text.starts_with("http") {
             return Fate::NotNeeded("what is no path of the registry is answered 404".to_owned());
+        }
+        if !routable(path) {
+            return Fate::Yours("not a path that routes could begin with".to_owned());
         }
         let target = if text.starts_with("http") {
             let url = text.replace("$request_uri", "/");
@@ -322,8 +379,8 @@ impl Block<'_> {
             .iter()
             .filter(|directive| directive.name == "server" && !directive.text().contains(" down"));
         let peers = servers.filter_map(|server| {
-            let weight =
-                server.arguments.iter().find_map(|word| word.strip_prefix("weight=")?.parse().ok()).unwrap_or(1);
+            let weight = server.arguments.iter().find_map(|word| word.strip_prefix("weight=")?.parse().ok());
+            let weight = weight.unwrap_or(1u32).clamp(1, HEAVIEST);
             let address =
                 if server.first().contains(':') { server.first().to_owned() } else { format!("{}:80", server.first()) };
             Some((Origin::new(scheme == "https", &address).ok()?.to_string(), weight))
@@ -422,6 +479,8 @@ impl Block<'_> {
             let nodes: Vec<Node> = all.map(|(path, to)| Node::map([("path", path.into()), ("to", to)])).collect();
             self.draft.page.put(&["routes"], Node::List(nodes));
         }
+        self.upstream_certificate();
+        self.silence();
         let left = |key: &str, why: &str, draft: &mut Draft<'_>| draft.ledger.add(0, key, Fate::Yours(why.to_owned()));
         if self.draft.is_front() {
             let why = "NGINX does not say where GitLab gives out tokens; write https://GITLAB/jwt/auth, and no other service is believed";
@@ -458,6 +517,9 @@ impl Listen {
                 Err(_) => (address, 80),
             },
         };
+        if port == 0 {
+            return None;
+        }
         Some(Self { host: host.to_owned(), port, tls: flag("ssl"), proxy_protocol: flag("proxy_protocol") })
     }
 }
@@ -475,12 +537,17 @@ fn forwards_https(server: &Directive) -> bool {
     })
 }
 
+/// What routes can begin with: no empty components, no dots, nothing that a URI would have to encode.
+fn routable(path: &str) -> bool {
+    let letter = |letter: u8| letter.is_ascii_alphanumeric() || b"-._~%!&'()*+,;=:@".contains(&letter);
+    let good = |component: &str| !["", ".", ".."].contains(&component) && component.bytes().all(letter);
+    let Some(bare) = path.strip_prefix('/') else { return false };
+    path == "/" || bare.strip_suffix('/').unwrap_or(bare).split('/').all(good)
+}
+
 /// A name, and no pattern or anything.
 fn plain(name: &str) -> bool {
-    !name.is_empty()
-        && name != "_"
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
-        && !name.starts_with('.')
+    name != "_" && !name.starts_with('.') && is_host(name)
 }
 
 /// The port in `https://name:5050$request_uri`.

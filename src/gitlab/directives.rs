@@ -2,13 +2,15 @@
 //!
 //! [`block`](super::block) knows where a directive stands; what it says is settled here.
 
-use super::draft::{Draft, network};
+use super::draft::{Draft, is_host, network};
 use super::ledger::Fate;
 use super::nginx::Directive;
 use super::words;
 
 /// What `timeouts` takes, in seconds.
 const PATIENCE: std::ops::RangeInclusive<u64> = 1..=3_600;
+/// And `connect` of an upstream.
+const CONNECT: std::ops::RangeInclusive<u64> = 1..=300;
 /// The least that `limits.blob` takes.
 const SMALLEST_BLOB: u64 = 1 << 20;
 
@@ -60,18 +62,20 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
         "set_real_ip_from" => draft.trust(&directive.arguments),
         "proxy_set_header" => words::request_header(directive.first(), second(), draft),
         "add_header" => words::response_header(directive.first(), second().unwrap_or_default(), draft),
-        "proxy_hide_header" if draft.is_front() => {
+        "proxy_hide_header" if draft.is_front() && words::may_hide(directive.first()) => {
             draft.page.push(&["upstreams", "gitlab", "response_headers", "remove"], directive.first());
             Fate::Translated("upstreams.gitlab.response_headers.remove".to_owned())
         }
-        "proxy_ssl_trusted_certificate" if draft.is_front() => {
+        "proxy_ssl_trusted_certificate" if draft.is_front() && draft.tls_peers => {
             put(draft, &["upstreams", "gitlab", "tls", "ca"], &value)
         }
-        "proxy_ssl_certificate" if draft.is_front() => {
+        "proxy_ssl_certificate" if draft.is_front() && draft.tls_peers => {
             put(draft, &["upstreams", "gitlab", "tls", "certificate"], &value)
         }
-        "proxy_ssl_certificate_key" if draft.is_front() => put(draft, &["upstreams", "gitlab", "tls", "key"], &value),
-        "proxy_ssl_name" if draft.is_front() && !value.contains('$') => {
+        "proxy_ssl_certificate_key" if draft.is_front() && draft.tls_peers => {
+            put(draft, &["upstreams", "gitlab", "tls", "key"], &value)
+        }
+        "proxy_ssl_name" if draft.is_front() && draft.tls_peers && is_host(&value) => {
             put(draft, &["upstreams", "gitlab", "tls", "name"], &value)
         }
         "proxy_ssl_verify" if value == "off" && draft.is_front() => {
@@ -125,6 +129,9 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
 }
 
 fn put(draft: &mut Draft<'_>, path: &[&str], value: &str) -> Fate {
+    if value.is_empty() || value.chars().any(char::is_control) {
+        return Fate::Yours("not a value on one line".to_owned());
+    }
     draft.page.put(path, value);
     Fate::Translated(path.join("."))
 }
@@ -133,9 +140,10 @@ fn patience(text: &str, path: &[&str], draft: &mut Draft<'_>) -> Fate {
     if path[0] == "upstreams" && !draft.is_front() {
         return Fate::NotNeeded("there is no registry behind Pierhead".to_owned());
     }
-    match words::seconds(text).filter(|seconds| PATIENCE.contains(seconds)) {
+    let range = if path.ends_with(&["connect"]) { CONNECT } else { PATIENCE };
+    match words::seconds(text).filter(|seconds| range.contains(seconds)) {
         Some(seconds) => put(draft, path, &format!("{seconds}s")),
-        None => Fate::Yours(format!("{} takes between 1s and 1h", path.join("."))),
+        None => Fate::Yours(format!("{} takes between {}s and {}s", path.join("."), range.start(), range.end())),
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Draft<'s> {
     /// Who may come in, where not everybody may.
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
+    /// Whether the registry behind is asked over TLS.
+    pub(super) tls_peers: bool,
     /// Why nothing is written.
     pub(super) hopeless: Option<String>,
 }
@@ -63,6 +65,7 @@ impl<'s> Draft<'s> {
             certificate: (None, None),
             allow: Vec::new(),
             deny: Vec::new(),
+            tls_peers: false,
             hopeless: None,
         }
     }
@@ -89,11 +92,18 @@ impl<'s> Draft<'s> {
 
     /// A listener on each address; `*` and `[::]` are both families.
     pub(super) fn listen(&mut self, address: &str, port: u16, tls: bool, redirect: bool) {
-        let host = match address.trim() {
-            "*" | "[::]" | "::" | "" => String::new(),
-            "localhost" => "127.0.0.1".to_owned(),
-            host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
-            host => host.to_owned(),
+        let address = address.trim();
+        let bare = address.trim_start_matches('[').trim_end_matches(']');
+        let host = match (address, bare.parse::<IpAddr>()) {
+            ("*" | "[::]" | "::" | "", _) => String::new(),
+            ("localhost", _) => "127.0.0.1".to_owned(),
+            (_, Ok(IpAddr::V6(address))) => format!("[{address}]"),
+            (_, Ok(address)) => address.to_string(),
+            (_, Err(_)) => {
+                let note = "one of them is a name or a socket: write its listener yourself";
+                self.ledger.add(0, "listeners", Fate::Yours(note.to_owned()));
+                return;
+            }
         };
         let listening = Listening { address: format!("{host}:{port}"), tls, redirect };
         if !self.listeners.iter().any(|other| other.address == listening.address) {
@@ -102,15 +112,29 @@ impl<'s> Draft<'s> {
     }
 
     /// The registry that is there, as upstream.
-    pub(super) fn peer(&mut self, url: &str) {
-        self.page.push(&["upstreams", "gitlab", "peers"], url);
+    pub(super) fn peer(&mut self, peer: &str) {
+        // What cannot be read is asked for at the end.
+        if let Some((origin, "")) = url(peer) {
+            self.page.push(&["upstreams", "gitlab", "peers"], origin.to_string());
+        }
+    }
+
+    /// The internal port, where it is an address that can be listened on; else the usual one.
+    pub(super) fn internal(&mut self, address: &str) {
+        let bare = address.trim().trim_start_matches("http://").trim_end_matches('/');
+        let good = bindable(bare);
+        if !good {
+            let note = format!("{REGISTRY}, since what is written is no address of this machine");
+            self.ledger.add(0, "registry.http.addr", Fate::Yours(note));
+        }
+        self.page.put(&["registry", "http", "addr"], if good { bare } else { REGISTRY });
     }
 
     /// Writes what was gathered.
     pub(super) fn finish(mut self, format: Format) -> Imported {
         self.origin();
         self.doors();
-        if self.is_front() && self.page.get(&["upstreams"]).is_none() {
+        if self.is_front() && self.page.get(&["upstreams", "gitlab", "peers"]).is_none() {
             self.peer(&format!("http://{REGISTRY}"));
             let note = format!("nothing says where the registry listens: {REGISTRY} is what is usual");
             self.ledger.add(0, "upstreams.gitlab.peers", Fate::Yours(note));
@@ -215,7 +239,50 @@ pub(super) fn url(text: &str) -> Option<(Origin, &str)> {
         "http" => false,
         _ => return None,
     };
-    Some((Origin::new(secure, authority).ok()?, path.trim_end_matches('/')))
+    let origin = Origin::new(secure, authority).ok()?;
+    is_host(origin.host()).then(|| (origin, path.trim_end_matches('/')))
+}
+
+/// A DNS name, an IPv4 address, or an IPv6 address in brackets.
+pub(super) fn is_host(text: &str) -> bool {
+    if text.starts_with('[') {
+        return text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    }
+    let letters = |label: &str| label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let label = |label: &str| (1..=63).contains(&label.len()) && letters(label) && !label.starts_with('-');
+    let number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    text.len() <= 253 && text.split('.').all(label) && (!number || text.parse::<IpAddr>().is_ok())
+}
+
+/// `:5000`, `127.0.0.1:5000`, `[::1]:5000` or `localhost:5000`.
+pub(super) fn bindable(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let host = matches!(host, "" | "localhost") || address.parse::<std::net::SocketAddr>().is_ok();
+    host && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// A duration as Go writes it (`1h30m`), in whole seconds.
+pub(super) fn go_seconds(text: &str) -> Option<u64> {
+    let (mut rest, mut seconds) = (text, 0);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit = match &rest[digits..digits + letters] {
+            "ms" | "us" | "ns" => 0,
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => return None,
+        };
+        seconds += u64::from(rest[..digits].parse::<u32>().ok()?) * unit;
+        rest = &rest[digits + letters..];
+    }
+    (!text.is_empty()).then_some(seconds)
+}
+
+/// A word that goes into a token.
+pub(super) fn is_word(text: &str) -> bool {
+    text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
 }
 
 /// The origin of a name and, if it is written, its port.
@@ -224,7 +291,7 @@ pub(super) fn https(host: &str, port: Option<&str>) -> Option<Origin> {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     };
-    Origin::new(true, &authority).ok()
+    Origin::new(true, &authority).ok().filter(|origin| is_host(origin.host()))
 }
 
 /// An address as clients on this machine reach it: `:5000` and `0.0.0.0:5000` are `127.0.0.1:5000`.

@@ -6,7 +6,7 @@
 //! `registry['nginx'][...]` beats `registry_nginx[...]`, and neither takes anything from `nginx[...]`. The last of several
 //! assignments counts. What only running could tell never counts.
 
-use super::draft::{Draft, REGISTRY, https, reachable, url};
+use super::draft::{Draft, REGISTRY, https, is_word, reachable, url};
 use super::ledger::Fate;
 use super::ruby::{self, Statement};
 use super::value::Value;
@@ -111,7 +111,7 @@ impl Omnibus<'_> {
     }
 
     fn text(&self, path: &[&str]) -> Option<String> {
-        self.get(path).and_then(Value::text).map(str::to_owned)
+        self.get(path).and_then(Value::text).filter(|text| !text.contains(char::is_control)).map(str::to_owned)
     }
 
     fn nginx(&self, key: &str) -> Option<&Value> {
@@ -119,7 +119,7 @@ impl Omnibus<'_> {
     }
 
     fn nginx_text(&self, key: &str) -> Option<String> {
-        self.nginx(key).and_then(Value::text).map(str::to_owned)
+        self.nginx(key).and_then(Value::text).filter(|text| !text.contains(char::is_control)).map(str::to_owned)
     }
 
     fn nginx_is_on(&self, key: &str) -> bool {
@@ -177,7 +177,8 @@ impl Omnibus<'_> {
 
     fn doors(&mut self, secure: bool, shared: bool) {
         let Some(external) = self.draft.external.clone() else { return };
-        let port = self.nginx_text("listen_port").and_then(|port| port.parse().ok()).unwrap_or_else(|| external.port());
+        let said = self.nginx_text("listen_port").and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+        let port = said.unwrap_or_else(|| external.port());
         let addresses = self.nginx("listen_addresses").map(Value::words).filter(|words| !words.is_empty());
         let addresses = addresses.unwrap_or_else(|| vec!["*".to_owned()]);
         let back = self.nginx_text("redirect_http_to_https_port").and_then(|port| port.parse().ok()).unwrap_or(80);
@@ -233,7 +234,7 @@ impl Omnibus<'_> {
         {
             self.draft.page.put(&["upstreams", "gitlab", "known_as"], vec![origin.to_string()]);
         }
-        if let Some(address) = self.text(&["registry", "debug_addr"]) {
+        for address in [Some(peer), self.text(&["registry", "debug_addr"])].into_iter().flatten() {
             self.draft.avoid(&address);
         }
     }
@@ -249,7 +250,10 @@ impl Omnibus<'_> {
             .get(&["registry", "storage", "delete", "enabled"])
             .or_else(|| self.get(&["registry", "storage_delete_enabled"]));
         let delete = delete.is_none_or(Value::is_on);
-        let issuer = self.text(&["gitlab_rails", "registry_issuer"]).or_else(|| self.text(&["registry", "issuer"]));
+        let issuer = self
+            .text(&["gitlab_rails", "registry_issuer"])
+            .or_else(|| self.text(&["registry", "issuer"]))
+            .filter(|issuer| is_word(issuer));
         let bundle = self.text(&["registry", "rootcertbundle"]).unwrap_or_else(|| BUNDLE.to_owned());
         let realm = self.realm();
         let elsewhere = ["s3", "s3_v2", "s3aws", "gcs", "azure", "azure_v2", "swift", "oss", "inmemory"];
@@ -261,10 +265,10 @@ impl Omnibus<'_> {
         let database = self
             .get(&["registry", "database", "enabled"])
             .is_some_and(|value| *value == Value::Flag(true) || value.text() == Some("true"));
+        self.draft.internal(&address);
         let page = &mut self.draft.page;
         page.put(&["registry", "storage", "filesystem", "rootdirectory"], root);
         page.put(&["registry", "storage", "delete", "enabled"], delete);
-        page.put(&["registry", "http", "addr"], address.trim_start_matches("http://"));
         match realm {
             Some(realm) => page.put(&["registry", "auth", "token", "realm"], realm),
             None => self.draft.hopeless = Some("neither external_url nor registry['token_realm'] could be read, so nobody would know where GitLab gives out tokens".to_owned()),
@@ -326,6 +330,14 @@ impl Omnibus<'_> {
         }
         if let Some(line) = leaf.beaten.filter(|_| about) {
             return self.draft.ledger.add(leaf.line, key, Fate::Ignored(format!("line {line} counts")));
+        }
+        let lines = ["custom_gitlab_server_config", "custom_nginx_config", "internal_key", "internal_certificate"];
+        if about
+            && !lines.iter().any(|key| path.contains(key))
+            && leaf.value.text().is_some_and(|text| text.contains(char::is_control))
+        {
+            let fate = Fate::Yours("not a value on one line; the configuration is as if it were not there".to_owned());
+            return self.draft.ledger.add(leaf.line, key, fate);
         }
         let (fate, guarded) = match path.as_slice() {
             ["external_url"] => (self.gitlabs_name(), false),
@@ -470,7 +482,7 @@ impl Omnibus<'_> {
             _ if front => return Fate::NotNeeded("the registry behind Pierhead keeps it".to_owned()),
             _ => {}
         }
-        if *value == Value::Nothing {
+        if *value == Value::Nothing || *value == Value::Text(String::new()) {
             return Fate::NotNeeded("nil is what holds without it".to_owned());
         }
         inside::setting(&mut self.draft, path, value)

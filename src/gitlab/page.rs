@@ -88,6 +88,19 @@ impl Page {
         level.iter().find(|(name, _)| name == last).map(|(_, value)| value)
     }
 
+    /// Takes away what was put there.
+    pub(super) fn remove(&mut self, path: &[&str]) {
+        let Some((last, above)) = path.split_last() else { return };
+        let mut level = &mut self.root;
+        for key in above {
+            match level.iter_mut().find(|(name, _)| name == key) {
+                Some((_, Node::Map(inside))) => level = inside,
+                _ => return,
+            }
+        }
+        level.retain(|(name, _)| name != last);
+    }
+
     /// Adds to a list.
     pub(super) fn push(&mut self, path: &[&str], value: impl Into<Node>) {
         let mut items = match self.get(path) {

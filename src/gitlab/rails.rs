@@ -3,7 +3,7 @@
 //! It says how GitLab reaches and names the registry; certificates and listeners are in the NGINX block, which is imported
 //! on its own. The reader of YAML is [`config`](../../config/index.html)'s; what comes here are its leaves.
 
-use super::draft::{Draft, https, url};
+use super::draft::{Draft, REGISTRY, https, is_word, url};
 use super::ledger::Fate;
 use super::{Format, Imported, Mode, Site};
 
@@ -117,7 +117,7 @@ impl Rails<'_, '_> {
     fn embedded(&mut self, realm: Option<String>, address: Option<String>) {
         let path = self.get("registry.path").unwrap_or("shared/registry").to_owned();
         let root = if path.starts_with('/') { path } else { format!("{HOME}/{path}") };
-        let issuer = self.get("registry.issuer").unwrap_or("gitlab-issuer").to_owned();
+        let issuer = self.get("registry.issuer").filter(|issuer| is_word(issuer)).unwrap_or("gitlab-issuer").to_owned();
         let key = self.get("registry.key").unwrap_or("config/registry.key").to_owned();
         let bundle = format!("{}.crt", key.trim_end_matches(".key"));
         let bundle = if bundle.starts_with('/') { bundle } else { format!("{HOME}/{bundle}") };
@@ -126,10 +126,10 @@ impl Rails<'_, '_> {
                 Some("gitlab.host could not be read, so nobody would know where GitLab gives out tokens".to_owned());
             return;
         };
+        self.draft.internal(address.as_deref().unwrap_or(REGISTRY));
         let page = &mut self.draft.page;
         page.put(&["registry", "storage", "filesystem", "rootdirectory"], root);
         page.put(&["registry", "storage", "delete", "enabled"], true);
-        page.put(&["registry", "http", "addr"], address.unwrap_or_else(|| "127.0.0.1:5000".to_owned()));
         page.put(&["registry", "auth", "token", "realm"], realm);
         page.put(&["registry", "auth", "token", "service"], "container_registry");
         page.put(&["registry", "auth", "token", "issuer"], issuer);

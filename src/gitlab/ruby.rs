@@ -11,6 +11,9 @@
 
 use super::value::{Entry, Value};
 
+mod skipping;
+mod strings;
+
 /// Arrays and hashes within each other; what is deeper is for whoever can run it.
 const DEEPEST: usize = 24;
 
@@ -456,187 +459,6 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// One string, and those right behind it, which Ruby joins.
-    fn strings(&mut self) -> Value {
-        let mut whole = self.quoted();
-        loop {
-            self.blanks();
-            if !matches!(self.peek(), Some(b'\'' | b'"')) {
-                return whole;
-            }
-            whole = match (whole, self.quoted()) {
-                (Value::Text(first), Value::Text(second)) => Value::Text(first + &second),
-                (Value::Running(why), _) | (_, Value::Running(why)) => Value::Running(why),
-                (first, _) => first,
-            };
-        }
-    }
-
-    fn quoted(&mut self) -> Value {
-        let quote = self.peek().unwrap_or(b'"');
-        self.at += 1;
-        self.delimited(quote, quote, quote == b'"')
-    }
-
-    /// The inside of a string up to `close`. With `double` it has escapes and interpolation.
-    fn delimited(&mut self, open: u8, close: u8, double: bool) -> Value {
-        let (mut text, mut depth, mut running) = (Vec::new(), 0_usize, false);
-        while let Some(byte) = self.peek() {
-            self.at += 1;
-            match byte {
-                b'\\' => self.escape(&mut text, open, close, double),
-                b'#' if double && self.peek() == Some(b'{') => {
-                    running = true;
-                    self.interpolation();
-                }
-                _ if byte == close && depth == 0 => {
-                    return match String::from_utf8(text) {
-                        Ok(text) if !running => Value::Text(text),
-                        _ => Value::Running("an interpolated string".to_owned()),
-                    };
-                }
-                _ => {
-                    if open != close {
-                        depth = if byte == open { depth + 1 } else { depth - usize::from(byte == close) };
-                    }
-                    text.push(byte);
-                }
-            }
-        }
-        Value::Running("a string without an end: nothing behind it was read".to_owned())
-    }
-
-    fn escape(&mut self, text: &mut Vec<u8>, open: u8, close: u8, double: bool) {
-        let Some(byte) = self.peek() else { return };
-        self.at += 1;
-        let meant = match byte {
-            _ if byte == open || byte == close || byte == b'\\' => byte,
-            _ if !double => {
-                text.push(b'\\');
-                byte
-            }
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'r' => b'\r',
-            b's' => b' ',
-            b'e' => 0x1b,
-            b'0' => 0,
-            b'\n' => return,
-            other => other,
-        };
-        text.push(meant);
-    }
-
-    /// Past `#{...}`, with the strings in it.
-    fn interpolation(&mut self) {
-        let mut depth = 0_usize;
-        while let Some(byte) = self.peek() {
-            self.at += 1;
-            match byte {
-                b'{' => depth += 1,
-                b'}' => depth -= 1,
-                b'\'' | b'"' => {
-                    self.past_quote(byte);
-                }
-                b'\\' => self.at += 1,
-                _ => {}
-            }
-            if depth == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Past the end of a string; whether it has one.
-    fn past_quote(&mut self, quote: u8) -> bool {
-        while let Some(byte) = self.peek() {
-            self.at += 1;
-            match byte {
-                b'\\' => self.at += 1,
-                _ if byte == quote => return true,
-                _ => {}
-            }
-        }
-        false
-    }
-
-    /// `%w(a b)`, `%i[a b]`, `%q{...}`, `%Q(...)`, `%(...)`.
-    fn percent(&mut self) -> Value {
-        self.at += 1;
-        let kind = match self.peek() {
-            Some(byte) if byte.is_ascii_alphabetic() => {
-                self.at += 1;
-                byte
-            }
-            _ => b'Q',
-        };
-        let Some(open) = self.peek().filter(u8::is_ascii_punctuation) else {
-            return Value::Running("an expression".to_owned());
-        };
-        self.at += 1;
-        let close = match open {
-            b'(' => b')',
-            b'[' => b']',
-            b'{' => b'}',
-            b'<' => b'>',
-            other => other,
-        };
-        let text = self.delimited(open, close, matches!(kind, b'Q' | b'W' | b'I'));
-        match (kind, text) {
-            (_, Value::Running(why)) => Value::Running(why),
-            (b'w' | b'W' | b'i' | b'I', Value::Text(text)) => {
-                Value::List(text.split_whitespace().map(|word| Value::Text(word.to_owned())).collect())
-            }
-            (b'q' | b'Q', text) => text,
-            _ => Value::Running("an expression".to_owned()),
-        }
-    }
-
-    /// `<<~EOS`, `<<-EOS`, `<<EOS`, with or without quotes around the word; its lines follow the line that it is on.
-    fn heredoc(&mut self) -> Value {
-        self.at += 2;
-        let (squiggly, dash) = (self.peek() == Some(b'~'), self.peek() == Some(b'-'));
-        self.at += usize::from(squiggly || dash);
-        let quote = self.peek().filter(|byte| matches!(byte, b'\'' | b'"'));
-        self.at += usize::from(quote.is_some());
-        let mark = self.word().to_owned();
-        if mark.is_empty() {
-            return Value::Running("an expression".to_owned());
-        }
-        self.at += usize::from(quote.is_some() && self.peek() == quote);
-        let here = self.at;
-        let mut next = self.resume.unwrap_or_else(|| self.end_of_line(here) + 1).min(self.bytes.len());
-        let mut lines = Vec::new();
-        loop {
-            if next >= self.bytes.len() {
-                self.resume = Some(self.bytes.len());
-                return Value::Running("a heredoc without an end: nothing behind it was read".to_owned());
-            }
-            let end = self.end_of_line(next);
-            let line = self.text.get(next..end).unwrap_or_default().trim_end_matches('\r');
-            next = (end + 1).min(self.bytes.len());
-            let bare = if squiggly || dash { line.trim_start() } else { line };
-            if bare == mark {
-                break;
-            }
-            lines.push(line);
-        }
-        self.resume = Some(next);
-        if quote != Some(b'\'') && lines.iter().any(|line| line.contains("#{")) {
-            return Value::Running("an interpolated heredoc".to_owned());
-        }
-        let indent = |line: &&str| line.len() - line.trim_start_matches([' ', '\t']).len();
-        let filled = lines.iter().filter(|line| !line.trim().is_empty());
-        let margin = if squiggly { filled.map(indent).min().unwrap_or(0) } else { 0 };
-        let cut = |line: &&str| line.get(margin.min(indent(line))..).unwrap_or_default().to_owned() + "\n";
-        Value::Text(lines.iter().map(cut).collect())
-    }
-
-    fn end_of_line(&self, from: usize) -> usize {
-        let rest = self.bytes.get(from..).unwrap_or_default();
-        from + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
-    }
-
     fn array(&mut self, depth: usize) -> Value {
         self.at += 1;
         let mut items = Vec::new();
@@ -717,76 +539,6 @@ impl<'t> Reader<'t> {
             self.at += 1;
         }
     }
-
-    /// Past the rest of an expression: to the comma, the closing bracket, `do`, or the end of a line that does not go on.
-    fn skip(&mut self) {
-        self.skip_from(0, false);
-    }
-
-    /// The same past commas and brackets that nobody opened: to the end of the statement.
-    fn skip_statement(&mut self) {
-        self.skip_from(0, true);
-    }
-
-    fn skip_from(&mut self, mut depth: usize, whole: bool) {
-        let mut last = b' ';
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'\n' if depth == 0 && !self.goes_on(last) => return,
-                b'\n' => self.newline(),
-                b'#' => self.skip_line(),
-                b' ' | b'\t' | b'\r' => self.at += 1,
-                b'\'' | b'"' | b'`' => {
-                    let start = self.at;
-                    self.at += 1;
-                    if !self.past_quote(byte) {
-                        self.lost = Some(start);
-                    }
-                    last = b'"';
-                }
-                b')' | b']' | b'}' | b',' if depth == 0 && !whole => return,
-                b';' if depth == 0 => return,
-                b'<' if self.announces_heredoc(last) => {
-                    self.heredoc();
-                    last = b'"';
-                }
-                _ if byte.is_ascii_alphabetic() || byte == b'_' => {
-                    if depth == 0 && self.looks_at(&["do", "then"]) {
-                        return;
-                    }
-                    self.word();
-                    last = b'a';
-                }
-                _ => {
-                    match byte {
-                        b'(' | b'[' | b'{' => depth += 1,
-                        b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-                        _ => {}
-                    }
-                    self.at += 1;
-                    last = byte;
-                }
-            }
-        }
-    }
-
-    /// `<<~EOS`, and `<<EOS` where a value is due: not `list << 'item'`.
-    fn announces_heredoc(&self, last: u8) -> bool {
-        match self.rest() {
-            [b'<', b'<', b'~' | b'-', next, ..] => next.is_ascii_alphabetic() || matches!(next, b'\'' | b'"'),
-            [b'<', b'<', next, ..] => matches!(last, b'=' | b'(' | b',') && next.is_ascii_uppercase(),
-            _ => false,
-        }
-    }
-
-    /// Whether the statement goes on behind this end of a line: after an operator, or before a dot.
-    fn goes_on(&self, last: u8) -> bool {
-        let next = self.resume.unwrap_or(self.at + 1);
-        let rest = self.bytes.get(next..).unwrap_or_default();
-        let begins = rest.iter().take(LOOK_AHEAD).find(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
-        matches!(last, b'+' | b'-' | b'*' | b'/' | b'&' | b'|' | b'?' | b':' | b'.' | b'=' | b'\\')
-            || begins == Some(&b'.')
-    }
 }
 
 /// A value that something was done with.
@@ -796,9 +548,6 @@ fn computed(value: Value) -> Value {
         _ => Value::Running("an expression".to_owned()),
     }
 }
-
-/// How many blanks a line may begin with before its dot.
-const LOOK_AHEAD: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -188,14 +188,16 @@ fn orders_of_allow_and_deny_that_mean_something_else_are_not_translated() {
 #[test]
 fn locations_become_routes() {
     let text = "server { listen 443 ssl; server_name a.test;\n location /v2/ { proxy_pass http://127.0.0.1:5000; }\n \
-                location /jwt/ { proxy_pass http://127.0.0.1:8080; }\n location /ui { return 308 https://gitlab.test/; }\n \
+                location /jwt/ { proxy_pass http://127.0.0.1:8080; }\n location /x { proxy_pass http://127.0.0.1:8081; }\n location /ui { return 308 https://gitlab.test/; }\n \
                 location ~ ^/x { proxy_pass http://127.0.0.1:1; }\n location / { return 404; } }";
     let imported = imported(text, Format::Nginx, Mode::Front);
     for part in [
         "  - path: /v2/\n    to:\n      upstream: gitlab\n",
-        "  - path: /jwt/\n    to:\n      upstream: route1\n",
+        "  - path: /x\n    to:\n      upstream: route1\n",
+        "token:\n  upstream: tokens\n",
+        "  tokens:\n    peers:\n      - http://127.0.0.1:8080\n",
         "  - path: /ui\n    to:\n      redirect: https://gitlab.test/\n      status: 308\n",
-        "  route1:\n    peers:\n      - http://127.0.0.1:8080\n",
+        "  route1:\n    peers:\n      - http://127.0.0.1:8081\n",
     ] {
         assert!(page(&imported).contains(part), "{part}\n{}", page(&imported));
     }

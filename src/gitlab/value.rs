@@ -27,10 +27,10 @@ pub(super) struct Entry {
 }
 
 impl Value {
-    /// A string that is not empty.
+    /// A string that says something.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) if !text.is_empty() => Some(text),
+            Self::Text(text) if !text.trim().is_empty() => Some(text),
             _ => None,
         }
     }

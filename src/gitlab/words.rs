@@ -116,13 +116,43 @@ pub(super) fn hsts(seconds: u64, draft: &mut Draft<'_>) -> Fate {
     Fate::Translated("tls.hsts".to_owned())
 }
 
+/// What says where a message ends, or which it is: nobody may set these.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "date",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+/// What the registry says to its clients and they could not go on without.
+const ANSWERS: [&str; 8] = [
+    "content-encoding",
+    "content-range",
+    "docker-content-digest",
+    "docker-upload-uuid",
+    "link",
+    "location",
+    "range",
+    "www-authenticate",
+];
+
 /// A header that NGINX sets on its way to the registry; `None` where it takes it away.
 pub(super) fn request_header(name: &str, value: Option<&str>, draft: &mut Draft<'_>) -> Fate {
     let lower = name.to_ascii_lowercase();
     let value = value.filter(|value| !value.is_empty());
-    let ours = ["host", "x-real-ip", "forwarded", "connection", "upgrade"].contains(&lower.as_str());
-    if ours || (lower.starts_with("x-forwarded-") && value.is_some()) {
+    let ours = ["host", "x-real-ip", "forwarded"].contains(&lower.as_str()) || lower.starts_with("x-forwarded-");
+    if ours && value.is_none() {
+        return Fate::NotSupported("Pierhead always sets it, from the origin that the client used".to_owned());
+    }
+    if ours || FRAMING.contains(&lower.as_str()) {
         return Fate::NotNeeded("Pierhead sets it itself, from the origin that the client used".to_owned());
+    }
+    if ["authorization", "expect", "proxy-connection"].contains(&lower.as_str()) {
+        return Fate::NotSupported("with it every client would be the same to the registry".to_owned());
     }
     if !draft.is_front() {
         return Fate::NotNeeded("there is no registry behind Pierhead that it would be for".to_owned());
@@ -133,7 +163,9 @@ pub(super) fn request_header(name: &str, value: Option<&str>, draft: &mut Draft<
             draft.page.push(&["upstreams", "gitlab", "request_headers", "remove"], name);
             Fate::Translated("upstreams.gitlab.request_headers.remove".to_owned())
         }
-        Some(value) if value.contains('$') => Fate::Yours("its value is a variable of NGINX".to_owned()),
+        Some(value) if !literal(value) => {
+            Fate::Yours("its value is a variable of NGINX, or cannot be in a header".to_owned())
+        }
         Some(value) => {
             draft.page.put(&["upstreams", "gitlab", "request_headers", "set", name], value);
             Fate::Translated(format!("upstreams.gitlab.request_headers.set.{name}"))
@@ -154,10 +186,13 @@ pub(super) fn response_header(name: &str, value: &str, draft: &mut Draft<'_>) ->
         "docker-distribution-api-version" | "x-content-type-options" => {
             return Fate::NotNeeded("every answer has it".to_owned());
         }
+        lower if FRAMING.contains(&lower) || ANSWERS.contains(&lower) => {
+            return Fate::NotSupported("it is the registry's, or Pierhead's, to say".to_owned());
+        }
         _ => {}
     }
-    if !header_name(name) || value.contains('$') || value.chars().any(char::is_control) {
-        return Fate::Yours("its value is a variable of NGINX".to_owned());
+    if !header_name(name) || !literal(value) {
+        return Fate::Yours("its value is a variable of NGINX, or cannot be in a header".to_owned());
     }
     if draft.is_front() {
         draft.page.put(&["upstreams", "gitlab", "response_headers", "add", name], value);
@@ -165,6 +200,18 @@ pub(super) fn response_header(name: &str, value: &str, draft: &mut Draft<'_>) ->
     }
     draft.page.put(&["registry", "http", "headers", name], vec![value]);
     Fate::Translated(format!("registry.http.headers.{name}"))
+}
+
+/// Whether a header that NGINX takes from answers may be taken from them.
+pub(super) fn may_hide(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let kept = FRAMING.contains(&lower.as_str()) || ANSWERS.contains(&lower.as_str());
+    header_name(name) && !kept && lower != "strict-transport-security"
+}
+
+/// Printable, and no variable.
+fn literal(value: &str) -> bool {
+    !value.is_empty() && !value.contains('$') && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 fn header_name(name: &str) -> bool {

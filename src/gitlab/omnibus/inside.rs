@@ -2,7 +2,7 @@
 //!
 //! Each is a key of the `config.yml` that Omnibus makes; those that Pierhead takes are written under `registry`.
 
-use super::super::draft::Draft;
+use super::super::draft::{Draft, bindable, go_seconds};
 use super::super::ledger::Fate;
 use super::super::value::Value;
 
@@ -18,7 +18,19 @@ pub(super) fn setting(draft: &mut Draft<'_>, path: &[&str], value: &Value) -> Fa
         || matches!(value, Value::List(items) if items.is_empty());
     let text = value.text().unwrap_or_default();
     let later = |why: &str| Fate::NotServedYet(why.to_owned());
+    let unread = || Fate::Yours("Pierhead's registry does not take this value".to_owned());
     match path {
+        ["http_draintimeout"] if text == "0" => put(&["registry", "http", "draintimeout"], "0s"),
+        ["log_level"] if !["error", "warn", "info", "debug", "trace"].contains(&text) => unread(),
+        ["log_formatter"] if !["text", "json", "logstash"].contains(&text) => unread(),
+        ["storage", "maintenance", "uploadpurging", "age" | "interval"]
+            if go_seconds(text).is_none_or(|time| time < 60) =>
+        {
+            unread()
+        }
+        ["http_draintimeout"] if go_seconds(text).is_none() => unread(),
+        ["debug_addr"] if !bindable(text) => unread(),
+        ["http_secret"] if text.is_empty() => unread(),
         ["log_level"] => put(&["registry", "log", "level"], text),
         ["log_formatter"] => put(&["registry", "log", "formatter"], text),
         ["rootcertbundle"] => Fate::Translated("registry.auth.token.rootcertbundle".to_owned()),
