@@ -1,6 +1,6 @@
 //! Where does a list go on?
 //!
-//! `Link: </v2/_catalog?last=b&n=2>; rel="next"` (RFC 8288): the rules of [`location`](super::location) for the URI of a
+//! `Link: </v2/_catalog?last=b&n=2>; rel="next"` (RFC 8288): the rules of [`location`] for the URI of a
 //! link to what is next. A path stays one: registries write no other, and clients know nothing else.
 
 use super::names::Reference;

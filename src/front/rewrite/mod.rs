@@ -1,7 +1,7 @@
 //! What must change in the headers between a client and a registry that somebody else runs?
 //!
 //! A registry builds URLs from what it is told of the client's side, and clients push to those URLs. A wrong scheme, host
-//! or port there is the push that begins anew for ever. So the registry is told the truth ([`request`]), and what it
+//! or port there is the push that begins anew for ever. So the registry is told the truth ([`request()`]), and what it
 //! says is put right where it was told something else ([`response`]): `Location` ([`location`]), the realms of challenges
 //! ([`challenge`]) and `Link` ([`link`]).
 //!
