@@ -2,6 +2,7 @@
 //!
 //! One module per command, thin: parse, call, show. Nothing here decides; `main.rs` turns a [`Failure`] into an exit code.
 
+mod cert;
 mod check;
 mod control;
 mod desk;
@@ -70,6 +71,9 @@ pub enum Command {
     Maintenance(maintenance::Maintenance),
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
+    /// Certificates: what is shown, what is wrong with it, and an authority of one's own
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Accounts: who may log in
     #[command(subcommand)]
     User(user::User),
@@ -120,6 +124,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Upgrade => control::run(&settings()?, &server::control::Command::Upgrade {}),
         Command::Maintenance(command) => maintenance::run(&command, &settings()?),
         Command::Check => check::run(&settings()?),
+        Command::Cert(command) => cert::run(&command, &settings()?),
         Command::User(command) => user::run(command, &desk::with_accounts(settings()?)?),
         Command::Project(command) => project::run(command, &desk::with_accounts(settings()?)?),
         Command::Reindex => reindex::run(&desk::with_registry(settings()?)?),
