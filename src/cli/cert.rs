@@ -112,22 +112,22 @@ pub(super) fn examine(settings: &Settings) -> Examined {
     let mut examined = Examined { shown: Vec::new(), problems: Vec::new() };
     let named = &settings.tls.certificates;
     if !named.is_empty() {
-        examined.add(named, settings.public_names(), false);
+        examined.add(named, settings.public_names(), None);
     } else if settings.front.needs_certificates() {
         let made = local::server(&settings.tls.local);
         // It is made on the first start.
         if made.certificate.exists() {
-            examined.add(&[made], settings.public_names(), true);
+            examined.add(&[made], settings.public_names(), Some(settings.tls.local.clone()));
         }
     }
     if let Some(port) = &settings.front.internal.tls {
-        examined.add(std::slice::from_ref(&port.files), Vec::new(), false);
+        examined.add(std::slice::from_ref(&port.files), Vec::new(), None);
     }
     examined
 }
 
 impl Examined {
-    fn add(&mut self, files: &[Files], names: Vec<String>, ours: bool) {
+    fn add(&mut self, files: &[Files], names: Vec<String>, local: Option<Local>) {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for pair in files {
             match Certificates::load(std::slice::from_ref(pair)) {
@@ -137,7 +137,7 @@ impl Examined {
         }
         self.problems.extend(bad);
         match Certificates::load(&good) {
-            Ok(certificates) => self.shown.push(Shown { certificates: Arc::new(certificates), names, ours }),
+            Ok(certificates) => self.shown.push(Shown { certificates: Arc::new(certificates), names, local }),
             Err(error) => self.problems.push(error.to_string()), // it changed just now
         }
     }

@@ -13,7 +13,7 @@ use super::privileges::current_user;
 use crate::config::Settings;
 use crate::front;
 use crate::telemetry::Metrics;
-use crate::tls::{self, Board, Certificates, Shown, Watch, local};
+use crate::tls::{self, Board, Certificates, Remark, Shown, Watch, local};
 
 /// What was read from the files that the operator named.
 pub(super) struct FromFiles {
@@ -30,6 +30,13 @@ pub(super) struct Loaded {
     pub(super) shown: Vec<Shown>,
     /// The local authority, when there are no certificates of the operator's.
     pub(super) authority: Option<local::Authority>,
+}
+
+impl Loaded {
+    /// What is wrong with what is shown.
+    pub(super) fn remarks(&self, now: SystemTime) -> Vec<Remark> {
+        self.shown.iter().flat_map(|shown| shown.remarks(now)).collect()
+    }
 }
 
 impl FromFiles {
@@ -58,10 +65,11 @@ impl FromFiles {
         let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
         let mut shown = Vec::new();
         if let Some(certificates) = certificates.clone() {
-            shown.push(Shown { certificates, names: settings.public_names(), ours: authority.is_some() });
+            let local = authority.is_some().then(|| settings.tls.local.clone());
+            shown.push(Shown { certificates, names: settings.public_names(), local });
         }
         let (internal, own) = internal.unzip();
-        shown.extend(own.map(|certificates| Shown { certificates, names: Vec::new(), ours: false }));
+        shown.extend(own.map(|certificates| Shown { certificates, names: Vec::new(), local: None }));
         Ok(Loaded { tls: front::Tls { usual, certificates, internal, upstreams }, shown, authority })
     }
 }
@@ -81,8 +89,13 @@ pub(super) struct Watching {
 }
 
 impl Watching {
+    /// Stops watching: another process does, for whoever comes now.
+    pub(super) fn end(&self) {
+        self.task.abort();
+    }
+
     /// Lets another watch from now on.
     pub(super) fn replace(&mut self, other: Self) {
-        std::mem::replace(self, other).task.abort();
+        std::mem::replace(self, other).end();
     }
 }

@@ -86,6 +86,7 @@ impl Serving {
         self.embedded.begin_drain();
         if end == End::HandedOver {
             self.hearing.abort();
+            self.watching.end();
             self.control = None;
             self.files.leave();
             if let Some(debug) = self.debug.take() {
@@ -245,7 +246,10 @@ impl Serving {
             return Err(Refused::Fixed(fixed));
         }
         Refused::unless_certificate_is_out_of_sight(&self.settings, &settings)?;
-        let Loaded { tls, shown, authority: _ } = FromFiles::read(&settings)?.complete(&settings, SystemTime::now())?;
+        let now = SystemTime::now();
+        let loaded = FromFiles::read(&settings)?.complete(&settings, now)?;
+        let remarks = loaded.remarks(now);
+        let Loaded { tls, shown, authority: _ } = loaded;
         let wanted = self.running.not_open(&settings.front.listeners);
         let mut handed = Handed::default();
         let mut sockets = inherited::take(&wanted, &mut handed)?;
@@ -273,7 +277,8 @@ impl Serving {
             self.tending.abort();
             self.tending = tend(&mut self.loops, &self.embedded);
         }
-        let warnings: String = settings.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+        let warnings = settings.warnings.iter().map(ToString::to_string).chain(remarks.iter().map(ToString::to_string));
+        let warnings: String = warnings.map(|warning| format!("\nwarning: {warning}")).collect();
         self.settings = settings;
         Ok(format!(
             "the new configuration is in force (listeners opened: {}, closed: {closed}){warnings}",

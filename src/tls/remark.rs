@@ -3,7 +3,7 @@
 use super::files::Pair;
 
 const DAY: i64 = 24 * 60 * 60;
-/// So long before its end a certificate should have been replaced.
+/// So long before its end a certificate should have been replaced; a third of its life, if that is shorter.
 const SOON: i64 = 30 * DAY;
 
 /// Something that clients will complain about, now or soon, and what to do.
@@ -81,8 +81,8 @@ pub(super) fn time(seconds: i64) -> String {
 pub(super) fn of(pair: &Pair, machine: &[Vec<u8>], now: i64) -> Vec<Remark> {
     let file = || pair.files.certificate.display().to_string();
     let mut remarks: Vec<Remark> = validity(pair, now).into_iter().collect();
-    if remarks.is_empty() && pair.leaf().not_after - now < SOON {
-        let at = pair.leaf().not_after;
+    let (from, at) = (pair.leaf().not_before, pair.leaf().not_after);
+    if remarks.is_empty() && at - now < SOON.min((at - from) / 3) {
         remarks.push(Remark::ExpiresSoon { file: file(), at, days: (at - now) / DAY });
     }
     let last = &pair.chain[pair.linked - 1]; // at least the server's own
@@ -117,7 +117,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let certificates = Arc::new(Certificates::load(&[testing::write(folder.path(), pair)]).unwrap());
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let shown = Shown { certificates, names, ours: false };
+        let shown = Shown { certificates, names, local: None };
         shown.remarks(now).iter().map(Remark::to_string).collect()
     }
 
@@ -139,6 +139,9 @@ mod tests {
         assert_eq!(remarks(&whole, &[], now() + 49 * DAY), [""; 0]);
         let soon = one(&whole, &[], now() + 51 * DAY);
         assert!(soon.contains("in 29 days"), "{soon}");
+        let short = Authority::new().whole(&["a.test"], 30);
+        assert_eq!(remarks(&short, &[], now() + 9 * DAY), [""; 0]);
+        assert!(one(&short, &[], now() + 11 * DAY).contains("in 9 days"));
         let over = one(&whole, &[], now() + 80 * DAY);
         assert!(over.contains("expired at") && over.contains("x509: certificate has expired"), "{over}");
         let early = one(&whole, &[], now() - 11 * DAY);

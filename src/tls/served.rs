@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::config::Files;
+use super::config::{Files, Local};
 use super::facts::{Facts, is_wildcard_for, trusted_by_this_machine};
 use super::files::{self, Pair};
 use super::remark::{self, Remark};
@@ -84,8 +84,8 @@ pub struct Shown {
     pub certificates: Arc<Certificates>,
     /// The names that clients come by, which some certificate must carry.
     pub names: Vec<String>,
-    /// Whether they are of our own authority, which no machine trusts by itself.
-    pub ours: bool,
+    /// Whether they are of our own authority, and which: no machine trusts it by itself, and it is for us to renew them.
+    pub local: Option<Local>,
 }
 
 impl Shown {
@@ -93,7 +93,7 @@ impl Shown {
     pub fn remarks(&self, now: SystemTime) -> Vec<Remark> {
         let now = local::seconds(now);
         let pairs = self.certificates.pairs();
-        let trusted = if self.ours { Vec::new() } else { trusted_by_this_machine() };
+        let trusted = if self.local.is_some() { Vec::new() } else { trusted_by_this_machine() };
         let of_pairs = pairs.iter().flat_map(|pair| remark::of(pair, &trusted, now));
         let uncovered = self.uncovered(pairs.iter().map(|pair| pair.leaf()));
         let uncovered = uncovered.into_iter().map(|name| Remark::Uncovered { name });

@@ -32,9 +32,9 @@ use crate::telemetry::Metrics;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a pair may be anything while it is being replaced.
 const GRACE: Duration = Duration::from_secs(2);
-/// The clocks of file systems are coarse: so long after a change, what was read is read once more.
-const SURE: Duration = Duration::from_secs(2);
-/// How often what is wrong with what is shown is said again.
+/// The clocks of file systems are coarse: so long after a change, what was read is read again. Longer than the grace.
+const SURE: Duration = Duration::from_secs(5);
+/// How often what is wrong with what is shown is said again, and what is ours to renew is looked after.
 const REPEAT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whoever looks at the files.
@@ -66,8 +66,10 @@ struct Place {
     unsure: Option<Instant>,
     /// Since when the files have been no good pair.
     bad: Option<Instant>,
-    /// Whether what was seen is not shown, and the time (seconds since 1970) when it should be looked at again.
-    refused: Option<Option<i64>>,
+    /// Whether what was seen is not shown.
+    refused: bool,
+    /// When it should be looked at again all the same, in seconds since 1970.
+    again: Option<i64>,
 }
 
 /// Why a change is not shown.
@@ -148,7 +150,17 @@ impl Watch {
         }
         if changed || tick.saturating_duration_since(self.said) >= REPEAT {
             self.said = tick;
+            self.renew(now);
             self.say(now);
+        }
+    }
+
+    /// Certificates of our own authority are made anew in time. That they changed is seen as with all others.
+    fn renew(&self, now: SystemTime) {
+        for local in self.board.shown.iter().filter_map(|shown| shown.local.as_ref()) {
+            if let Err(error) = local::ensure(local, now) {
+                tracing::error!("the certificate of the local authority cannot be made anew: {error}");
+            }
         }
     }
 
@@ -197,7 +209,8 @@ impl Place {
             seen: pair.stamps.clone(),
             unsure: None,
             bad: None,
-            refused: None,
+            refused: false,
+            again: None,
         };
         shown.certificates.pairs().iter().enumerate().map(place).collect()
     }
@@ -221,18 +234,18 @@ impl Place {
     fn look(&mut self, now: i64, tick: Instant) -> Looked {
         let stamps = stamps(&self.files);
         let mut changed = stamps != self.seen;
-        changed |= self.refused.flatten().is_some_and(|at| now >= at);
+        changed |= self.again.is_some_and(|at| now >= at);
         if !changed && self.unsure.is_none_or(|until| tick >= until) {
             (self.unsure, self.bad) = (None, None);
             return Looked::AsBefore;
         }
         match self.read(now) {
             Ok(pair) => {
-                let was_bad = self.refused.take().is_some() || self.bad.take().is_some();
+                let was_refused = std::mem::take(&mut self.refused);
                 self.settle(stamps, changed, tick);
                 let before = Arc::clone(&self.shown.certificates.pairs()[self.number]);
                 if pair.shows_the_same(&before) {
-                    return if was_bad { Looked::Whole { new: false } } else { Looked::AsBefore };
+                    return if was_refused { Looked::Whole { new: false } } else { Looked::AsBefore };
                 }
                 let until = pair.leaf().not_after;
                 self.shown.certificates.replace(self.number, pair);
@@ -240,15 +253,14 @@ impl Place {
                 tracing::info!("the certificate {file} changed and is shown now, good until {}", remark::time(until));
                 Looked::Whole { new: true }
             }
-            Err(_) if !changed && self.refused.is_some() => Looked::AsBefore, // it was said
+            Err(_) if !changed && self.refused => Looked::AsBefore, // it was said
             Err(why) => {
                 let since = *self.bad.get_or_insert(tick);
                 if tick.saturating_duration_since(since) < GRACE {
                     return Looked::AsBefore;
                 }
-                self.bad = None;
-                self.refused = Some(why.again());
                 self.settle(stamps, changed, tick);
+                (self.refused, self.again) = (true, why.again());
                 Looked::Refused(why)
             }
         }
@@ -256,7 +268,7 @@ impl Place {
 
     /// They are decided about.
     fn settle(&mut self, stamps: Vec<Stamp>, changed: bool, tick: Instant) {
-        self.seen = stamps;
+        (self.seen, self.bad, self.again) = (stamps, None, None);
         if changed {
             self.unsure = Some(tick + SURE);
         }
@@ -299,7 +311,7 @@ mod tests {
         fn new(files: &Files, names: &[&str]) -> Self {
             let certificates = Arc::new(Certificates::load(std::slice::from_ref(files)).unwrap());
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            let shown = Shown { certificates, names, ours: false };
+            let shown = Shown { certificates, names, local: None };
             let watch = Watch::new(vec![shown], Metrics::default(), "nobody", now());
             Self { watch, now: now(), tick: Instant::now() }
         }
@@ -394,6 +406,22 @@ mod tests {
         post.now += DAY;
         let later = post.wait(1);
         assert!(later.refused.is_none() && later.names.len() == 2);
+    }
+
+    #[test]
+    fn the_certificate_of_the_local_authority_is_made_anew_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = vec!["localhost".to_owned()];
+        let local = super::super::Local { directory: folder.path().to_owned(), names };
+        let files = local::ensure(&local, now()).unwrap().server;
+        let certificates = Arc::new(Certificates::load(&[files]).unwrap());
+        let shown = Shown { certificates, names: Vec::new(), local: Some(local) };
+        let watch = Watch::new(vec![shown], Metrics::default(), "nobody", now());
+        let mut post = Post { watch, now: now(), tick: Instant::now() };
+        let first = post.look();
+        (post.now, post.tick) = (now() + 780 * DAY, post.tick + REPEAT);
+        assert_eq!(post.look().not_after, first.not_after);
+        assert!(post.look().days_left > 800);
     }
 
     #[test]

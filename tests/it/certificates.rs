@@ -267,6 +267,27 @@ fn what_is_wrong_with_certificates_is_said_at_the_start_in_check_and_by_cert_che
 }
 
 #[test]
+fn a_reload_takes_what_the_watch_refused_and_warns_of_it() {
+    let authority = Certificates::new();
+    let site = site(&authority);
+    let before = swap(&site, &authority);
+    site.configure(&[OWN]);
+    let server = site.start();
+    let (certificate, key) = authority.issue("other.test", ServerAuth);
+    put(site.directory(), "own.crt", &certificate);
+    put(site.directory(), "own.key", &key);
+    let lost = "carries no longer the name localhost";
+    wait_for("the refusal", 20, || server.process.stderr().contains(lost).then_some(()));
+    assert_eq!(shown(&authority, &site), before);
+    let answer = site.run(&["reload"]).ok();
+    assert!(answer.stdout.contains("warning: no certificate carries the name localhost"), "{answer}");
+    assert_eq!(s_client(&site, Some("localhost")).0, [der(&certificate)]);
+    let status = site.run(&["cert", "status"]).ok().stdout;
+    assert!(status.contains("other.test") && !status.contains("refused"), "{status}");
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
 fn an_authority_of_ones_own_is_made_and_its_certificate_served() {
     let site = Site::new();
     let made = site.run(&["cert", "make-ca", "certs", "--name", "localhost", "--name", "registry.test"]).ok();
