@@ -8,6 +8,8 @@ SHELL := /bin/sh
 PROFILE := --release
 BINARY  := target/release/pierhead
 DENY    := 0.20
+# What is built with a feature for its own tests alone need not be fast: our crate is not optimised there.
+UNOPTIMISED := --config 'profile.release.package.pierhead.opt-level=0'
 
 # The tests make network and mount namespaces: whoever is not root runs them, and nothing else, with sudo.
 ifneq ($(shell id -u),0)
@@ -27,11 +29,13 @@ build: tools ## compile the binary
 	cargo build $(PROFILE) --locked
 
 test: tools clients ## every test, with docker, podman, buildah, skopeo and docker-registry
+	cargo test $(PROFILE) --locked $(UNOPTIMISED) --features opentelemetry --lib --test it traces::
 	cargo test $(PROFILE) --locked --tests
 
 check: tools deny ## formatting, lints, licences and sources of what we link, links in the documentation
 	cargo fmt --check
 	cargo clippy $(PROFILE) --locked --all-targets -- -D warnings
+	cargo clippy $(PROFILE) --locked --features opentelemetry -- -D warnings
 	cargo deny check licenses bans sources
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \
 	else echo 'advisories: their database cannot be reached from here, not checked'; fi

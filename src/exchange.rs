@@ -90,6 +90,8 @@ pub struct Notes {
     pub limit: Option<Limit>,
     /// The size of the content that the request completed, when its own body was not all of it.
     pub size: Option<u64>,
+    /// Whether asking was a login: the password that came with it is what was looked at.
+    pub login: bool,
 }
 
 /// What a request is about, for who counts requests: one word for each, and never more of them than are here.

@@ -15,6 +15,8 @@
 //! - [`storage`]: bytes under keys: the driver's contract, the file system, durable writes.
 //! - [`oci`]: the vocabulary: digest, name, reference, media type, manifest, endpoint, scope, range. Pure.
 //! - [`exchange`]: one request and its answer, as the services see them, without sockets.
+//! - [`gitlab`]: the files of those whose place we take (gitlab.rb, gitlab.yml, an NGINX block), read as text, to a
+//!   `pierhead.yml` and a report. Pure.
 //! - [`telemetry`]: logs of what goes wrong, of requests and of operations; counts; request ids.
 //!
 //! Which room may name which is a table in `tests/architecture.rs`.
@@ -24,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod exchange;
 pub mod front;
+pub mod gitlab;
 pub mod metadata;
 pub mod oci;
 pub mod origin;

@@ -197,6 +197,7 @@ impl Embedded {
             Err(rejection) => return registry.reject(rejection),
         };
         exchange.notes().kind = kind(&endpoint);
+        exchange.notes().login = endpoint == Endpoint::Version && guardian.asks_for_passwords();
         let head = exchange.head();
         let granted = match guardian.authorize(head, exchange.caller(), &Demand::of(&endpoint)).await {
             Ok(grant) => Ok(grant),

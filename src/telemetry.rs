@@ -6,7 +6,8 @@
 //! **Invariants:** a stream that nobody drains never holds up a request (`lines`). What had to be thrown away is
 //! counted and said. Nothing secret is written: a token or password in a query is redacted ([`redact`]).
 //!
-//! Access and audit lines may go to files, which SIGUSR1 opens anew (`file`).
+//! Access and audit lines may go to files, which SIGUSR1 opens anew (`file`). Spans of requests may go to a collector
+//! ([`traces`]).
 //!
 //! Absent on purpose: rotation itself (logrotate's job), a file for the log proper (the service manager's).
 
@@ -24,13 +25,15 @@ mod audit;
 mod file;
 mod lines;
 mod metrics;
+pub mod traces;
 
-pub use access::{Access, redact};
+pub use access::{Access, Upstream, redact};
 use audit::Operation;
 use file::LogFile;
 use lines::Lines;
 pub use lines::Log;
-pub use metrics::{Exposition, Handshake, Held, Metrics, PeerState, StorageCall};
+pub use metrics::{Exposition, Forwarded, Handshake, Held, Metrics, PeerState, StorageCall};
+use traces::Traces;
 
 /// Logging, as meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +46,8 @@ pub struct Config {
     pub access: Destination,
     /// Where each operation gets a line.
     pub audit: Destination,
+    /// Where each request gets a span.
+    pub traces: traces::Config,
 }
 
 /// Where lines go.
@@ -174,7 +179,7 @@ impl Telemetry {
         } else {
             log("log.audit", &config.audit, config.format)?
         };
-        self.reports = Reports { access, audit, metrics: Metrics::default() };
+        self.reports = Reports { access, audit, metrics: Metrics::default(), traces: Traces::off() };
         Ok(self.reports.clone())
     }
 
@@ -204,12 +209,14 @@ pub struct Reports {
     pub audit: Log,
     /// Counts.
     pub metrics: Metrics,
+    /// One span for each request.
+    pub traces: Traces,
 }
 
 impl Reports {
     /// To nobody.
     pub fn off() -> Self {
-        Self { access: Log::off(), audit: Log::off(), metrics: Metrics::default() }
+        Self { access: Log::off(), audit: Log::off(), metrics: Metrics::default(), traces: Traces::off() }
     }
 
     /// A request came to its end.

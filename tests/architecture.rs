@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("exchange", &[]),
     ("oci", &[]),
+    ("gitlab", &["exchange"]),    // what an origin is
     ("telemetry", &["exchange"]), // the words for kinds of requests and for limits
     ("storage", &["telemetry"]),
     ("metadata", &["oci", "storage"]),
@@ -19,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("front", &["exchange", "origin", "telemetry", "tls"]),
     ("config", &["auth", "exchange", "front", "registry", "telemetry", "tls"]),
     ("server", &["auth", "config", "front", "metadata", "oci", "origin", "registry", "storage", "telemetry", "tls"]),
-    ("cli", &["auth", "config", "metadata", "oci", "registry", "server", "storage", "telemetry", "tls"]),
+    ("cli", &["auth", "config", "gitlab", "metadata", "oci", "registry", "server", "storage", "telemetry", "tls"]),
 ];
 
 /// Names that must not leak past the places named (rooms, or single files).

@@ -5,6 +5,8 @@
 
 #[path = "../fuzz/src/request.rs"]
 mod request;
+#[path = "../fuzz/src/wire.rs"]
+mod wire;
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -36,7 +38,12 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 fn run(data: &[u8]) {
-    if panic::catch_unwind(AssertUnwindSafe(|| request::check(data))).is_err() {
+    if panic::catch_unwind(AssertUnwindSafe(|| {
+        request::check(data);
+        wire::check(data);
+    }))
+    .is_err()
+    {
         panic!("this request: {:?}", String::from_utf8_lossy(data));
     }
 }

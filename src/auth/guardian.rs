@@ -99,6 +99,11 @@ impl Guardian {
         }
     }
 
+    /// Whether it looks at passwords itself: then `/v2/` is where clients log in.
+    pub fn asks_for_passwords(&self) -> bool {
+        matches!(self.kind, Kind::Htpasswd(_))
+    }
+
     /// What the caller may do, if that meets the demand; otherwise the answer that says how to come again.
     pub async fn authorize(&self, head: &Parts, caller: &Caller, demand: &Demand) -> Result<Grant, Refusal> {
         let now = Moment { wall: Timestamp::now(), steady: Instant::now() };

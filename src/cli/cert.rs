@@ -1,7 +1,7 @@
 //! `pierhead cert`: what is shown, what is wrong with it, and an authority of one's own.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,8 +20,8 @@ use crate::tls::{Certificates, Files, Local, Shown, Status, local};
 pub enum Cert {
     /// Show the certificates: those of the running server, or of the files where none runs
     Status {
-        /// How
-        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        /// How to show it
+        #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
     /// Look for everything that is wrong with the certificates of the configuration
@@ -41,24 +41,33 @@ pub enum Cert {
     },
 }
 
-/// Does what was typed.
-pub(super) fn run(command: &Cert, settings: &Settings) -> Result<(), Failure> {
+/// Does what was typed. The running server is asked whatever has become of its configuration.
+pub(super) fn run(
+    command: &Cert,
+    state: &Path,
+    settings: impl FnOnce() -> Result<Settings, Failure>,
+) -> Result<(), Failure> {
     let now = SystemTime::now();
     match command {
-        Cert::Status { output } => status(*output, settings, now),
-        Cert::Check => check(settings, now),
-        Cert::MakeCa { directory, names } => make_authority(directory.clone(), names, settings, now),
+        Cert::Status { output } => status(*output, state, settings, now),
+        Cert::Check => check(&settings()?, now),
+        Cert::MakeCa { directory, names } => make_authority(directory.clone(), names, &settings()?, now),
     }
 }
 
-fn status(output: Output, settings: &Settings, now: SystemTime) -> Result<(), Failure> {
-    let found: Vec<Status> = match ask(&settings.state, &Command::CertStatus {}) {
+fn status(
+    output: Output,
+    state: &Path,
+    settings: impl FnOnce() -> Result<Settings, Failure>,
+    now: SystemTime,
+) -> Result<(), Failure> {
+    let found: Vec<Status> = match ask(state, &Command::CertStatus {}) {
         Ok(answer) if answer.outcome == Outcome::Done => {
             serde_json::from_str(&answer.message).map_err(Failure::failed)?
         }
         Err(Unanswered::NotRunning(_)) => {
             remark("no server runs here; this is what its files hold");
-            let Examined { shown, problems } = examine(settings);
+            let Examined { shown, problems } = examine(&settings()?);
             problems.iter().for_each(|problem| remark(problem));
             shown.iter().flat_map(|shown| Status::of(shown, now)).collect()
         }

@@ -1,21 +1,22 @@
 //! Commands to the running server: asked through its control socket, answered on the terminal.
 
+use std::path::Path;
+
 use super::Failure;
 use super::terminal::say;
-use crate::config::Settings;
 use crate::server::control::{self, Command, Outcome, Unanswered};
 
-/// Tells the server of this configuration to do something, and says what it said.
+/// Tells the server that keeps this state directory to do something, and says what it said.
 ///
 /// # Errors
 /// It was not done.
-pub(super) fn run(settings: &Settings, command: &Command) -> Result<(), Failure> {
-    say(&(ask(settings, command)? + "\n"))
+pub(super) fn run(state: &Path, command: &Command) -> Result<(), Failure> {
+    say(&(ask(state, command)? + "\n"))
 }
 
 /// The same for who makes something of what it said.
-pub(super) fn ask(settings: &Settings, command: &Command) -> Result<String, Failure> {
-    let answer = control::ask(&settings.state, command)?;
+pub(super) fn ask(state: &Path, command: &Command) -> Result<String, Failure> {
+    let answer = control::ask(state, command)?;
     let code = match answer.outcome {
         Outcome::Done => return Ok(answer.message),
         Outcome::Failed => 1,

@@ -1,12 +1,13 @@
 //! `pierhead maintenance`: nothing changes for a while, and everything can be pulled.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
 use super::terminal::{Output, say};
 use super::{Failure, control};
-use crate::config::{self, Settings};
+use crate::config;
 use crate::registry::{Mode, Pause};
 use crate::server::control::Command;
 use crate::server::maintenance::Status;
@@ -43,18 +44,18 @@ pub enum How {
 }
 
 /// Does what was typed.
-pub(super) fn run(command: &Maintenance, settings: &Settings) -> Result<(), Failure> {
+pub(super) fn run(command: &Maintenance, state: &Path) -> Result<(), Failure> {
     match command {
         Maintenance::On { mode, grace } => {
             let mode = match mode {
                 How::ReadOnly => Mode::ReadOnly,
                 How::Unavailable => Mode::Unavailable,
             };
-            control::run(settings, &Command::MaintenanceOn { mode, grace: grace.map(milliseconds) })
+            control::run(state, &Command::MaintenanceOn { mode, grace: grace.map(milliseconds) })
         }
-        Maintenance::Off => control::run(settings, &Command::MaintenanceOff {}),
+        Maintenance::Off => control::run(state, &Command::MaintenanceOff {}),
         Maintenance::Status { output } => {
-            let said = control::ask(settings, &Command::MaintenanceStatus {})?;
+            let said = control::ask(state, &Command::MaintenanceStatus {})?;
             match output {
                 Output::Json => say(&(said + "\n")),
                 Output::Table => say(&text(&serde_json::from_str(&said).map_err(Failure::failed)?)),

@@ -6,6 +6,7 @@ mod cert;
 mod check;
 mod control;
 mod desk;
+mod import;
 mod maintenance;
 mod project;
 mod registry;
@@ -74,6 +75,9 @@ pub enum Command {
     /// Certificates: what is shown, what is wrong with it, and an authority of one's own
     #[command(subcommand)]
     Cert(cert::Cert),
+    /// Read how a registry is served now, and write the configuration that serves it from here
+    #[command(after_help = import::HELP)]
+    Import(import::Import),
     /// Accounts: who may log in
     #[command(subcommand)]
     User(user::User),
@@ -119,12 +123,13 @@ fn obey(cli: Cli) -> Result<(), Failure> {
             let again = move || crate::cli::settings(file.as_deref(), true).map_err(|failure| failure.message);
             serve::run(settings()?, Box::new(again))
         }
-        Command::Reload => control::run(&settings()?, &server::control::Command::Reload {}),
-        Command::Unban { whom } => control::run(&settings()?, &server::control::Command::Unban { whom }),
-        Command::Upgrade => control::run(&settings()?, &server::control::Command::Upgrade {}),
-        Command::Maintenance(command) => maintenance::run(&command, &settings()?),
+        Command::Reload => control::run(&state(file)?, &server::control::Command::Reload {}),
+        Command::Unban { whom } => control::run(&state(file)?, &server::control::Command::Unban { whom }),
+        Command::Upgrade => control::run(&state(file)?, &server::control::Command::Upgrade {}),
+        Command::Maintenance(command) => maintenance::run(&command, &state(file)?),
         Command::Check => check::run(&settings()?),
-        Command::Cert(command) => cert::run(&command, &settings()?),
+        Command::Cert(command) => cert::run(&command, &state(file)?, settings),
+        Command::Import(command) => import::run(&command),
         Command::User(command) => user::run(command, &desk::with_accounts(settings()?)?),
         Command::Project(command) => project::run(command, &desk::with_accounts(settings()?)?),
         Command::Reindex => reindex::run(&desk::with_registry(settings()?)?),
@@ -133,13 +138,20 @@ fn obey(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// The configuration, or every problem of it. All commands read it the same way; only those that serve, or check for
+/// The configuration, or every problem of it. All commands that look at it read it the same way; only those that serve, or check for
 /// those that do, need to read keys.
 fn settings(file: Option<&Path>, serves: bool) -> Result<Settings, Failure> {
-    let machine =
-        Machine::here(serves).map_err(|error| Failure::failed(format_args!("no working directory: {error}")))?;
-    let settings = config::load(file, config::environment(), &machine).map_err(Failure::configuration)?;
+    let settings = config::load(file, config::environment(), &machine(serves)?).map_err(Failure::configuration)?;
     if serves { check_certificates(&settings).map(|()| settings) } else { Ok(settings) }
+}
+
+/// Where the server of the configuration is to be asked, also when the configuration is broken by now.
+fn state(file: Option<&Path>) -> Result<PathBuf, Failure> {
+    Ok(config::state(file, config::environment(), &machine(false)?))
+}
+
+fn machine(serves: bool) -> Result<Machine, Failure> {
+    Machine::here(serves).map_err(|error| Failure::failed(format_args!("no working directory: {error}")))
 }
 
 /// Every pair that cannot be served, with the place where it was written.

@@ -47,6 +47,8 @@ impl From<server::Error> for Failure {
             | server::Error::Folder { .. }
             | server::Error::NotRoot { .. }
             | server::Error::Privileges(_) => 77,
+            #[cfg(feature = "opentelemetry")]
+            server::Error::Traces(_) => 78,
             server::Error::PortTaken(_)
             | server::Error::StateTaken(_)
             | server::Error::Control { .. }

@@ -36,6 +36,7 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     upstreams::checks::check(&mut checks, written);
     checks.log("log.access", &written.log.access);
     checks.log("log.audit", &written.log.audit);
+    checks.traces(&written.log.traces_endpoint);
     checks.user(&written.user);
 }
 
@@ -422,6 +423,17 @@ impl Checks<'_> {
                 folder.display()
             );
             self.report(place, key, message);
+        }
+    }
+
+    /// Spans are sent by those programs alone that were built for it.
+    fn traces(&mut self, endpoint: &Setting<Option<String>>) {
+        if cfg!(not(feature = "opentelemetry"))
+            && let Some((Some(_), place)) = endpoint.written()
+        {
+            let message = "this program was built without traces; build it with `cargo build --release --features \
+                           opentelemetry`, or take the key away";
+            self.report(place, "log.traces.endpoint", message);
         }
     }
 

@@ -65,7 +65,9 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     );
     front.listeners.retain(|listener| services.registry || !listener.internal);
     front.routes = routes;
+    front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.upstreams = upstreams::meant::upstreams(written.upstreams);
+    front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;
     for listener in front.listeners.iter_mut().filter(|listener| listener.internal) {
@@ -130,6 +132,10 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             format: written_first(written.log.format, written.registry.format).or(telemetry::Format::Auto),
             access: written_first(written.log.access, written.registry.access).or(Destination::Stdout),
             audit: written.log.audit.or(Destination::Off),
+            traces: telemetry::traces::Config {
+                endpoint: written.log.traces_endpoint.or(None),
+                sample: written.log.traces_sample.or(1.0),
+            },
         },
         state,
     }
@@ -165,6 +171,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
         front.external_url = own;
     }
     front.internal.any_host = true;
+    front.token = None;
     front.hsts = None; // it holds for a whole host, and the file has no key against it
     // As a rule a proxy stands before it, and Distribution's file has no key to say so: its address is nobody's, and a
     // few wrong passwords through it must not keep everybody out. Nor has the file a key for uploads at once.
@@ -194,7 +201,7 @@ fn written_first<T>(own: Setting<T>, other: Setting<T>) -> Setting<T> {
 }
 
 /// Under `/etc` we are installed; anywhere else, and without a file, we are tried out by hand.
-fn default_state(machine: &Machine, file: Option<&Path>) -> PathBuf {
+pub(super) fn default_state(machine: &Machine, file: Option<&Path>) -> PathBuf {
     match file {
         Some(file) if file == machine.system_file || file.starts_with("/etc") => PathBuf::from(SYSTEM_STATE),
         Some(file) => file.parent().unwrap_or(&machine.folder).join(STATE),
@@ -245,6 +252,7 @@ fn front(
         aliases,
         routes: Vec::new(),
         upstreams: Vec::new(),
+        token: None,
         trusted_proxies: front::Networks::default(),
         timeouts: timeouts_meant(timeouts),
         limits: front::Limits::default(),

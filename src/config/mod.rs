@@ -4,6 +4,7 @@
 //! yaml         text -> tree with lines
 //! environment  variables -> values by the path of a key
 //! scalar       words -> durations, sizes, rates, addresses, origins
+//! setting      a key's value, or why there is none
 //! reader       tree + environment -> values, every problem collected
 //! written      the schema: what was written
 //! distribution the registry's part of it, in the words of Distribution's config.yml
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use self::environment::Environment;
 use self::reader::{Reader, Setting};
 use self::written::Written;
-use self::yaml::Node;
+use self::yaml::{Node, Value};
 use crate::auth::{Guard, Realm, Trust};
 use crate::{auth, front, registry, telemetry, tls};
 
@@ -45,6 +46,7 @@ mod meant;
 mod problem;
 mod reader;
 mod scalar;
+mod setting;
 mod show;
 mod upstreams;
 mod written;
@@ -174,9 +176,7 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     machine: &Machine,
 ) -> Result<Settings, Problems> {
-    // A file that we may not even look for is read, and its problem reported: defaults would be a surprise.
-    let system_file = Some(machine.system_file.as_path()).filter(|file| !matches!(file.try_exists(), Ok(false)));
-    let file = file.or(system_file);
+    let file = file.or_else(|| system_file(machine));
     let absolute = file.map(|file| machine.absolute(file));
     let folder = absolute.as_deref().and_then(Path::parent).unwrap_or(&machine.folder);
     let (registry_variables, environment) = of_distribution(environment);
@@ -196,6 +196,40 @@ pub fn load(
     }
     let Reader { written: places, warnings, .. } = reader;
     Ok(Settings { written: places, warnings, ..meant::settings(written, machine, absolute.as_deref()) })
+}
+
+/// The machine's file. One that we may not even look for is read, and its problem reported: defaults would be a surprise.
+fn system_file(machine: &Machine) -> Option<&Path> {
+    Some(machine.system_file.as_path()).filter(|file| !matches!(file.try_exists(), Ok(false)))
+}
+
+/// Where the server of a configuration keeps its state, whatever else is wrong with that: the server runs on with what it
+/// had, and whoever must tell it something now is not to be stopped by a key that does not matter to them.
+pub fn state(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    machine: &Machine,
+) -> PathBuf {
+    let file = file.or_else(|| system_file(machine));
+    let absolute = file.map(|file| machine.absolute(file));
+    let folder = absolute.as_deref().and_then(Path::parent).unwrap_or(&machine.folder);
+    let (_, environment) = of_distribution(environment);
+    let mut reader = Reader::new(Environment::new(environment, &machine.folder), folder);
+    let root = file.zip(absolute.as_deref()).and_then(|(file, absolute)| {
+        let whole = read_file(file, absolute, &mut reader.problems, None);
+        whole.or_else(|| line_of_state(file, absolute))
+    });
+    let state = reader.document(root.as_ref(), |root| root.path("state"));
+    state.or_else(|| meant::default_state(machine, absolute.as_deref()))
+}
+
+/// The line of a file that is not YAML as a whole which says where the state is.
+fn line_of_state(file: &Path, absolute: &Path) -> Option<Node> {
+    let mut bytes = Vec::new();
+    File::open(absolute).ok()?.take(yaml::LARGEST as u64).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().find(|line| line.starts_with("state:"))?;
+    yaml::read(line, &Source::File(file.into()), "", &mut Vec::new())
 }
 
 /// Reads the file of `pierhead registry serve`: Distribution's `config.yml`, with its variables and its defaults.
@@ -276,6 +310,50 @@ fn read_file(
             let message = format!("cannot be read: {error}");
             problems.push(Problem::new(&Place { source, line: 0 }, "", message));
             None
+        }
+    }
+}
+
+/// A scalar of a YAML file that is not ours, where only its place and its text count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// From 1.
+    pub line: usize,
+    /// The path of its key: `production.registry.host`, `a.list[0]`.
+    pub path: String,
+    /// `None` for nothing, an empty list or mapping, and what our reader does not take (aliases, tags).
+    pub value: Option<String>,
+}
+
+/// Every scalar of the YAML in `text`, in its order. `file` is what a problem calls it.
+///
+/// # Errors
+/// It is not YAML, or larger or deeper than any configuration.
+pub fn leaves(text: &str, file: &Path) -> Result<Vec<Leaf>, Problems> {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let source = Source::File(file.into());
+    let root = yaml::read_last_wins(text, &source, &mut problems, &mut warnings);
+    let root = root.ok_or_else(|| Problems::new(problems))?;
+    let mut leaves = Vec::new();
+    gather(&root, String::new(), &mut leaves);
+    Ok(leaves)
+}
+
+fn gather(node: &Node, path: String, leaves: &mut Vec<Leaf>) {
+    match &node.value {
+        Value::Mapping(entries) if !entries.is_empty() => {
+            for (key, node) in entries {
+                gather(node, yaml::join(&path, key), leaves);
+            }
+        }
+        Value::List(items) if !items.is_empty() => {
+            for (number, node) in items.iter().enumerate() {
+                gather(node, format!("{path}[{number}]"), leaves);
+            }
+        }
+        Value::Text(text) => leaves.push(Leaf { line: node.place.line, path, value: Some(text.clone()) }),
+        Value::Nothing | Value::Refused | Value::List(_) | Value::Mapping(_) => {
+            leaves.push(Leaf { line: node.place.line, path, value: None });
         }
     }
 }

@@ -275,6 +275,28 @@ pub(super) fn destination(text: &str) -> Result<String, String> {
     Err(format!("must be stdout, off or the path of a file such as /var/log/pierhead/access.log, not {}", quoted(text)))
 }
 
+/// The URL that a collector of spans takes them at, or `off`. Without a path it is that of the protocol (OTLP/HTTP).
+pub(super) fn collector(text: &str) -> Result<Option<String>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let refused =
+        || format!("must be off or a URL such as http://127.0.0.1:4318, without user and query, not {}", quoted(text));
+    let url: http::Uri = text.parse().map_err(|_| refused())?;
+    let web = matches!(url.scheme_str(), Some("http" | "https"));
+    let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    if !web || !plain || url.query().is_some() || text.contains('#') {
+        return Err(refused());
+    }
+    Ok(Some(if url.path() == "/" { format!("{}/v1/traces", text.trim_end_matches('/')) } else { text.to_owned() }))
+}
+
+/// A part of the whole: `0`, `0.1`, `1`.
+pub(super) fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse().ok().filter(|part: &f64| (0.0..=1.0).contains(part));
+    part.ok_or_else(|| format!("must be a number from 0 to 1 such as 0.1, not {}", quoted(text)))
+}
+
 /// Any text that a key can take: not empty, on one line, of bounded length.
 pub(super) fn check_text(text: &str) -> Result<(), String> {
     if text.is_empty() {

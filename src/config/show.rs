@@ -425,6 +425,10 @@ impl Page<'_> {
             page.choice("format", &FORMATS, log.format);
             page.destination("access", &log.access);
             page.destination("audit", &log.audit);
+            page.section("traces", |page| {
+                page.scalar("endpoint", log.traces.endpoint.as_deref().unwrap_or("off"));
+                page.scalar("sample", log.traces.sample);
+            });
         });
     }
 

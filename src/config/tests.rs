@@ -1,4 +1,4 @@
-//! The table of bad configurations, the files in `conf/`, and what holds for every configuration.
+//! The table of bad configurations, and what holds for every configuration.
 
 use std::fs;
 use std::io::Write;
@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::auth::Algorithm;
 use crate::telemetry::{Destination, Format};
+
+mod conf;
 
 pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -248,6 +250,57 @@ fn a_file_elsewhere_keeps_its_state_beside_it() {
     let settings = desk.load("./conf/b.yml", "").unwrap();
     assert_eq!(settings.state, desk.path().join("conf/data"));
     assert_eq!(settings.tls.local.directory, desk.path().join("conf/../certs"));
+}
+
+#[test]
+fn the_state_directory_is_found_in_a_configuration_that_cannot_be_used() {
+    let desk = Desk::new();
+    let machine = machine(desk.path());
+    let found = |text: &str, environment: &str| {
+        desk.put("a.yml", text);
+        let state = state(Some(Path::new("a.yml")), variables(environment), &machine);
+        state.strip_prefix(desk.path()).unwrap().to_owned()
+    };
+    for text in [
+        "state: here",
+        "state: here\nlog: { level: shout }\nnonsense: 5\nlisteners: 7\n",
+        "log: { level: [\nstate: here  # a comment\n\tlisteners: }",
+        "external_url: \"https://unclosed\nstate: 'here'\n",
+    ] {
+        assert_eq!(found(text, ""), Path::new("here"), "{text}");
+        assert_eq!(found(text, "PIERHEAD_STATE=there\nPIERHEAD_NONSENSE=1"), Path::new("there"), "{text}");
+    }
+    for text in ["", "state: [a, b]", "- a list", "log: { level: [", "  state: of: something else"] {
+        assert_eq!(found(text, ""), Path::new("data"), "{text}: as if the key were not there");
+    }
+    assert_eq!(state(Some(Path::new("not/there.yml")), [], &machine), desk.path().join("not/data"));
+}
+
+#[test]
+fn traces_are_refused_by_a_program_that_has_none_and_a_collectors_url_is_checked() {
+    let desk = Desk::new();
+    let traces = |endpoint: &str| format!("log: {{ traces: {{ endpoint: '{endpoint}', sample: 0.5 }} }}");
+    let off = desk.good(&traces("off"), "").telemetry.traces;
+    assert_eq!((off.endpoint, off.sample), (None, 0.5));
+    for (endpoint, url) in [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("https://otel.example.com/", "https://otel.example.com/v1/traces"),
+        ("https://otel.example.com/otlp/v1/traces", "https://otel.example.com/otlp/v1/traces"),
+    ] {
+        if cfg!(feature = "opentelemetry") {
+            assert_eq!(desk.good(&traces(endpoint), "").telemetry.traces.endpoint.as_deref(), Some(url));
+        } else {
+            let problems = desk.bad(&traces(endpoint), "");
+            assert!(problems.contains("log.traces.endpoint: this program was built without traces"), "{problems}");
+        }
+    }
+    for wrong in ["127.0.0.1:4318", "grpc://otel:4317", "http://me:secret@otel", "http://otel?x=1", "http://", "on"] {
+        assert!(desk.bad(&traces(wrong), "").contains("must be off or a URL"), "{wrong}");
+    }
+    for wrong in ["1.1", "-1", "NaN", "10%"] {
+        let problems = desk.bad(&format!("log: {{ traces: {{ sample: {wrong} }} }}"), "");
+        assert!(problems.contains("must be a number from 0 to 1"), "{problems}");
+    }
 }
 
 #[test]
@@ -509,6 +562,7 @@ fn tired_files() -> impl Strategy<Value = String> {
     let words = "external_url aliases state user listeners address tls certificates certificate key local registry redirect \
          trusted_proxies proxy_protocol internal allow deny pull push systemd unix:a 10.0.0.0/8 optional https \
          storage filesystem rootdirectory http addr token path duration limits manifest log level https://a.example 5m \
+         upstreams routes peers url weight to upstream embedded answer body health ejection realms set remove host methods GET \
          4MiB 10/m true off null :5050 ' \" *a &a !b [] {} << /v2 \u{e9}";
     let word = || prop::sample::select(words.split(' ').collect::<Vec<_>>());
     let line = (0..4usize, any::<bool>(), word(), word(), 0..4u8);
@@ -545,97 +599,4 @@ proptest! {
             prop_assert!(problems.iter().all(|problem| !problem.to_string().contains('\n')), "{}", problems);
         }
     }
-}
-
-// The files in conf/
-
-/// Puts a file of `conf/` where the system's file would be, with the certificates that it names.
-fn installed(desk: &Desk, name: &str, change: impl FnOnce(String) -> String) -> Settings {
-    let text = change(fs::read_to_string(Path::new(ROOT).join("conf").join(name)).unwrap());
-    let is_file = |word: &&str| [".crt", ".key", ".password"].iter().any(|end| word.ends_with(end));
-    for word in text.split_whitespace().filter(is_file) {
-        if !word.contains('/') {
-            desk.put(&format!("etc/{word}"), "");
-        }
-    }
-    desk.put("etc/pierhead.yml", text);
-    load(None, [], &machine(desk.path())).unwrap_or_else(|problems| panic!("{problems}"))
-}
-
-/// Takes the `#` away before the keys: `#key: value` is a key, `# Words` are words.
-fn uncommented(text: String) -> String {
-    let line = |line: &str| {
-        let words = line.trim_start();
-        let is_key = words
-            .strip_prefix('#')
-            .is_some_and(|rest| !rest.is_empty() && (!rest.starts_with(' ') || rest.starts_with("  ")));
-        let is_prose = words.starts_with("#   pierhead check");
-        if is_key && !is_prose { line.replacen('#', "", 1) } else { line.to_owned() }
-    };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
-}
-
-#[test]
-fn the_annotated_file_changes_nothing() {
-    let desk = Desk::new();
-    let empty = installed(&desk, "pierhead.yml", |_| String::new());
-    let settings = installed(&desk, "pierhead.yml", |text| text);
-    assert_eq!(settings.written, BTreeMap::new());
-    assert_eq!(meaning(settings), meaning(empty));
-}
-
-#[test]
-fn the_annotated_file_names_every_key_and_tells_its_default() {
-    let desk = Desk::new();
-    let defaults = installed(&desk, "pierhead.yml", |_| String::new());
-    // A user that every machine has.
-    let mut settings =
-        installed(&desk, "pierhead.yml", |text| uncommented(text).replace("user: pierhead", "user: root"));
-    let written: Vec<&String> = settings.written.keys().collect();
-    for key in keys() {
-        assert!(written.contains(&&key), "conf/pierhead.yml does not name {key}: {written:?}");
-    }
-    // These have no default that could be written, so an example stands there.
-    assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com:5050");
-    assert_eq!(settings.front.aliases.len(), 1);
-    assert_eq!(settings.front.trusted_proxies.iter().count(), 1);
-    assert_eq!(settings.user.as_deref(), Some("root"));
-    assert_eq!(settings.tls.certificates.len(), 1);
-    assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));
-    assert_eq!(settings.auth.limits.anonymous.take().map(u32::from), Some(1200));
-    let [gitlab] = &settings.front.upstreams[..] else { panic!("one example") };
-    let least = "upstreams: { gitlab: { peers: ['http://127.0.0.1:5010', { url: 'https://registry-b.example.com:5000', \
-                 weight: 2 }] } }";
-    assert_eq!(*gitlab, desk.good(least, "").front.upstreams[0]);
-    assert_eq!(settings.front.routes.len(), 3);
-    // The rest is the default.
-    assert_eq!(settings.services, defaults.services);
-    assert_eq!(settings.state, defaults.state);
-    assert_eq!(settings.front.listeners, defaults.front.listeners);
-    assert_eq!(settings.front.timeouts, defaults.front.timeouts);
-    assert_eq!(settings.front.limits, defaults.front.limits);
-    assert_eq!((settings.front.debug, settings.front.hsts), (defaults.front.debug, defaults.front.hsts));
-    assert_eq!(settings.tls.policy, defaults.tls.policy);
-    assert_eq!(settings.tls.local.directory, defaults.tls.local.directory);
-    assert_eq!(settings.registry, defaults.registry);
-    assert_eq!(settings.auth, defaults.auth);
-    assert_eq!(settings.telemetry, defaults.telemetry);
-}
-
-#[test]
-fn a_domain_of_its_own_listens_on_443() {
-    let desk = Desk::new();
-    let settings = installed(&desk, "own-domain-443.yml", |text| text);
-    assert_eq!(settings.front.external_url.to_string(), "https://registry.example.com");
-    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:443");
-    assert_eq!(settings.tls.certificates[0].key, desk.path().join("etc/registry.example.com.key"));
-    assert_eq!(settings.state, Path::new("/var/lib/pierhead"));
-}
-
-#[test]
-fn a_shared_domain_listens_on_5050() {
-    let settings = installed(&Desk::new(), "shared-domain-5050.yml", |text| text);
-    assert_eq!(settings.front.external_url.to_string(), "https://gitlab.example.com:5050");
-    assert_eq!(settings.front.listeners[0].address.to_string(), "[::]:5050");
-    assert!(settings.front.listeners[0].tls && settings.front.listeners[1].internal);
 }

@@ -152,6 +152,9 @@ pub(super) struct Log {
     pub(super) format: Setting<Format>,
     pub(super) access: Setting<Destination>,
     pub(super) audit: Setting<Destination>,
+    /// Of a collector of spans; `None`: off.
+    pub(super) traces_endpoint: Setting<Option<String>>,
+    pub(super) traces_sample: Setting<f64>,
 }
 
 /// Shorter, and docker logs in again during a push; longer, and a right that was taken away lasts.
@@ -371,11 +374,16 @@ impl Timeouts {
 
 impl Log {
     fn read(section: &mut Section<'_>) -> Self {
+        let (traces_endpoint, traces_sample) = section.section("traces", |section| {
+            (section.scalar("endpoint", scalar::collector), section.scalar("sample", scalar::part))
+        });
         Self {
             level: section.choice("level", &LEVELS),
             format: section.choice("format", &FORMATS),
             access: section.destination("access"),
             audit: section.destination("audit"),
+            traces_endpoint,
+            traces_sample,
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The registries of others that routes name, each name once.
     pub upstreams: Vec<Upstream>,
+    /// The path of the token endpoint that clients reach by us, whoever answers there.
+    pub token: Option<String>,
     /// Whose forwarding headers are believed; by default nobody's.
     pub trusted_proxies: Networks,
     /// How long anybody may keep us waiting.
@@ -58,6 +60,7 @@ impl Config {
             aliases: Vec::new(),
             routes: Vec::new(),
             upstreams: Vec::new(),
+            token: None,
             trusted_proxies: Networks::default(),
             timeouts: self.timeouts,
             limits: self.limits,

@@ -24,7 +24,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tokio::time::Instant;
 
 use super::host::Origins;
@@ -32,30 +32,45 @@ use super::io::Connection;
 use super::refusal::Refusal;
 use super::rewrite::{self, Arrived, Place};
 use super::session::{self, Call, Record, Terms, misfortune};
+use super::stream::{self, Epilogue, StreamWatch};
 use super::upstream::{Picked, Pool};
 use super::watch::Phase;
 use super::{http2, mount};
 use crate::exchange::{Answer, BodyError, Caller, Kind, Limit, Passage, WireError, content_length, send};
+use crate::telemetry::{self, Forwarded, Held};
 
 /// No peer is left to be asked.
 const NO_PEER: ErrorType = ErrorType::new("NoPeer");
 /// [`Progress::stopped`] says why.
 const REFUSED: ErrorType = ErrorType::new("Refused");
+/// How many connections that peers just closed may be met for one request.
+const STALE: u32 = 4;
 /// When it makes sense to try again where peers fail, in seconds: as long as it takes to notice that one is back.
 const TRY_AGAIN: &str = "5";
 /// How much of a body must be with the peer before its HTTP/2 connection is lent a window: by then a client that may not
 /// send it has been told so.
 const LENT_AFTER: u64 = 512 << 10;
 
-/// What a request is forwarded with.
+/// Where a request goes, and as what.
 #[derive(Debug)]
-pub(super) struct Forwarding {
-    pub(super) caller: Caller,
-    pub(super) terms: Terms,
-    pub(super) connection: Arc<Connection>,
-    pub(super) origins: Arc<Origins>,
+pub(super) struct Way {
     pub(super) pool: Arc<Pool>,
     pub(super) passage: Passage,
+    pub(super) counts: Arc<Forwarded>,
+    /// Held while content is on its way.
+    pub(super) _upload: Option<Held>,
+    pub(super) origins: Arc<Origins>,
+    /// The path of the token endpoint that clients reach by us.
+    pub(super) token: Option<Arc<str>>,
+}
+
+/// A request that is forwarded.
+#[derive(Debug)]
+pub(super) struct Forwarding {
+    way: Way,
+    caller: Caller,
+    terms: Terms,
+    connection: Arc<Connection>,
     progress: Progress,
 }
 
@@ -66,17 +81,52 @@ struct Progress {
     attempts: u32,
     /// Those that are not asked again.
     tried: Vec<SocketAddr>,
+    /// Whether one of them took the request and failed.
+    broke: bool,
     picked: Option<Picked>,
+    /// How many of them closed a connection that was idle, just then.
+    stale: u32,
+    /// What went wrong with the last of them.
+    failed: Option<(String, How)>,
+    /// What the last of them answered, and when that began.
+    answered: Option<(StatusCode, Instant)>,
     /// Bytes of the body that came.
     came: u64,
+    /// Who minds that they do, on HTTP/2.
+    watch: Option<Arc<StreamWatch>>,
     /// Whether the client waits for permission to send its body.
     expects: bool,
-    /// Set when it got that: whether its connection was to be kept. Pingora forgets that when it writes a header before the
-    /// body is read, even this one.
+    /// Set when it is told something before the answer: whether its connection was to be kept. Pingora forgets that when it
+    /// writes a header before the body is read, even such a one.
     kept: Option<Option<u64>>,
     /// Set when we go no further.
     stopped: Option<Stop>,
     lent: bool,
+}
+
+/// How a peer failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum How {
+    /// There was no connection.
+    Unreached,
+    /// It took too long.
+    TimedOut,
+    /// Any other way.
+    #[default]
+    Broken,
+}
+
+impl How {
+    fn of(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError => Self::Unreached,
+            ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout => Self::TimedOut,
+            _ => Self::Broken,
+        }
+    }
 }
 
 /// Why we go no further with a request in its middle.
@@ -91,25 +141,40 @@ enum Stop {
 }
 
 impl Forwarding {
-    pub(super) fn new(
-        caller: Caller,
-        terms: Terms,
-        connection: Arc<Connection>,
-        origins: Arc<Origins>,
-        pool: Arc<Pool>,
-        passage: Passage,
-    ) -> Self {
-        Self { caller, terms, connection, origins, pool, passage, progress: Progress::default() }
+    pub(super) fn new(way: Way, caller: Caller, terms: Terms, connection: Arc<Connection>) -> Self {
+        Self { way, caller, terms, connection, progress: Progress::default() }
+    }
+
+    /// Minds from now on that the client sends its body, on HTTP/2.
+    pub(super) fn watch(&mut self, epilogue: Epilogue) {
+        self.progress.watch = stream::current();
+        if let Some(watch) = &self.progress.watch {
+            watch.begin(self.terms.steadiness, self.way.pool.config().timeouts.write, epilogue);
+        }
+    }
+
+    /// For the access line of a request that began then.
+    pub(super) fn report(&self, begun: Instant) -> telemetry::Upstream<'_> {
+        telemetry::Upstream {
+            name: &self.way.pool.config().name,
+            peer: self.progress.picked.as_ref().map(Picked::address),
+            first_byte: self.progress.answered.map(|(_, at)| at.saturating_duration_since(begun)),
+        }
+    }
+
+    /// At its end.
+    pub(super) fn count(&self) {
+        self.way.counts.answered(self.progress.answered.map(|(status, _)| status.as_u16()));
     }
 
     /// Why it must not even be begun.
     pub(super) fn refusal(&self, session: &Session) -> Option<Answer> {
         let length = content_length(&session.req_header().headers)?;
-        self.passage.body.is_some_and(|limit| length > limit).then(|| self.passage.too_large())
+        self.way.passage.body.is_some_and(|limit| length > limit).then(|| self.way.passage.too_large())
     }
 
     fn may_try_again(&self) -> bool {
-        self.progress.attempts < self.pool.config().attempts.get()
+        self.progress.attempts < self.way.pool.config().attempts.get()
     }
 
     /// The client owes nothing now: only that it takes the answer is waited for.
@@ -126,7 +191,7 @@ impl Forwarding {
     /// Which peer has the upload, where the answer names one.
     fn learn(&self, header: &ResponseHeader, picked: &Picked) {
         const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
-        if self.passage.kind != Kind::Upload || !header.status.is_success() {
+        if self.way.passage.kind != Kind::Upload || !header.status.is_success() {
             return;
         }
         let text = |name: &HeaderName| header.headers.get(name).and_then(|value| value.to_str().ok());
@@ -134,9 +199,15 @@ impl Forwarding {
             let location = text(&header::LOCATION)?;
             location.split('?').next()?.rsplit_once("/blobs/uploads/").map(|(_, upload)| upload)
         };
-        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.passage.upload.as_deref()) {
-            self.pool.learn(upload, picked);
+        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.way.passage.upload.as_deref()) {
+            self.way.pool.learn(upload, picked);
         }
+    }
+
+    /// Remembers what went wrong with a peer, in case there is no other.
+    fn note(&mut self, error: &Error) {
+        let peer = self.progress.picked.as_ref().map(|picked| format!("{}: ", picked.origin())).unwrap_or_default();
+        self.progress.failed = Some((format!("{peer}{error}"), How::of(error)));
     }
 
     fn stop<T>(&mut self, why: Stop) -> Result<T> {
@@ -146,19 +217,24 @@ impl Forwarding {
 }
 
 /// The peer to ask next.
-pub(super) async fn choose(session: &Session, record: &mut Record) -> Result<Box<HttpPeer>> {
+pub(super) async fn choose(session: &mut Session, record: &mut Record) -> Result<Box<HttpPeer>> {
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     forwarding.progress.picked = None; // it is none of the one before any more
-    let key = forwarding.pool.key(&forwarding.passage);
-    let picked = forwarding.pool.pick(key, &forwarding.progress.tried).await;
+    let key = forwarding.way.pool.key(&forwarding.way.passage);
+    let picked = forwarding.way.pool.pick(key, &forwarding.progress.tried).await;
     let picked = picked.ok_or_else(|| Error::new(NO_PEER))?;
     let mut peer = picked.http_peer();
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-    if session.req_header().version < Version::HTTP_11 {
-        peer.options.alpn = ALPN::H1; // Pingora would answer an old client in chunks
+    // On HTTP/2 Pingora would answer an old client in chunks, and count a body's way to the peer as waiting for its answer.
+    if session.req_header().version < Version::HTTP_11 || http2::has_long_body(session) {
+        peer.options.alpn = ALPN::H1;
     }
     let progress = &mut forwarding.progress;
     progress.attempts += 1;
+    progress.answered = None;
+    if progress.attempts > 1 {
+        forwarding.way.counts.again();
+    }
     progress.tried.push(picked.address());
     progress.picked = Some(picked);
     Ok(Box::new(peer))
@@ -170,7 +246,10 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Some(picked) = &forwarding.progress.picked else { return Err(Error::new(NO_PEER)) };
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
     let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin() };
-    rewrite::request(header, &arrived, forwarding.pool.config())?;
+    rewrite::request(header, &arrived, forwarding.way.pool.config())?;
+    if session.req_header().version < Version::HTTP_11 {
+        session.downstream_session.set_ignore_info_resp(true); // it knows no 1xx (RFC 9110 15.2)
+    }
     let empty = session.is_body_empty();
     if empty && session.is_http2() && [Method::POST, Method::PUT, Method::PATCH].contains(&header.method) {
         header.insert_header("Content-Length", "0")?; // on HTTP/1.1 some ask for it (RFC 9110 8.6)
@@ -215,22 +294,28 @@ pub(super) fn take_piece(
     let progress = &mut forwarding.progress;
     progress.came += bytes as u64;
     let came = progress.came;
+    if let Some(watch) = &progress.watch {
+        watch.note(bytes);
+        if end {
+            watch.end();
+        }
+    }
     if let Some(kept) = progress.kept.take() {
         session.set_keepalive(kept);
     }
     if bytes > 0 && std::mem::take(&mut progress.expects) {
         forwarding.set_phase(Phase::Answering);
     }
-    if forwarding.passage.body.is_some_and(|limit| came > limit) {
+    if forwarding.way.passage.body.is_some_and(|limit| came > limit) {
         record.notes.limit = Some(Limit::Body);
         return forwarding.stop(Stop::TooLarge);
     }
-    if forwarding.passage.permit.as_ref().is_some_and(|permit| permit.withdrawn().is_some()) {
+    if forwarding.way.passage.permit.as_ref().is_some_and(|permit| permit.withdrawn().is_some()) {
         return forwarding.stop(Stop::Withdrawn);
     }
     if end {
         forwarding.awaits_peer();
-    } else if came >= LENT_AFTER && !forwarding.progress.lent && forwarding.passage.kind == Kind::Upload {
+    } else if came >= LENT_AFTER && !forwarding.progress.lent && forwarding.way.passage.kind == Kind::Upload {
         forwarding.progress.lent = true;
         if http2::is_long(session) {
             forwarding.connection.wants_window.notify_one();
@@ -245,27 +330,29 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
     if header.status.is_informational() {
         if header.status == StatusCode::CONTINUE && forwarding.progress.expects {
             forwarding.set_phase(Phase::Answering); // the client's turn
-            forwarding.progress.kept = Some(session.get_keepalive());
         }
+        forwarding.progress.kept = Some(session.get_keepalive());
         return Ok(());
     }
     if let Some(picked) = &forwarding.progress.picked {
-        picked.answered(header.status, Instant::now());
+        let now = Instant::now();
+        forwarding.progress.answered = Some((header.status, now));
+        picked.answered(header.status, now);
         forwarding.learn(header, picked);
     }
     header.remove_header(&SERVER); // before the operator's own
     let place = Place {
         origin: &forwarding.caller.origin,
-        ours: forwarding.origins.all(),
+        ours: forwarding.way.origins.all(),
         client: forwarding.caller.address,
-        upstream: forwarding.pool.config(),
+        upstream: forwarding.way.pool.config(),
         address: forwarding.progress.picked.as_ref().map(Picked::address),
-        token: None,
+        token: forwarding.way.token.as_deref(),
     };
     match rewrite::response(header, &place) {
         Ok(None) => Ok(()),
         Ok(Some(concern)) => {
-            let (upstream, request_id) = (&forwarding.pool.config().name, &forwarding.caller.request_id);
+            let (upstream, request_id) = (&forwarding.way.pool.config().name, &forwarding.caller.request_id);
             tracing::warn!(%upstream, request_id, "{concern}");
             Ok(())
         }
@@ -308,6 +395,8 @@ pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<E
     if let Some(picked) = &forwarding.progress.picked {
         picked.failed(Instant::now());
     }
+    forwarding.note(&error);
+    forwarding.way.counts.unreached();
     error.set_retry(forwarding.may_try_again());
     error
 }
@@ -315,17 +404,20 @@ pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<E
 /// Something went wrong when a peer had been reached.
 pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, mut error: Box<Error>) -> Box<Error> {
     let Some(forwarding) = &mut record.forwarding else { return error };
+    let closed = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
     error.set_retry(false);
     if error.esource != ErrorSource::Upstream {
         return error;
     }
-    // A peer may close a connection that was idle just when we send on it: that is no failure of its.
-    let stale = reused && session.response_written().is_none() && matches!(error.etype(), ErrorType::ConnectionClosed);
-    if let Some(picked) = forwarding.progress.picked.as_ref().filter(|_| !stale) {
-        picked.failed(Instant::now());
-    }
-    if stale {
+    forwarding.note(&error);
+    forwarding.progress.broke = true;
+    // A peer may close a connection that was idle just when we send on it: that is no failure of its, and no attempt.
+    if reused && closed && session.response_written().is_none() && forwarding.progress.stale < STALE {
+        forwarding.progress.stale += 1;
+        forwarding.progress.attempts -= 1;
         forwarding.progress.tried.pop();
+    } else if let Some(picked) = &forwarding.progress.picked {
+        picked.failed(Instant::now());
     }
     let head = session.req_header();
     let harmless = [Method::GET, Method::HEAD].contains(&head.method) && forwarding.progress.came == 0;
@@ -359,9 +451,9 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
 impl Forwarding {
     fn explain(&self, stopped: &Stop) -> Answer {
         match stopped {
-            Stop::TooLarge => self.passage.too_large(),
+            Stop::TooLarge => self.way.passage.too_large(),
             Stop::Withdrawn => {
-                let withdrawn = self.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
+                let withdrawn = self.way.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
                 withdrawn.unwrap_or_else(|| Refusal::Unanswered.answer()) // the pause ended in this moment
             }
             Stop::Astray(refused) => {
@@ -376,26 +468,26 @@ impl Forwarding {
         if error.esource == ErrorSource::Downstream {
             return blame_client(error, record);
         }
-        let name = &self.pool.config().name;
-        let peer = self.progress.picked.as_ref().map(|picked| picked.origin().to_string());
-        let peer = peer.unwrap_or_else(|| "no peer".to_owned());
-        record.notes.failure.get_or_insert_with(|| format!("upstream {name}, {peer}: {error}"));
-        let (status, message) = match error.etype() {
-            etype if *etype == NO_PEER && self.progress.tried.is_empty() => {
+        let name = &self.way.pool.config().name;
+        let (inside, how) = self.progress.failed.clone().unwrap_or_else(|| (error.to_string(), How::default()));
+        record.notes.failure.get_or_insert_with(|| format!("upstream {name}: {inside}"));
+        let nobody = *error.etype() == NO_PEER;
+        if !nobody && error.esource != ErrorSource::Upstream {
+            return Some(Refusal::Unanswered.answer());
+        }
+        let (status, message) = match how {
+            _ if nobody && self.progress.tried.is_empty() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry is well: try again in a moment")
             }
-            ErrorType::ConnectTimedout
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::ReadTimedout
-            | ErrorType::WriteTimedout => {
+            // None has a byte of the request, so that it may simply come again.
+            How::Unreached if !self.progress.broke => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no server of the registry can be reached: try again in a moment")
+            }
+            How::TimedOut => {
                 (StatusCode::GATEWAY_TIMEOUT, "the registry's server does not answer: try again in a moment")
             }
-            _ if error.esource == ErrorSource::Upstream || *error.etype() == NO_PEER => (
-                StatusCode::BAD_GATEWAY,
-                "the registry's server cannot be reached, or broke off: try again in a moment",
-            ),
-            _ => {
-                return Some(Refusal::Unanswered.answer());
+            How::Unreached | How::Broken => {
+                (StatusCode::BAD_GATEWAY, "the registry's server cannot be used, or broke off: try again in a moment")
             }
         };
         Some(Answer::error(status, WireError::new("UNAVAILABLE", message)).header(RETRY_AFTER, TRY_AGAIN))

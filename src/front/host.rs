@@ -54,9 +54,12 @@ impl Shown<'_> {
     }
 }
 
+/// Whether we can serve.
+pub(super) const READY: &str = "/-/ready";
+
 /// Whether this is one of the pages that load balancers and monitoring look at, by address or whatever name they have.
 pub(super) fn is_probe(path: &str) -> bool {
-    ["/-/healthy", "/-/ready"].contains(&path)
+    ["/-/healthy", READY].contains(&path)
 }
 
 impl Origins {

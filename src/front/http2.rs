@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 use super::io::{Connection, FrontIo};
 use super::running::Live;
+use super::stream::watched;
 use super::{Limits, Service};
 use crate::exchange;
 
@@ -192,15 +193,20 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
         let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
         tokio::spawn(async move {
             let _running = running;
-            proxy.process_new_http(ServerSession::new_http2(stream), &shutdown).await;
+            watched(proxy.process_new_http(ServerSession::new_http2(stream), &shutdown)).await;
         });
     }
 }
 
 /// Whether more is coming on a stream than the least window takes.
 pub(super) fn is_long(stream: &mut Session) -> bool {
-    let length = exchange::content_length(&stream.req_header().headers);
-    stream.is_http2() && !stream.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
+    stream.is_http2() && has_long_body(stream)
+}
+
+/// The same, whatever it is coming on.
+pub(super) fn has_long_body(request: &mut Session) -> bool {
+    let length = exchange::content_length(&request.req_header().headers);
+    !request.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
 }
 
 async fn idle(requests: &Requests, connection: &Connection) {

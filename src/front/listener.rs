@@ -185,10 +185,12 @@ impl<S: Service> Front<S> {
             digest: None,
             user_agent: None,
             failure: None,
+            upstream: None,
             kind: Kind::Other,
             limit: refusal.limit(),
             credentials: false,
             size: None,
+            login: false,
         });
     }
 }

@@ -9,6 +9,8 @@
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
 //!   stream as Pingora sees it;
+//! - [`forward`]: requests that somebody else's registry answers; [`route`]: which those are; [`stream`]: how long the
+//!   client of one may owe its body on HTTP/2;
 //! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`dress`]: what every answer carries;
@@ -16,7 +18,8 @@
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
 //! - [`rewrite`]: what changes in the headers between a client and an upstream;
-//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers.
+//! - [`session`]: the Pingora session as an [`Exchange`] for the service that answers;
+//! - [`raw`]: [`strict`] and [`proxy_protocol`] for who tries them from outside.
 //!
 //! **Invariants**
 //! - Bodies stream both ways; nothing here holds more than a few pieces of one.
@@ -49,14 +52,16 @@ mod peer;
 mod plan;
 mod proxy;
 mod proxy_protocol;
+#[doc(hidden)]
+pub mod raw;
 mod redirect;
 mod refusal;
 mod rewrite;
 mod route;
 mod running;
 mod session;
+mod stream;
 mod strict;
-#[allow(dead_code, reason = "requests do not go there yet")]
 mod upstream;
 mod watch;
 

@@ -7,16 +7,21 @@
 //!
 //! Absent on purpose: counters and whatever else must outlive a change; they stay with the open door.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::{Method, request};
 use rustls::ServerConfig;
 
 use super::dress::Dress;
+use super::forward::Way;
 use super::host::Origins;
 use super::session::Terms;
 use super::upstream::Upstreams;
 use super::watch::Steadiness;
 use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Timeouts};
+use crate::exchange::{Kind, Passage, content_length};
+use crate::telemetry::{Forwarded, Metrics};
 use crate::tls::Certificates;
 
 /// What holds for the next request, whatever connection it comes on.
@@ -26,6 +31,11 @@ pub(super) struct Plan<S> {
     pub(super) routes: Vec<Route>,
     /// Who answers what goes elsewhere.
     pub(super) upstreams: Upstreams,
+    metrics: Metrics,
+    /// What is counted of them.
+    counts: BTreeMap<Arc<str>, Arc<Forwarded>>,
+    /// The path of the token endpoint that clients reach by us.
+    pub(super) token: Option<Arc<str>>,
     /// Whose forwarding headers are believed.
     pub(super) trusted: Networks,
     /// What the API lies below on the internal port.
@@ -40,12 +50,13 @@ pub(super) struct Plan<S> {
 
 impl<S> Plan<S> {
     /// `upstreams` are the configuration's.
-    pub(super) fn new(config: Config, upstreams: Upstreams, service: Arc<S>) -> Self {
+    pub(super) fn new(config: Config, upstreams: Upstreams, service: Arc<S>, metrics: &Metrics) -> Self {
         let Config {
             external_url,
             aliases,
             routes,
-            upstreams: _,
+            upstreams: configured,
+            token,
             trusted_proxies,
             timeouts,
             limits,
@@ -60,6 +71,12 @@ impl<S> Plan<S> {
             origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
             routes,
             upstreams,
+            metrics: metrics.clone(),
+            counts: configured
+                .iter()
+                .map(|upstream| (upstream.name.clone(), metrics.forwarded(&upstream.name)))
+                .collect(),
+            token: token.map(Arc::from),
             trusted: trusted_proxies,
             prefix,
             terms: Terms { steadiness: Steadiness::of(&timeouts), dress: Arc::new(Dress::new(headers, hsts)) },
@@ -67,6 +84,16 @@ impl<S> Plan<S> {
             limits,
             service,
         }
+    }
+
+    /// What a request is forwarded by to the upstream of this name.
+    pub(super) fn forward(&self, upstream: &str, head: &request::Parts, passage: Passage) -> Option<Way> {
+        let pool = self.upstreams.get(upstream)?.clone();
+        let counts = self.counts.get(upstream)?.clone();
+        let brings = passage.kind == Kind::Upload && [Method::POST, Method::PATCH, Method::PUT].contains(&head.method);
+        let brings = brings && content_length(&head.headers) != Some(0);
+        let upload = brings.then(|| self.metrics.upload());
+        Some(Way { _upload: upload, pool, passage, counts, origins: self.origins.clone(), token: self.token.clone() })
     }
 }
 

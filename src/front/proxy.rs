@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, USER_AGENT};
-use http::{HeaderValue, Method, request};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -23,16 +23,17 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::forward::{self, Forwarding};
-use super::host::{Arrival, is_probe};
+use super::host::{Arrival, READY, is_probe};
 use super::io::Connection;
 use super::limits::Limits;
 use super::peer::Told;
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
+use super::stream::Epilogue;
 use super::watch::Phase;
 use super::{Service, Target, mount, redirect, route};
-use crate::exchange::{self, Answer, Caller, Limit, Origin};
+use crate::exchange::{self, Answer, BodyError, Caller, Kind, Limit, Origin};
 use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
@@ -128,6 +129,13 @@ impl<S: Service> Plan<S> {
     fn way(&self, session: &Session, caller: &Caller, connection: &Arc<Connection>, record: &mut Record) -> Way {
         let head: &request::Parts = session.req_header().as_ref();
         let ours = connection.listener.internal || is_probe(head.uri.path());
+        if head.uri.path() == READY
+            && let Some(reason) = self.upstreams.unready()
+        {
+            record.notes.kind = Kind::Probe;
+            let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+            return Way::Told(Box::new(answer.header(CACHE_CONTROL, "no-store")), None);
+        }
         let name = match route::choose(&self.routes, head, &caller.origin) {
             _ if ours => return Way::Ours,
             Target::Embedded => return Way::Ours,
@@ -142,12 +150,12 @@ impl<S: Service> Plan<S> {
             Ok(passage) => passage,
             Err(answer) => return Way::Told(answer, None),
         };
-        record.notes.kind = passage.kind;
+        let is_token = self.token.as_deref() == Some(head.uri.path());
+        record.notes.kind = if is_token { Kind::Token } else { passage.kind };
         record.notes.repository.clone_from(&passage.repository);
         record.notes.reference.clone_from(&passage.reference);
-        let Some(pool) = self.upstreams.get(name) else { return Way::refused(&Refusal::Unanswered) };
-        let (terms, origins) = (self.terms.clone(), self.origins.clone());
-        let forwarding = Forwarding::new(caller.clone(), terms, connection.clone(), origins, pool.clone(), passage);
+        let Some(way) = self.forward(name, head, passage) else { return Way::refused(&Refusal::Unanswered) };
+        let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
         match forwarding.refusal(session) {
             Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
             None => Way::Theirs(Box::new(forwarding)),
@@ -204,6 +212,8 @@ impl<S: Service> ProxyHttp for App<S> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
         plan.identify(session, &connection, record);
+        let trusted = connection.is_trusted(&plan.trusted);
+        join_trace(&self.reports, session, trusted, &connection, record)?;
         let admitted = plan.admit(session, &connection);
         let admitted = admitted.and_then(|origin| {
             plan.mount(session, &connection, record)?;
@@ -248,7 +258,15 @@ impl<S: Service> ProxyHttp for App<S> {
         header: &mut RequestHeader,
         record: &mut Record,
     ) -> Result<()> {
-        forward::send_header(session, header, record).await
+        forward::send_header(session, header, record).await?;
+        if session.is_http2() && !session.is_body_done() {
+            let client = record.client(&*connection(session)?);
+            let epilogue = epilogue(&self.reports, session.req_header().as_ref(), record, client);
+            if let Some(forwarding) = &mut record.forwarding {
+                forwarding.watch(epilogue);
+            }
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -324,8 +342,29 @@ impl<S: Service> ProxyHttp for App<S> {
         if let Ok(connection) = connection(session) {
             connection.given_up.count(record.client_left);
         }
+        if let Some(forwarding) = &record.forwarding {
+            forwarding.count();
+        }
         report(&self.reports, session, record);
     }
+}
+
+/// Makes the request part of a trace, and whoever answers it sees that.
+fn join_trace(
+    reports: &Reports,
+    session: &mut Session,
+    trusted: bool,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<()> {
+    record.trace = reports.traces.begin(&session.req_header().headers, trusted, connection.peer.ip());
+    for (name, value) in record.trace.headers() {
+        match value {
+            Some(value) => session.req_header_mut().insert_header(name, value)?,
+            None => drop(session.req_header_mut().remove_header(name)),
+        }
+    }
+    Ok(())
 }
 
 impl Way {
@@ -368,32 +407,62 @@ fn status(record: &Record) -> u16 {
 
 fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
-    let head: &request::Parts = session.req_header().as_ref();
+    let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+    tell(reports, session.req_header().as_ref(), record, record.client(&connection), session.is_http2(), bytes);
+}
+
+/// What is told of a request that is given up because its client owes its body.
+fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: IpAddr) -> Epilogue {
+    let (reports, head) = (reports.clone(), head.clone());
+    let mut unfinished = Record::new();
+    (unfinished.time, unfinished.begun) = (record.time, record.begun);
+    unfinished.request_id.clone_from(&record.request_id);
+    unfinished.trace = record.trace.clone();
+    unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
+    unfinished.notes = record.notes.clone();
+    unfinished.notes.failure = Some(BodyError::Stalled.to_string());
+    Box::new(move |came| tell(&reports, &head, &unfinished, client, true, (came, 0)))
+}
+
+/// `bytes` of the bodies of request and answer.
+fn tell(
+    reports: &Reports,
+    head: &request::Parts,
+    record: &Record,
+    client: IpAddr,
+    http2: bool,
+    (bytes_in, bytes_out): (u64, u64),
+) {
     let target = match &record.mounted {
         Some(mounted) => &mounted.target,
         None => head.uri.path_and_query().map_or("*", |target| target.as_str()),
     };
     let notes = &record.notes;
-    reports.request(&Access {
+    let path = telemetry::redact(target);
+    let access = Access {
         time: record.time,
         request_id: &record.request_id,
-        client: record.client(&connection),
+        client,
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),
-        path: &telemetry::redact(target),
-        protocol: if session.is_http2() { "HTTP/2.0" } else { "HTTP/1.1" },
+        path: &path,
+        protocol: if http2 { "HTTP/2.0" } else { "HTTP/1.1" },
         status: status(record),
-        bytes_in: session.body_bytes_read() as u64,
-        bytes_out: session.body_bytes_sent() as u64,
+        bytes_in,
+        bytes_out,
         duration: record.answered.unwrap_or_else(tokio::time::Instant::now) - record.begun,
         repository: notes.repository.as_deref(),
         reference: notes.reference.as_deref(),
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
+        upstream: record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun)),
         kind: notes.kind,
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),
         size: notes.size,
-    });
+        login: notes.login,
+    };
+    reports.request(&access);
+    reports.traces.end(&record.trace, &access);
 }

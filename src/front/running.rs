@@ -115,7 +115,8 @@ pub fn open<S: Service>(
 ) -> Result<Running<S>, Error> {
     let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, None)?;
     upstreams.tend();
-    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service)));
+    upstreams.report_to(&reports.metrics);
+    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service, &reports.metrics)));
     let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() })?;
     let proxy = ArcSwap::new(proxy);
     let (connections, windows, ending) = (Arc::default(), Arc::default(), watch::Sender::new(false));
@@ -169,9 +170,8 @@ async fn serve<S: Service>(front: Front<S>, listeners: Listeners, sockets: Liste
 }
 
 fn proxy<S: Service>(app: App<S>) -> Result<Arc<HttpProxy<App<S>>>, Error> {
-    let mut conf = ServerConf::default();
-    conf.max_retries = usize::MAX; // `attempts` of the upstream says when it is enough
-    let conf = Arc::new(conf);
+    // `attempts` of the upstream says when it is enough.
+    let conf = Arc::new(ServerConf { max_retries: usize::MAX, ..ServerConf::default() });
     let build = AssertUnwindSafe(|| http_proxy(&conf, app));
     let mut proxy = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
     let mut options = HttpServerOptions::default();
@@ -289,8 +289,10 @@ impl<S: Service> Running<S> {
         let app = App { plan: self.live.plan.clone(), reports: self.live.reports.clone() };
         let proxy = proxy(app)?;
 
+        let metrics = &self.live.reports.metrics;
         upstreams.tend();
-        self.live.plan.store(Arc::new(Plan::new(config, upstreams, service)));
+        upstreams.report_to(metrics);
+        self.live.plan.store(Arc::new(Plan::new(config, upstreams, service, metrics)));
         self.live.proxy.store(proxy);
         let mut doors: Vec<Option<OpenDoor>> = std::mem::take(&mut self.doors).into_iter().map(Some).collect();
         for (door, doorway) in kept {

@@ -29,6 +29,7 @@ use super::io::Connection;
 use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes};
+use crate::telemetry::traces::Trace;
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
 const PIECE: usize = 32 << 10;
@@ -58,6 +59,8 @@ pub(super) struct Record {
     pub(super) mounted: Option<Mounted>,
     /// Whether the client came over TLS, to us or to who stands before us.
     pub(super) secure: bool,
+    /// Its place in a trace.
+    pub(super) trace: Trace,
     /// Set when somebody else's registry answers.
     pub(super) forwarding: Option<Box<Forwarding>>,
 }
@@ -75,6 +78,7 @@ impl Record {
             notes: Notes::default(),
             mounted: None,
             secure: false,
+            trace: Trace::none(),
             forwarding: None,
         }
     }

@@ -59,7 +59,7 @@ impl Head {
                 [b'\r', b'\n', ..] => &bytes[self.line..end],
                 [b'\r'] => {
                     self.searched = end;
-                    return Ok(None);
+                    return self.incomplete(&bytes[self.line..end]);
                 }
                 _ => return Err(Refusal::Malformed),
             };
@@ -72,8 +72,12 @@ impl Head {
             }
         }
         self.searched = bytes.len();
+        self.incomplete(&bytes[self.line..])
+    }
+
+    fn incomplete(&self, line: &[u8]) -> Result<Option<Complete>, Refusal> {
         if !self.begun {
-            plausible(&bytes[self.line..])?
+            plausible(line)?;
         }
         Ok(None)
     }

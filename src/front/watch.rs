@@ -101,7 +101,7 @@ impl Steadiness {
     }
 
     /// How many bytes must have moved in a time; at least one.
-    fn least(self, time: Duration) -> u64 {
+    pub(super) fn least(self, time: Duration) -> u64 {
         let least = u128::from(self.minimum_rate) * time.as_millis() / 1000;
         u64::try_from(least).unwrap_or(u64::MAX).max(1)
     }
@@ -251,6 +251,8 @@ impl Watched {
             } else if side == Side::Write && phase.is_request() && self.takes() {
                 self.deadline = None;
             } else {
+                // What is left to be said, that it took too long, is not measured by that.
+                (self.waiting, self.pace) = (None, Pace::default());
                 return Poll::Ready(());
             }
         }

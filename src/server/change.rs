@@ -106,7 +106,8 @@ pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
     keys.extend((*user != old.user).then_some("user"));
     keys.extend(fixed_of_front(&old.front, front));
     keys.extend(fixed_of_tls(&old.tls, tls));
-    keys.extend(fixed_of_auth(&old.auth, auth));
+    let path_is_fixed = tokens_are_ours(services); // elsewhere it is a route
+    keys.extend(fixed_of_auth(&old.auth, auth).into_iter().filter(|key| path_is_fixed || *key != "token.path"));
     keys.extend(fixed_of_registry(&old.registry, registry));
     keys.extend(fixed_of_telemetry(&old.telemetry, telemetry));
     keys
@@ -124,6 +125,7 @@ fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str>
         aliases: _,
         routes: _,
         upstreams: _,
+        token: _,
         trusted_proxies: _,
         timeouts: _,
         limits: _,
@@ -189,11 +191,12 @@ fn fixed_of_registry(old: &registry::Config, new: &registry::Config) -> Vec<&'st
 }
 
 fn fixed_of_telemetry(old: &telemetry::Config, new: &telemetry::Config) -> Vec<&'static str> {
-    let telemetry::Config { level: _, format, access, audit } = new;
+    let telemetry::Config { level: _, format, access, audit, traces } = new;
     named(&[
         ("log.format", *format != old.format),
         ("log.access", *access != old.access),
         ("log.audit", *audit != old.audit),
+        ("log.traces", *traces != old.traces),
     ])
 }
 

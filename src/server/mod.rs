@@ -10,6 +10,8 @@
 
 mod certificates;
 mod change;
+#[cfg(feature = "opentelemetry")]
+mod collector;
 pub mod control;
 mod folders;
 pub mod handover;
@@ -147,6 +149,10 @@ pub enum Error {
     /// The front door.
     #[error(transparent)]
     Front(#[from] front::Error),
+    /// Traces.
+    #[cfg(feature = "opentelemetry")]
+    #[error(transparent)]
+    Traces(#[from] crate::telemetry::traces::Unusable),
     /// The runtime or its signals.
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
@@ -261,6 +267,8 @@ impl Prepared {
     async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
         let Self { settings, handed, sockets, control, debug, loaded, first_password } = self;
         let Outside { reports, threshold, configuration } = outside;
+        #[cfg(feature = "opentelemetry")]
+        let (reports, exporting) = collector::begin(&settings.telemetry.traces, reports)?;
         let program = Program::ours().map_err(Error::Runtime)?;
         let mut files = listen::SocketFiles::of(&sockets);
         if control.is_some() {
@@ -277,7 +285,12 @@ impl Prepared {
         // answer, so that whoever waits for that can log in.
         let first_admin = match accounts {
             Some(accounts) => accounts.first_admin(first_password).await?,
-            None => None,
+            None => {
+                if !matches!(first_password, Ok(None)) {
+                    tracing::warn!("the first admin's password has no effect: there are no accounts here");
+                }
+                None
+            }
         };
         // Until the very end: they tell of a drain as well.
         let debug = match debug {
@@ -314,6 +327,8 @@ impl Prepared {
             watching,
         };
         server.run(&mut signals, commands).await;
+        #[cfg(feature = "opentelemetry")]
+        exporting.finish().await;
         Ok(())
     }
 }

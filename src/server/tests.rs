@@ -22,6 +22,7 @@ async fn door(file: std::path::PathBuf, root: &std::path::Path) -> (String, Arc<
         aliases: Vec::new(),
         routes: Vec::new(),
         upstreams: Vec::new(),
+        token: None,
         trusted_proxies: front::Networks::default(),
         timeouts: front::Timeouts::default(),
         limits: front::Limits::default(),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -54,6 +54,9 @@ pub struct Access<'a> {
     /// Why it failed, when the answer does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'a str>,
+    /// Who answered, where it was somebody else's registry.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream<'a>>,
     /// What kind of thing the request is about.
     #[serde(skip)]
     pub kind: Kind,
@@ -66,10 +69,35 @@ pub struct Access<'a> {
     /// The size of the content that the request completed, when its own body was not all of it.
     #[serde(skip)]
     pub size: Option<u64>,
+    /// Whether it was a login with what the client showed.
+    #[serde(skip)]
+    pub login: bool,
+}
+
+/// Who answered a request that was passed on.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Upstream<'a> {
+    /// The upstream's name.
+    #[serde(rename = "upstream")]
+    pub name: &'a str,
+    /// The last of its peers that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
+    /// From the end of the request's header to the first byte of that peer's answer.
+    #[serde(
+        rename = "first_byte_ms",
+        serialize_with = "as_some_milliseconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub first_byte: Option<Duration>,
 }
 
 pub(super) fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{time:.3}"))
+}
+
+fn as_some_milliseconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    as_milliseconds(&duration.unwrap_or_default(), serializer)
 }
 
 fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -97,6 +125,15 @@ impl Line for Access<'_> {
         for (name, value) in more {
             if let Some(value) = value {
                 let _ = write!(line, " {name}={value:?}"); // writing to a String does not fail
+            }
+        }
+        if let Some(Upstream { name, peer, first_byte }) = self.upstream {
+            let _ = write!(line, " upstream={name:?}"); // writing to a String does not fail
+            if let Some(peer) = peer {
+                let _ = write!(line, " peer={peer}"); // as above
+            }
+            if let Some(first_byte) = first_byte {
+                let _ = write!(line, " first_byte={:.1}ms", first_byte.as_micros() as f64 / 1000.0); // as above
             }
         }
         line
@@ -150,10 +187,12 @@ mod tests {
             digest: None,
             user_agent: Some("evil\"\n200 OK"),
             failure: None,
+            upstream: None,
             kind: Kind::Other,
             limit: None,
             credentials: false,
             size: None,
+            login: false,
         }
     }
 

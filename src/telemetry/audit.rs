@@ -59,6 +59,8 @@ impl<'a> Operation<'a> {
             (Kind::Blob, "GET") if !begun => ("pull", Some("blob")),
             (Kind::Blob, "DELETE") => ("delete", Some("blob")),
             (Kind::Token, _) if access.credentials => ("login", None),
+            // Where passwords are shown to the registry itself, this is what `docker login` asks.
+            (Kind::Base, _) if access.login && access.credentials => ("login", None),
             _ => return None,
         };
         if access.status == 401 && !access.credentials {
@@ -145,10 +147,12 @@ mod tests {
             digest: None,
             user_agent: None,
             failure: None,
+            upstream: None,
             kind,
             limit: None,
             credentials: true,
             size: None,
+            login: false,
         }
     }
 
@@ -178,6 +182,19 @@ mod tests {
         ] {
             assert_eq!(told(question.0, question.1, question.2), None, "{question:?}");
         }
+    }
+
+    #[test]
+    fn a_password_that_the_registry_itself_looks_at_is_a_login() {
+        let asked = |login, credentials, status| {
+            let access = Access { login, credentials, ..access(Kind::Base, "GET", status) };
+            Operation::of(&access).map(|operation| (operation.audit, operation.outcome))
+        };
+        assert_eq!(asked(true, true, 200), Some(("login", "done")));
+        assert_eq!(asked(true, true, 401), Some(("login", "denied")));
+        assert_eq!(asked(true, true, 429), Some(("login", "denied")));
+        assert_eq!(asked(true, false, 401), None, "asking where to log in is none");
+        assert_eq!(asked(false, true, 200), None, "showing a token is none");
     }
 
     #[test]

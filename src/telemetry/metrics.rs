@@ -21,11 +21,13 @@ use super::Access;
 use crate::exchange::{Kind, Limit};
 
 mod family;
+mod forwarded;
 mod page;
 mod process;
 mod upstreams;
 
 use family::{Counters, Histograms, Label};
+pub use forwarded::Forwarded;
 pub use page::Exposition;
 use page::Page;
 pub use upstreams::PeerState;
@@ -68,8 +70,8 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 /// Every status that we answer, and 499 for clients that left.
 const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "206", "301", "302", "304", "307", "308", "400", "401", "403", "404", "405", "408",
-    "409", "411", "412", "413", "414", "415", "416", "417", "421", "426", "429", "431", "499", "500", "501", "503",
-    "504", "505", "507", OTHER,
+    "409", "411", "412", "413", "414", "415", "416", "417", "421", "426", "429", "431", "499", "500", "501", "502",
+    "503", "504", "505", "507", OTHER,
 ];
 /// What a list does not have: its last entry.
 const OTHER: &str = "other";
@@ -78,6 +80,8 @@ const METHOD: Label = Label { name: "method", values: METHODS };
 const STATUS: Label = Label { name: "status", values: STATUSES };
 const ENDPOINT: Label = Label { name: "endpoint", values: &Kind::NAMES };
 const OUTCOME: Label = Label { name: "outcome", values: &["done", "failed", "timed_out"] };
+#[cfg(feature = "opentelemetry")]
+const SPANS: Label = Label { name: "outcome", values: &["sent", "dropped"] };
 const LIMIT: Label = Label { name: "limit", values: &Limit::NAMES };
 const CALL: Label = Label {
     name: "call",
@@ -100,9 +104,12 @@ struct Counts {
     limits: Counters<1>,
     storage: Histograms<1>,
     storage_errors: Counters<1>,
+    #[cfg(feature = "opentelemetry")]
+    spans: Counters<1>,
     /// Files and the seconds since 1970 until which their certificates are valid. Locked at a reload and for a page.
     certificates: Mutex<Vec<(String, i64)>>,
     upstreams: upstreams::Upstreams,
+    forwarded: forwarded::All,
 }
 
 impl Default for Counts {
@@ -120,8 +127,11 @@ impl Default for Counts {
             limits: Counters::new([LIMIT]),
             storage: Histograms::new([CALL]),
             storage_errors: Counters::new([CALL]),
+            #[cfg(feature = "opentelemetry")]
+            spans: Counters::new([SPANS]),
             certificates: Mutex::default(),
             upstreams: upstreams::Upstreams::default(),
+            forwarded: forwarded::All::default(),
         }
     }
 }
@@ -174,9 +184,26 @@ impl Metrics {
         self.0.storage_errors.add([call as usize], 1);
     }
 
+    /// A collector took spans.
+    #[cfg(feature = "opentelemetry")]
+    pub fn spans_sent(&self, count: u64) {
+        self.0.spans.add([0], count);
+    }
+
+    /// Spans were given up: there was no room for them, or the collector did not take them.
+    #[cfg(feature = "opentelemetry")]
+    pub fn spans_dropped(&self, count: u64) {
+        self.0.spans.add([1], count);
+    }
+
     /// These certificates are shown now: the name of the file, and the seconds since 1970 until which it is valid.
     pub fn certificates(&self, shown: Vec<(String, i64)>) {
         *self.0.certificates.lock() = shown;
+    }
+
+    /// What is counted of the upstream of this name.
+    pub fn forwarded(&self, upstream: &Arc<str>) -> Arc<Forwarded> {
+        self.0.forwarded.of(upstream)
     }
 
     /// Who knows how the peers of upstreams do from now on. It is asked once for each page.
@@ -218,6 +245,13 @@ impl Metrics {
         );
         counts.storage.show(&mut page, "pierhead_storage_call_duration_seconds", "How long calls of the storage took.");
         counts.storage_errors.show(&mut page, "pierhead_storage_errors_total", "Calls of the storage that failed.");
+        #[cfg(feature = "opentelemetry")]
+        counts.spans.show(
+            &mut page,
+            "pierhead_trace_spans_total",
+            "Spans that a collector took, or that were given up.",
+        );
+        counts.forwarded.show(&mut page);
         counts.upstreams.show(&mut page);
         process::show(&mut page, counts.started);
         page.finish()

@@ -137,6 +137,21 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn a_server_whose_file_was_broken_since_is_still_told_what_to_do() {
+    let site = Site::new();
+    let server = site.start();
+    fs::write(site.config(), "listeners: [\nstate: state\nlog: }").expect("written");
+    let reload = site.run(&["reload"]);
+    assert!(reload.code() == BAD_CONFIGURATION && reload.stderr.contains("pierhead.yml:"), "the server says: {reload}");
+    site.run(&["maintenance", "on"]).ok();
+    assert!(site.run(&["maintenance", "status"]).ok().stdout.contains("maintenance is on"));
+    site.run(&["maintenance", "off"]).ok();
+    site.run(&["unban", "192.0.2.1"]).ok();
+    site.run(&["upgrade"]).refused(&["nothing changed"]);
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
 fn only_the_servers_user_may_tell_it_what_to_do_and_without_a_server_there_is_nobody_to_tell() {
     let site = Site::new();
     let none = site.run(&["reload"]);

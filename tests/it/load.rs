@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::content::Content;
+use crate::support::distribution::Distribution;
 use crate::support::pierhead::Site;
 use crate::support::registry::Repository;
 use crate::support::{machine::alone_on_a_fresh_machine, soak, wait_for};
@@ -74,6 +75,28 @@ fn a_layer_larger_than_the_memory_passes_both_ways_below_the_bound() {
         let pulled = server.process.peak_memory() >> 20;
         eprintln!("{} MiB: the server never had more than {pushed} MiB (push), {pulled} MiB (pull)", size >> 20);
         assert!(pulled < BOUND_MEBIBYTES, "{pulled} MiB is more than {BOUND_MEBIBYTES} MiB");
+    });
+}
+
+#[test]
+fn a_layer_larger_than_the_memory_passes_through_an_upstream_and_leaves_nothing_here() {
+    alone_on_a_fresh_machine(|_| {
+        let size = if soak() { 5 << 30 } else { 300 << 20 };
+        let site = Site::new();
+        let theirs = tempfile::tempdir().expect("the machine has room");
+        let registry = Distribution::open(theirs.path(), &theirs.path().join("registry"));
+        let upstream = format!("upstreams: {{ theirs: {{ peers: [\"{}\"] }} }}", registry.origin());
+        site.configure(&["registry: false", &upstream]);
+        let server = site.start();
+        let repository = site.registry(None).unguarded().repository("load/layer", "pull,push");
+        let written = || server.process.written();
+        let before = written();
+        let digest = repository.push_blob(Content::new(300, size)).expect("the layer is taken");
+        assert_eq!(repository.pull_blob(&digest).expect("the layer comes back"), digest);
+        let (peak, written) = (server.process.peak_memory() >> 20, written() - before);
+        eprintln!("{} MiB both ways: the server never had more than {peak} MiB, and wrote {written} bytes", size >> 20);
+        assert!(peak < BOUND_MEBIBYTES, "{peak} MiB is more than {BOUND_MEBIBYTES} MiB");
+        assert!(written < 1 << 20, "{written} bytes are more than log lines");
     });
 }
 

@@ -156,6 +156,42 @@ fn the_audit_log_tells_each_operation_once_with_who_and_what_and_how_it_ended() 
 }
 
 #[test]
+fn a_login_with_a_password_that_the_registry_looks_at_itself_is_in_the_audit_log() {
+    let site = Site::new();
+    let hash = bcrypt::hash("alices-own-password", 4).expect("a hash");
+    fs::write(site.directory().join("htpasswd"), format!("alice:{hash}\n")).expect("written");
+    let registry = format!(
+        "registry: {{ storage: {{ filesystem: {{ rootdirectory: tree }} }}, http: {{ addr: \"127.0.0.1:{}\" }}, \
+         auth: {{ htpasswd: {{ realm: ours, path: htpasswd }} }} }}",
+        site.internal_port()
+    );
+    site.configure(&["log: { format: json, access: stdout, audit: ./audit.log }", &registry]);
+    let _server = site.start();
+    let ask = |login: Option<&str>| {
+        let request = site.registry(None).request(Method::GET, "/v2/");
+        let request = match login {
+            Some(password) => request.basic_auth("alice", Some(password)),
+            None => request,
+        };
+        request.send().expect("an answer").status().as_u16()
+    };
+    assert_eq!([ask(None), ask(Some("wrong")), ask(Some("alices-own-password"))], [401, 401, 200]);
+    let lines = wait_for("the login", 10, || {
+        let lines = lines_of(&site.directory().join("audit.log"));
+        lines.iter().any(|line| line["outcome"] == "done").then_some(lines)
+    });
+    let told: Vec<(&str, &str, Option<&str>)> = lines
+        .iter()
+        .map(|line| {
+            assert_eq!(line["client"], "127.0.0.1", "{line}");
+            let text = |name: &str| line[name].as_str();
+            (text("audit").unwrap_or_default(), text("outcome").unwrap_or_default(), text("subject"))
+        })
+        .collect();
+    assert_eq!(told, [("login", "denied", None), ("login", "done", Some("alice"))], "asking how is no login");
+}
+
+#[test]
 fn logs_that_were_moved_away_go_on_in_new_files_after_sigusr1_and_no_line_is_lost() {
     let site = Site::new();
     let ids_of_ours = "trusted_proxies: [127.0.0.1]";

@@ -16,6 +16,7 @@
     reason = "what a test writes need not outlive a power failure, and a process that lost its test ends at once"
 )]
 
+mod aws;
 mod certificates;
 mod change;
 mod clients;
@@ -25,6 +26,7 @@ mod crash;
 mod differential;
 mod disk;
 mod hostile;
+mod import;
 mod indexes;
 mod interop;
 mod limits;
@@ -43,6 +45,10 @@ mod shapes;
 mod shutdown;
 mod support;
 mod tls;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 mod trees;
 mod upgrade;
 mod upstream;
+mod upstream_balance;
+mod upstream_faults;

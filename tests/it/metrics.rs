@@ -69,10 +69,39 @@ fn what_happened_is_counted_and_prometheus_own_checker_accepts_the_page() {
     assert_eq!(value(&text, "pierhead_uploads_in_flight"), Some(0.0));
     assert!(!text.contains("counted/app"), "repositories are no labels");
 
+    accepted(&text);
+    let (form, text) = page(port, "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3");
+    assert!(form.starts_with("application/openmetrics-text; version=1.0.0") && text.ends_with("# EOF\n"), "{form}");
+}
+
+/// Prometheus' own checker has no complaints.
+fn accepted(text: &str) {
     let checked =
         Output::with_input(command("promtool").args(["check", "metrics"]), |stdin| stdin.write_all(text.as_bytes()));
     let checked = checked.ok();
     assert_eq!((checked.stdout.as_str(), checked.stderr.as_str()), ("", ""), "it has no complaints");
-    let (form, text) = page(port, "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3");
-    assert!(form.starts_with("application/openmetrics-text; version=1.0.0") && text.ends_with("# EOF\n"), "{form}");
+}
+
+#[test]
+fn what_goes_to_upstreams_is_counted_by_their_names() {
+    let site = Site::new();
+    let (port, nobody) = (free_port(), free_port());
+    let upstreams = format!("upstreams: {{ theirs: {{ peers: [\"http://127.0.0.1:{nobody}\"], health: off }} }}");
+    site.configure(&["registry: false", &upstreams, &format!("metrics: {{ address: \":{port}\" }}")]);
+    let _server = site.start();
+    let registry = site.registry(None).unguarded();
+    assert_eq!(registry.request(Method::GET, "/v2/").send().expect("an answer").status(), 503);
+    let text = wait_for("the counts", 10, || {
+        let (_, text) = page(port, "text/plain;version=0.0.4");
+        value(&text, "pierhead_http_requests_total{method=\"GET\",endpoint=\"base\",status=\"503\"}")?;
+        Some(text)
+    });
+    for (sample, expected) in [
+        ("pierhead_upstream_requests_total{upstream=\"theirs\",status=\"none\"}", 1.0),
+        ("pierhead_upstream_connect_failures_total{upstream=\"theirs\"}", 1.0),
+        ("pierhead_upstream_retries_total{upstream=\"theirs\"}", 0.0),
+    ] {
+        assert_eq!(value(&text, sample), Some(expected), "{sample} in\n{text}");
+    }
+    accepted(&text);
 }

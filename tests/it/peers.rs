@@ -348,6 +348,33 @@ fn a_socket_in_the_file_system_serves_our_user_and_group_and_goes_with_the_serve
 }
 
 #[test]
+fn a_reload_that_is_refused_leaves_sockets_in_the_file_system_as_they_were() {
+    let site = Site::new();
+    let own = format!("{{ address: \"127.0.0.1:{}\" }}, {{ address: \"unix:old.sock\", tls: false }}", site.port());
+    site.configure(&[&format!("listeners: [{own}]")]);
+    let server = site.start();
+    let path = |name: &str| site.directory().join(name);
+    let serves = || {
+        let stream = UnixStream::connect(path("old.sock")).expect("it listens");
+        ask(stream, b"", "GET /-/healthy", &["Host: any"]).expect("an answer").status
+    };
+    std::fs::write(path("taken"), "not a socket").expect("written");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("it is bound");
+    for refused in ["{ address: \"unix:taken\", tls: false }".to_owned(), format!("{{ address: \"{taken}\" }}")] {
+        let new = "{ address: \"unix:new.sock\", tls: false }";
+        site.configure(&[&format!("listeners: [{own}, {new}, {refused}]")]);
+        let said = site.run(&["reload"]);
+        assert!(!said.is_ok() && said.stderr.contains("nothing changed"), "{refused}: {said}");
+        assert!(!path("new.sock").exists(), "{refused}: what was made for nothing is gone");
+        assert_eq!(serves(), 200, "{refused}");
+    }
+    assert_eq!(std::fs::read_to_string(path("taken")).expect("it is there"), "not a socket");
+    assert!(server.stop().success());
+    assert!(!path("old.sock").exists());
+}
+
+#[test]
 fn systemd_may_listen_for_us() {
     let site = Site::new();
     site.configure(&["listeners: [{ address: \"systemd:front\" }]"]);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::support::image::{Image, Layout};
 use crate::support::machine::{self, on_a_fresh_machine};
 use crate::support::pierhead::{ADMIN_PASSWORD, Site};
 use crate::support::registry::Registry;
-use crate::support::free_port;
+use crate::support::{free_port, wait_for};
 
 const LAYERS: [Content; 2] = [Content { seed: 81, size: 3 << 20 }, Content { seed: 82, size: 12_345 }];
 /// The exit code for a configuration that cannot be used.
@@ -54,7 +55,8 @@ fn before_a_registry_alone_nothing_of_ours_is_made_or_served() {
     }
     let server = site.start();
     assert!(server.process.stderr().contains(&way), "{}", server.process.stderr());
-    assert!(!server.process.stderr().contains("password"), "{}", server.process.stderr());
+    let said = server.process.stderr();
+    assert!(!said.contains("\n  password") && said.contains("password has no effect"), "{said}");
 
     let repository = anybody(&site).repository("team/app", "");
     let digest = repository.push("latest", &LAYERS).expect("pushed through us");
@@ -201,4 +203,48 @@ fn a_reload_changes_routes_and_upstreams_and_names_what_needs_a_restart() {
         assert!(refused.stderr.contains("restart") && refused.stderr.contains(key), "{refused}");
     }
     assert_eq!(repository.pull("latest").expect("nothing changed"), digest);
+}
+#[test]
+fn an_upstream_that_is_down_at_the_start_is_named_and_taken_when_it_comes() {
+    let site = Site::new();
+    let root = site.directory().join("their-tree");
+    fs::create_dir(&root).expect("the site can be written");
+    let port = free_port();
+    let peer = format!("http://127.0.0.1:{port}");
+    let settings =
+        format!("upstreams: {{ theirs: {{ peers: [\"{peer}\"], health: {{ interval: 100ms, timeout: 100ms }} }} }}");
+    site.configure(&["registry: false", &settings]);
+    let server = site.start_unready();
+    wait_for("the peer to be named", 20, || {
+        server.process.stderr().contains(&peer.replace("http://", "")).then_some(())
+    });
+    let status = |path: &str| anybody(&site).request(Method::GET, path).send().expect("an answer").status().as_u16();
+    wait_for("not to be ready", 20, || (status("/-/ready") == 503).then_some(()));
+    assert_eq!(status("/-/healthy"), 200);
+    assert!([502, 503].contains(&status("/v2/")));
+    let _peer = Distribution::at(port, site.directory(), &root);
+    wait_for("to be ready", 20, || (status("/-/ready") == 200).then_some(()));
+    anybody(&site).repository("team/app", "").push("latest", &LAYERS).expect("pushed");
+}
+
+#[test]
+fn started_as_root_we_become_whose_the_state_is_where_there_is_no_tree() {
+    on_a_fresh_machine(|machine| {
+        const OWNER: u32 = 4321;
+        let site = Site::new();
+        for path in [machine, site.directory()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the machine is ours");
+        }
+        let state = site.directory().join("state");
+        fs::create_dir(&state).expect("the site can be written");
+        std::os::unix::fs::chown(&state, Some(OWNER), Some(OWNER)).expect("we are root");
+        configure(&site, &before("http://127.0.0.1:1"), &["tls: { local: state/tls }"]);
+        std::os::unix::fs::symlink("state/tls", site.directory().join("certs")).expect("the site can be written");
+        let server = site.start_unready();
+        let status = fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("the server runs");
+        let ids = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
+        for name in ["Uid:", "Gid:"] {
+            assert!(ids(name).expect("Linux says so").all(|id| id == OWNER.to_string()), "{status}");
+        }
+    });
 }

@@ -1,10 +1,12 @@
 //! Promise: SIGTERM lets what runs finish, takes nothing new, and ends with 0.
 
-use std::io::{self, Read};
+use std::fs;
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
+use crate::change::{answer, begin_patch};
 use crate::support::content::{Content, Digester};
 use crate::support::pierhead::Site;
 use crate::support::wait_for;
@@ -84,4 +86,31 @@ impl<R: Read> Read for Telling<R> {
         }
         Ok(count)
     }
+}
+
+#[test]
+fn a_drain_goes_on_when_it_is_told_to_reload_and_opens_the_logs_anew_when_it_is_told_to() {
+    let site = Site::new();
+    site.configure(&["log: { format: json, access: ./access.log }"]);
+    let mut server = site.start();
+    let repository = site.admin().repository("drain/app", "pull,push");
+    let upload = repository.begin().expect("an upload");
+    let wire = begin_patch(&site, &upload, repository.authorization().expect("a token"), 8, b"1234");
+    wait_for("the upload to be seen", 10, || {
+        site.run(&["maintenance", "status"]).ok().stdout.contains("write now: 1").then_some(())
+    });
+    server.process.terminate();
+    let authority = site.authority();
+    wait_for("the port to close", 10, || TcpStream::connect(&authority).is_err().then_some(()));
+    let log = site.directory().join("access.log");
+    fs::rename(&log, site.directory().join("access.log.1")).expect("logrotate may");
+    server.process.signal("HUP");
+    server.process.signal("USR1");
+    wait_for("the new file", 10, || log.exists().then_some(()));
+    assert_eq!(server.process.ended(), None, "it waits for the upload");
+    (&wire).write_all(b"5678").expect("sent");
+    let patched = answer(wire);
+    assert!(patched.starts_with("HTTP/1.1 202"), "{patched}");
+    assert_eq!(server.process.wait(20).code(), Some(0));
+    assert!(fs::read_to_string(&log).expect("it is there").contains("\"method\":\"PATCH\""), "the last line is in it");
 }

@@ -144,6 +144,55 @@ fn a_new_process_that_cannot_serve_changes_nothing_and_says_why() {
     successor.stop();
 }
 
+#[test]
+fn monitoring_and_commands_find_the_new_process_once_the_old_one_is_gone() {
+    let site = Site::new();
+    let port = free_port();
+    site.configure(&[&format!("metrics: {{ address: \":{port}\" }}")]);
+    let mut server = site.start();
+    let client = reqwest::blocking::Client::builder().no_proxy().build().expect("a client");
+    // What a process has counted lies in its memory.
+    let has_seen_a_request = || {
+        let page = client.get(format!("http://127.0.0.1:{port}/metrics")).send().expect("monitoring is answered");
+        page.text().expect("text").contains("endpoint=\"base\",status=\"401\"")
+    };
+    let nobody = site.registry(None).request(reqwest::Method::GET, "/v2/").send();
+    assert_eq!(nobody.map(|answer| answer.status().as_u16()).ok(), Some(401));
+    wait_for("the count", 10, || has_seen_a_request().then_some(()));
+    let successor = upgrade(&site);
+    assert_eq!(server.process.wait(20).code(), Some(0));
+    for _ in 0..5 {
+        assert!(!has_seen_a_request(), "it is the new process that answers");
+    }
+    site.run(&["maintenance", "on"]).ok();
+    assert!(site.run(&["maintenance", "status"]).ok().stdout.contains("maintenance is on"));
+    site.run(&["reload"]).ok();
+    successor.stop();
+}
+
+#[test]
+fn a_program_that_is_a_link_is_what_the_link_leads_to_at_the_upgrade() {
+    let site = Site::new();
+    let folder = site.directory();
+    let link = folder.join("pierhead");
+    let lead_to = |version: &str| {
+        let new = folder.join("new");
+        std::os::unix::fs::symlink(version, &new).expect("a link");
+        fs::rename(&new, &link).expect("replaced");
+    };
+    for version in ["pierhead-1", "pierhead-2"] {
+        replace(&folder.join(version), &fs::read(PIERHEAD).expect("the binary is there"));
+    }
+    lead_to("pierhead-1");
+    let mut server = site.start_from(&link);
+    lead_to("pierhead-2");
+    let successor = upgrade(&site);
+    let runs = fs::read_link(format!("/proc/{}/exe", successor.0)).expect("it is there");
+    assert_eq!(runs.file_name().and_then(|name| name.to_str()), Some("pierhead-2"));
+    assert_eq!(server.process.wait(20).code(), Some(0));
+    successor.stop();
+}
+
 /// Puts a program in the place of another, as installing it does.
 fn replace(program: &Path, content: &[u8]) {
     let new = program.with_extension("new");

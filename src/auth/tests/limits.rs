@@ -129,3 +129,25 @@ async fn new_limits_hold_at_once() {
     assert_eq!(gate.token("alice:three wrong horses").await.status, StatusCode::TOO_MANY_REQUESTS);
     drop(gate.office);
 }
+
+#[tokio::test]
+async fn a_token_of_another_service_that_names_nobody_is_somebody_all_the_same() {
+    let gate = Gate::with(limits(1)).await;
+    let config = &gate.own.config;
+    let trust = Trust {
+        realm: Realm::Path("/jwt/auth".to_owned()),
+        service: config.service.clone(),
+        issuer: config.issuer.clone(),
+        bundle: Some(config.certificate.clone()),
+        key_set: None,
+        algorithms: Vec::new(),
+    };
+    let guardian = Guardian::open(&Config { guard: Guard::Token(trust), ..config.clone() }, None).unwrap();
+    let nobody = format!("Bearer {}", gate.token("").await.token());
+    let exchange = request_with(Some(&nobody));
+    let demand = Demand { needed: access("repository:team/open:pull"), useful: None };
+    for _ in 0..20 {
+        let grant = guardian.authorize(exchange.head(), exchange.caller(), &demand).await.ok().unwrap();
+        assert_eq!(grant.subject, None, "as the tokens of deploy tokens are");
+    }
+}

@@ -622,3 +622,17 @@ fn the_files_of_packages_start_as_they_are() {
         assert!(warnings(&settings).len() >= least, "{:?}", warnings(&settings));
     }
 }
+
+#[test]
+fn a_registry_alone_asks_no_browser_for_tls_even_where_it_speaks_it() {
+    let desk = Desk::new();
+    for name in ["a.crt", "a.key"] {
+        desk.put(name, "");
+    }
+    let tls = "version: 0.1\nstorage: { filesystem: { rootdirectory: tree } }\n\
+               http: { addr: ':5000', tls: { certificate: a.crt, key: a.key } }\n";
+    desk.put("config.yml", tls);
+    let settings = load_registry(Path::new("config.yml"), [], &machine(desk.path())).unwrap();
+    assert!(settings.front.internal.tls.is_some());
+    assert_eq!(settings.front.hsts, None, "it would hold for a whole host, and the file has no key against it");
+}

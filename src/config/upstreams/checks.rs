@@ -13,7 +13,7 @@ use super::routes::{Route, To};
 use super::written::{Peer, Tls, Upstream};
 use crate::auth::Guard;
 use crate::exchange::Origin;
-use crate::front::{Host, Target};
+use crate::front::{self, Host, Redirect, Target};
 
 /// Compares upstreams and routes with each other and with everything else.
 pub(in super::super) fn check(checks: &mut Checks<'_>, written: &Written) {
@@ -365,6 +365,13 @@ fn check_target(checks: &mut Checks<'_>, written: &Written, services: &Services,
         known(checks, written, place, &format!("{key}.upstream"), name);
     }
     let Some(meant) = route.meant() else { return };
+    let to_redirect = redirect.written();
+    if let (Target::Redirect(redirect), Some((_, place))) = (&meant.to, to_redirect)
+        && comes_back(written, redirect, &meant)
+    {
+        let message = "sends clients to where this route sends them again";
+        checks.report(place, format!("{key}.redirect"), message);
+    }
     let path = meant.path.as_str().trim_end_matches('/');
     if let (Target::Embedded, Some((_, place))) = (&meant.to, embedded.written()) {
         if path == "/v2" || path.starts_with("/v2/") {
@@ -389,14 +396,28 @@ fn check_target(checks: &mut Checks<'_>, written: &Written, services: &Services,
     }
 }
 
+/// Whether a redirect leads to one of our names and to a path that this very route takes.
+fn comes_back(written: &Written, redirect: &Redirect, route: &front::Route) -> bool {
+    let Some((scheme, rest)) = redirect.to.split_once("://") else { return false };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Ok(origin) = Origin::new(scheme == "https", authority) else { return false };
+    let host = match &route.host {
+        None => true,
+        Some(Host::Name(name)) => origin.host() == name,
+        Some(Host::Authority(authority)) => origin.authority() == authority,
+    };
+    let bare = route.path.as_str().trim_end_matches('/');
+    let taken = path.strip_prefix(bare).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    host && taken && our_origins(written).iter().any(|(_, own)| *own == origin)
+}
+
 /// Routes that no request reaches, because one above them takes it.
 fn find_hidden(checks: &mut Checks<'_>, written: &Written) {
     let routes: Vec<_> = written.routes.items().iter().map(|route| (route, route.meant())).collect();
     for (number, (route, meant)) in routes.iter().enumerate() {
         let Some(meant) = meant else { continue };
-        let takes = |other: &&(&Route, Option<crate::front::Route>)| {
-            other.1.as_ref().is_some_and(|other| takes_all_of(other, meant))
-        };
+        let takes =
+            |other: &&(&Route, Option<front::Route>)| other.1.as_ref().is_some_and(|other| takes_all_of(other, meant));
         if let Some(first) = routes[..number].iter().position(|other| takes(&other)) {
             let message = format!("no request comes here: routes[{first}] takes them all; write this one above it");
             checks.warn(&route.place, format!("routes[{number}]"), message);
@@ -404,7 +425,7 @@ fn find_hidden(checks: &mut Checks<'_>, written: &Written) {
     }
 }
 
-fn takes_all_of(first: &crate::front::Route, second: &crate::front::Route) -> bool {
+fn takes_all_of(first: &front::Route, second: &front::Route) -> bool {
     let host = match (&first.host, &second.host) {
         (None, _) => true,
         (Some(_), None) => false,
@@ -415,7 +436,7 @@ fn takes_all_of(first: &crate::front::Route, second: &crate::front::Route) -> bo
     };
     let methods = first.methods.is_empty()
         || (!second.methods.is_empty() && second.methods.iter().all(|method| first.methods.contains(method)));
-    let bare = |route: &crate::front::Route| route.path.as_str().trim_end_matches('/').to_owned();
+    let bare = |route: &front::Route| route.path.as_str().trim_end_matches('/').to_owned();
     let below = bare(second).strip_prefix(&bare(first)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     host && methods && below
 }

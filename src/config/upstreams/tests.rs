@@ -95,6 +95,8 @@ fn the_token_endpoint_goes_where_token_says() {
             (&tokens, routes.iter().map(ToString::to_string).collect()),
             "{text}"
         );
+        let path = settings.front.token.as_deref();
+        assert_eq!(path, (tokens != Tokens::Off).then_some(settings.auth.path.as_str()), "{text}");
         assert_eq!(meaning(again(&desk, &settings)), meaning(settings), "{text}");
     }
 }
@@ -220,9 +222,33 @@ fn a_peer_elsewhere_is_no_circle() {
     ] {
         desk.good(&format!("{text}    - {peer}\n"), "");
     }
-    for peer in
-        ["http://127.0.0.1:5050", "http://gitlab.example.com:5050", "http://localhost:5002", "http://192.0.2.7:5050"]
-    {
+    for peer in [
+        "http://127.0.0.1:5050",
+        "http://gitlab.example.com:5050",
+        "http://localhost:5002",
+        "http://192.0.2.7:5050",
+        "http://harbour:5050",
+    ] {
         assert!(desk.bad(&format!("{text}    - {peer}\n"), "").contains("Pierhead"), "{peer}");
+    }
+}
+
+#[test]
+fn a_redirect_that_comes_back_to_its_route_is_refused() {
+    let desk = Desk::new();
+    let text = |route: &str| format!("external_url: https://a.example\nregistry: false\nroutes: [{route}]");
+    for route in [
+        "{ path: /, to: { redirect: 'https://a.example/' } }",
+        "{ path: /ui, to: { redirect: 'https://A.example:443/ui/x' } }",
+        "{ host: a.example, to: { redirect: 'https://a.example' } }",
+    ] {
+        assert!(desk.bad(&text(route), "").contains("sends them again"), "{route}");
+    }
+    for route in [
+        "{ path: /ui/, to: { redirect: 'https://a.example/other' } }",
+        "{ path: /, to: { redirect: 'https://a.example:8443/' } }",
+        "{ path: /, to: { redirect: 'http://a.example/' } }",
+    ] {
+        desk.good(&text(route), "");
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::{
     Address, Config, Credentials, Internal, Limits, Listener, Networks, Running, Service, Socket, Timeouts, Tls,
 };
-use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage};
+use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage, Permit};
 use crate::telemetry::{Format, Log, Reports};
 
 mod change;
@@ -33,6 +33,8 @@ mod internal;
 mod limits;
 mod patience;
 mod peers;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 /// Longer than anything here takes on a loaded machine.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -43,11 +45,25 @@ pub(super) struct Script {
     gate: Semaphore,
     read: AtomicU64,
     written: AtomicU64,
+    /// Whether nothing may change any more of what is forwarded.
+    withdrawn: Arc<AtomicBool>,
 }
 
 impl Service for Script {
-    fn pass(&self, _: &request::Parts) -> Result<Passage, Box<Answer>> {
-        Ok(Passage::default())
+    fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
+        let path = head.uri.path();
+        if path.contains("/paused/") {
+            return Err(Box::new(Answer::text(StatusCode::METHOD_NOT_ALLOWED, "paused")));
+        }
+        let word = |word: &str| path.contains(word);
+        Ok(Passage {
+            kind: if word("/uploads/") { Kind::Upload } else { Kind::Manifest },
+            repository: Some("a/b".to_owned()),
+            reference: Some("latest".to_owned()),
+            upload: path.split_once("/uploads/").map(|(_, upload)| upload.to_owned()),
+            body: word("/small/").then_some(1000),
+            permit: word("/permitted/").then(|| Box::new(Permitted(self.withdrawn.clone())) as Box<dyn Permit>),
+        })
     }
 
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
@@ -60,6 +76,11 @@ impl Service for Script {
             "/who" => {
                 let caller = exchange.caller();
                 Answer::text(StatusCode::OK, format!("{} {}", caller.address, caller.origin))
+            }
+            "/trace" => {
+                let headers = &exchange.head().headers;
+                let said = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+                Answer::text(StatusCode::OK, format!("{:?} {:?}", said("traceparent"), said("tracestate")))
             }
             "/v2/where" => {
                 let origin = exchange.caller().origin.clone();
@@ -87,6 +108,17 @@ impl Service for Script {
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
         let _ = exchange::send(exchange, answer).await;
+    }
+}
+
+/// Until it is withdrawn.
+#[derive(Debug)]
+struct Permitted(Arc<AtomicBool>);
+
+impl Permit for Permitted {
+    fn withdrawn(&self) -> Option<Answer> {
+        let withdrawn = self.0.load(Ordering::Relaxed);
+        withdrawn.then(|| Answer::text(StatusCode::SERVICE_UNAVAILABLE, "no more changes"))
     }
 }
 
@@ -147,6 +179,9 @@ pub(super) struct Door {
     clear: SocketAddr,
     internal: SocketAddr,
     roots: RootCertStore,
+    /// The certificate that it shows.
+    pem: String,
+    reports: Reports,
     lines: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -163,7 +198,7 @@ impl Write for Sink {
     }
 }
 
-fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
+fn certificate() -> (Arc<ServerConfig>, RootCertStore, String) {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -175,7 +210,7 @@ fn certificate() -> (Arc<ServerConfig>, RootCertStore) {
     let config = ServerConfig::builder().with_no_client_auth();
     let mut config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (Arc::new(config), roots)
+    (Arc::new(config), roots, made.cert.pem())
 }
 
 impl Door {
@@ -189,7 +224,12 @@ impl Door {
 
     /// `change` sees what would be opened: the internal listener is the last.
     fn built(change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
-        let (usual, roots) = certificate();
+        Self::telling(Reports::off(), change)
+    }
+
+    /// The same, with somebody who is told of requests.
+    fn telling(reports: Reports, change: impl FnOnce(&mut Config, &mut Vec<(Socket, Listener)>)) -> Self {
+        let (usual, roots, pem) = certificate();
         let bind = |tls, internal| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
@@ -203,6 +243,7 @@ impl Door {
             aliases: vec![format!("http://localhost:{}", addresses[1].port()).parse().unwrap()],
             routes: Vec::new(),
             upstreams: Vec::new(),
+            token: None,
             trusted_proxies: Networks::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
@@ -215,11 +256,17 @@ impl Door {
         let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap().0);
         let upstreams = Credentials::load(&config.upstreams).unwrap();
         let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams };
-        let script = Arc::new(Script { gate: Semaphore::new(0), read: AtomicU64::new(0), written: AtomicU64::new(0) });
+        let script = Script {
+            gate: Semaphore::new(0),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            withdrawn: Arc::default(),
+        };
+        let script = Arc::new(script);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let access = Log::new(Sink(lines.clone()), Format::Json);
-        let reports = Reports { access, ..Reports::off() };
-        let running = super::open(config.clone(), script.clone(), &tls, reports, sockets).unwrap();
+        let reports = Reports { access, ..reports };
+        let running = super::open(config.clone(), script.clone(), &tls, reports.clone(), sockets).unwrap();
         Self {
             script,
             running,
@@ -229,6 +276,8 @@ impl Door {
             clear: addresses[1],
             internal: addresses[2],
             roots,
+            pem,
+            reports,
             lines,
         }
     }

@@ -283,3 +283,59 @@ async fn connections_count_for_the_client_that_the_header_names_and_not_for_the_
         held.push(wire);
     }
 }
+
+/// A pair of files for one name, and what trusts it.
+fn files_for(name: &str, folder: &std::path::Path, roots: &mut RootCertStore) -> crate::tls::Files {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    roots.add(made.cert.der().clone()).unwrap();
+    let put = |kind: &str, text: String| {
+        let path = folder.join(format!("{name}.{kind}"));
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        path
+    };
+    crate::tls::Files::new(put("crt", made.cert.pem()), put("key", made.signing_key.serialize_pem()))
+}
+
+#[tokio::test]
+async fn who_asks_tls_for_one_name_and_http_for_another_is_misdirected_but_not_a_trusted_proxy() {
+    for (trusts, status) in [(false, 421), (true, 200)] {
+        let mut door = if trusts { trusting() } else { Door::open() };
+        let folder = tempfile::tempdir().unwrap();
+        let mut roots = RootCertStore::empty();
+        let files = ["localhost", "proxy.test"].map(|name| files_for(name, folder.path(), &mut roots));
+        let certificates = Arc::new(crate::tls::Certificates::load(&files).unwrap());
+        let usual = crate::tls::server_config(certificates.clone(), crate::tls::Policy::Intermediate).unwrap();
+        let tls = Tls {
+            usual: Some(usual),
+            certificates: Some(certificates),
+            internal: None,
+            upstreams: Credentials::default(),
+        };
+        door.running.change(door.config.clone(), door.script.clone(), &tls, Vec::new()).unwrap();
+        door.roots = roots;
+        for (asked, status) in [("localhost", 200), ("proxy.test", status)] {
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(door.client_config(&["http/1.1"])));
+            let stream = TcpStream::connect(door.tls).await.unwrap();
+            let stream = within(connector.connect(ServerName::try_from(asked).unwrap(), stream)).await.unwrap();
+            let mut wire = Wire::new(stream);
+            wire.send(format!("GET /origin HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", door.tls.port())).await;
+            let reply = wire.reply().await;
+            assert_eq!(reply.status, status, "asked TLS for {asked}, trusted: {trusts}: {}", reply.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn plain_http_on_the_tls_port_is_a_request_and_no_handshake() {
+    let reports = Reports::off();
+    let door = Door::telling(reports.clone(), |_, _| {});
+    let counted = |line: &str| reports.metrics.page(crate::telemetry::Exposition::Prometheus).contains(line);
+    let mut wire = Wire::new(TcpStream::connect(door.tls).await.unwrap());
+    wire.send("GET /v2/ HTTP/1.1\r\nHost: any\r\n\r\n").await;
+    assert_eq!(wire.reply().await.status, 426);
+    drop(wire);
+    eventually(|| counted("pierhead_http_requests_total{method=\"GET\",endpoint=\"other\",status=\"426\"} 1")).await;
+    assert!(!counted("pierhead_tls_handshakes_total{"), "neither one that was done nor one that failed");
+    door.tls("http/1.1").await;
+    eventually(|| counted("pierhead_tls_handshakes_total{outcome=\"done\"} 1")).await;
+}

@@ -28,7 +28,8 @@ pub struct Upstream {
     pub health: Option<Health>,
     /// When a peer whose requests fail gets no more for a while; `None`: never.
     pub ejection: Option<Ejection>,
-    /// How long a peer that comes back gets fewer requests than its weight, growing. Zero: not at all.
+    /// How long a peer that comes back gets fewer requests than its weight, growing. Zero: not at all. Repositories and
+    /// uploads that are its own come back at once.
     pub slow_start: Duration,
     /// How many peers are tried for one request, at most, while none has got a byte of it.
     pub attempts: NonZeroU32,
@@ -55,7 +56,7 @@ pub struct Upstream {
 pub struct Peer {
     /// Scheme, name or address, and port. A name may stand for several addresses, and for others tomorrow.
     pub origin: Origin,
-    /// Its part of the requests, in proportion to the others.
+    /// Its part of the requests, in proportion to the others; each address of a name has it.
     pub weight: NonZeroU32,
 }
 
@@ -67,10 +68,11 @@ pub enum Balance {
     RoundRobin,
     /// The one with the fewest requests, in proportion to its weight.
     LeastLoaded,
-    /// Always the same for a repository.
+    /// Always the same for a repository, whichever front door decides. What is about none goes in turns.
     Repository,
     /// Always the same for an upload, whose beginning goes in turns: peers share their storage and not what they know of
-    /// uploads.
+    /// uploads. Who began it is remembered by this process alone, for a day after the last request. Where that is not
+    /// known (another front door began it, or this one before a restart), its id decides, the same way everywhere.
     Upload,
 }
 
@@ -90,7 +92,7 @@ pub struct UpstreamTls {
 pub struct Health {
     /// What is asked for, by GET.
     pub path: PathPrefix,
-    /// How often.
+    /// How often, a quarter more or less.
     pub interval: Duration,
     /// How long the whole answer may take.
     pub timeout: Duration,
@@ -107,7 +109,7 @@ pub struct Health {
 pub struct Ejection {
     /// After how many failures in a row: no connection, no answer in time, or 502, 503 and 504.
     pub failures: NonZeroU32,
-    /// For how long.
+    /// For how long. Twice as long each time that it fails again without one good answer, up to five minutes.
     pub time: Duration,
 }
 

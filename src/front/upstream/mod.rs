@@ -10,7 +10,7 @@
 //! **Invariants**
 //! - TLS with a peer is always verified, for the name or address that the operator wrote. Pingora verifies nothing where
 //!   there is no name to ask for, so [`dial`] never leaves it empty.
-//! - Connections of one upstream are never used for another, nor for the same one as it was before a reload.
+//! - Connections of one upstream are never used for another, nor for the same one after its definition has changed.
 //! - A peer that is not well gets requests only when there is no other: a bad peer is better than none.
 //! - Nothing here waits for a name to be resolved but a request that comes before the first answer.
 //!
@@ -51,7 +51,7 @@ pub(super) struct Upstreams {
 
 impl Upstreams {
     /// Those of a configuration. One that `previous` has in the same words and with the same files stays as it is: how its
-    /// peers do, which uploads they have, its connections.
+    /// peers do, and which uploads they have.
     ///
     /// # Errors
     /// `credentials` are not those of these upstreams, or whom this machine trusts cannot be read.

@@ -350,11 +350,6 @@ impl Picked {
         &self.place.origin
     }
 
-    /// The upstream that it is a peer of.
-    pub(in crate::front) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
     /// It answered: 502, 503 and 504 are no better than no answer.
     pub(in crate::front) fn answered(&self, status: StatusCode, now: Instant) {
         match status {

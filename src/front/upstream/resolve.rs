@@ -29,15 +29,15 @@ pub(super) struct System;
 
 impl Lookup for System {
     fn addresses<'l>(&'l self, host: &'l str, port: u16) -> BoxFuture<'l, io::Result<Vec<SocketAddr>>> {
-        if host == "localhost" {
+        if host == "localhost" || host.ends_with(".localhost") {
             return here(port).map(Ok).boxed();
         }
         async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
     }
 }
 
-/// `localhost` is this machine (RFC 6761, section 6.3), on whichever of its two addresses somebody listens, and one peer
-/// though it listens on both. While nobody does it may become either.
+/// `localhost`, and what ends in it, is this machine (RFC 6761, section 6.3), on whichever of its two addresses somebody
+/// listens, and one peer though it listens on both. While nobody does it may become either.
 async fn here(port: u16) -> Vec<SocketAddr> {
     let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let both = both.map(|address| SocketAddr::new(address, port));

@@ -121,6 +121,19 @@ fn an_answer_ends_a_run_of_failures_and_the_last_that_is_well_stays() {
 }
 
 #[test]
+fn who_comes_back_gets_few_requests_at_first() {
+    let upstream = Upstream { slow_start: 10 * SECOND, ..upstream(&THREE[..2]) };
+    let (pool, now) = (pool(&upstream), Instant::now());
+    let first = pool.choose(None, &[], now).unwrap();
+    (0..2).for_each(|_| first.failed(now));
+    let part = |now| (0..30).filter(|_| owner(&pool, None, now) == 1).count();
+    assert_eq!(part(now + 9 * SECOND), 0);
+    assert!((1..6).contains(&part(now + 10 * SECOND)), "a tenth of its weight");
+    assert!((8..13).contains(&part(now + 15 * SECOND)), "half");
+    assert!((14..17).contains(&part(now + 20 * SECOND)), "all of it");
+}
+
+#[test]
 fn a_repository_has_its_peer_and_another_when_that_is_not_well() {
     let upstream = Upstream { balance: Balance::Repository, ..upstream(&THREE) };
     let (pool, now) = (pool(&upstream), Instant::now());

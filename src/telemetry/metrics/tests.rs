@@ -24,10 +24,12 @@ fn access(method: &'static str, kind: Kind, status: u16, limit: Option<Limit>) -
         digest: None,
         user_agent: None,
         failure: None,
+        upstream: None,
         kind,
         limit,
         credentials: false,
         size: None,
+        login: false,
     }
 }
 

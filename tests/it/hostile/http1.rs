@@ -5,7 +5,7 @@ use super::wire::{statuses, text};
 
 /// What is sent on one connection, and the statuses of all answers until the server closes it. `HOST` stands for the
 /// line with the right host, `GO` for a request that must not be answered where it hides.
-struct Case(&'static str, String, &'static [u16]);
+pub(super) struct Case(pub(super) &'static str, pub(super) String, pub(super) &'static [u16]);
 
 const GO: &str = "GET /v2/ HTTP/1.1\r\nHOST\r\n";
 
@@ -105,11 +105,17 @@ fn malformed() -> Vec<Case> {
     ]
 }
 
+/// All of them.
+pub(super) fn cases() -> Vec<Case> {
+    let cases: Vec<Case> = smuggling().into_iter().chain(malformed()).collect();
+    assert!(cases.len() > 60);
+    cases
+}
+
 #[test]
 fn what_can_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_answered() {
     let fort = Fort::new(&[]);
-    let cases: Vec<Case> = smuggling().into_iter().chain(malformed()).collect();
-    assert!(cases.len() > 60);
+    let cases = cases();
     let host = format!("Host: {}\r\n", fort.door.authority);
     fort.withstands(
         &cases,

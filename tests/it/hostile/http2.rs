@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Fort;
 use super::frames::*;
 
-type Attack = fn(&mut Http2);
+pub(super) type Attack = fn(&mut Http2);
 
 /// More than any of them should get away with.
 const MOST: usize = 1 << 20;
 
-const CASES: &[(&str, Attack)] = &[
+pub(super) const CASES: &[(&str, Attack)] = &[
     ("H2.CL: less than announced", |http2| {
         http2.request(1, "POST", "/jwt/auth", &[("content-length", "10")], false);
         http2.send(DATA, END_STREAM, 1, b"12345");

@@ -3,6 +3,7 @@
 //! Tables of hostile clients. After each of them a normal request is answered, and after all of them the server has not
 //! needed more memory than [`BOUND`].
 
+mod forwarded;
 mod frames;
 mod http1;
 mod http2;

@@ -40,9 +40,14 @@ pub(crate) fn haproxy(directory: &Path, door: &Door<'_>, to: u16) -> Process {
 /// nginx as an application load balancer of AWS: it ends TLS, adds the client to X-Forwarded-For, sets X-Forwarded-Proto
 /// and -Port, keeps Host, and knows nothing of X-Forwarded-Host and Forwarded.
 pub(crate) fn application_balancer(directory: &Path, door: &Door<'_>, to: u16) -> Process {
+    application_balancer_to(directory, door, &format!("http://127.0.0.1:{to}"))
+}
+
+/// The same to an origin, whose certificate it takes as it is.
+pub(crate) fn application_balancer_to(directory: &Path, door: &Door<'_>, to: &str) -> Process {
     let location = format!(
         "location / {{\n\
-           proxy_pass http://127.0.0.1:{to};\n\
+           proxy_pass {to};\n\
            proxy_set_header Host $http_host;\n\
            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
            proxy_set_header X-Forwarded-Proto $scheme;\n\
@@ -54,7 +59,7 @@ pub(crate) fn application_balancer(directory: &Path, door: &Door<'_>, to: u16) -
 }
 
 /// nginx as GitLab sets it up before its registry, with several registries by the beginning of the path.
-pub(crate) fn gitlabs_nginx(directory: &Path, door: &Door<'_>, registries: &[(&str, String)]) -> Process {
+pub(crate) fn gitlabs_nginx(directory: &Path, door: &Door<'_>, registries: &[(String, String)]) -> Process {
     let mut locations = String::new();
     for (path, origin) in registries {
         let _ = writeln!(
@@ -74,31 +79,58 @@ pub(crate) fn gitlabs_nginx(directory: &Path, door: &Door<'_>, registries: &[(&s
     nginx("gitlabs-nginx", directory, door, &locations)
 }
 
+/// nginx that tells a registry something of its own making: on each port these headers, and no others of those that
+/// registries read.
+pub(crate) fn misleading_nginx(directory: &Path, rows: &[(u16, &[(&str, String)])], to: &str) -> Process {
+    const READ: [&str; 4] = ["X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded"];
+    let mut servers = String::new();
+    for (port, told) in rows {
+        let untold = READ.iter().filter(|name| !told.iter().any(|(other, _)| other == *name));
+        let untold = untold.map(|name| format!("proxy_set_header {name} \"\";\n"));
+        let told = told.iter().map(|(name, value)| format!("proxy_set_header {name} \"{value}\";\n"));
+        let headers: String = told.chain(untold).collect();
+        let _ = writeln!(
+            servers,
+            "server {{ listen 127.0.0.1:{port}; client_max_body_size 0;\n\
+             location / {{ {headers} proxy_pass {to}; proxy_redirect off; proxy_request_buffering off; \
+             proxy_http_version 1.1; }} }}"
+        ); // to a String
+    }
+    let process = run_nginx("misleading-nginx", directory, &servers);
+    let last = rows.last().map_or(0, |(port, _)| *port);
+    Door { addresses: &["127.0.0.1"], port: last }.listening(process)
+}
+
 fn nginx(name: &str, directory: &Path, door: &Door<'_>, locations: &str) -> Process {
     let listen: String =
         door.addresses.iter().map(|address| format!("listen {address}:{} ssl;\n", door.port)).collect();
-    let directory = directory.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("{kind}_temp_path {directory}/{name}-{kind};\n"))
-        .collect();
-    let settings = format!(
-        "daemon off; master_process off; user root; pid {directory}/{name}.pid; error_log stderr;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{\n\
-           access_log off; server_tokens off; {temporary}\
-           server {{\n\
-             {listen}\
-             ssl_certificate {directory}/server.crt; ssl_certificate_key {directory}/server.key;\n\
-             client_max_body_size 0; chunked_transfer_encoding on;\n\
-             {locations}\
-           }}\n\
+    let shown = directory.display();
+    let server = format!(
+        "server {{\n\
+           {listen}\
+           ssl_certificate {shown}/server.crt; ssl_certificate_key {shown}/server.key;\n\
+           client_max_body_size 0; chunked_transfer_encoding on;\n\
+           {locations}\
          }}\n"
     );
-    let directory = Path::new(&format!("{directory}")).to_owned();
+    door.listening(run_nginx(name, directory, &server))
+}
+
+fn run_nginx(name: &str, directory: &Path, servers: &str) -> Process {
+    let at = directory.join(name);
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {}-{kind};\n", at.display()))
+        .collect();
+    let settings = format!(
+        "daemon off; master_process off; user root; pid {}.pid; error_log stderr;\n\
+         events {{ worker_connections 256; }}\n\
+         http {{ access_log off; server_tokens off;\n{temporary}{servers}}}\n",
+        at.display()
+    );
     let file = directory.join(format!("{name}.conf"));
     fs::write(&file, settings).expect("the directory can be written");
     let mut nginx = Command::new("nginx");
-    nginx.arg("-p").arg(&directory).arg("-c").arg(file).args(["-e", "stderr"]);
-    door.listening(Process::start(name, &directory, &mut nginx))
+    nginx.arg("-p").arg(directory).arg("-c").arg(file).args(["-e", "stderr"]);
+    Process::start(name, directory, &mut nginx)
 }

@@ -59,6 +59,11 @@ impl Distribution {
         Self::start(peer, directory, root, "", "")
     }
 
+    /// The same on this port.
+    pub(crate) fn at(port: u16, directory: &Path, root: &Path) -> Self {
+        Self::start_at(port, Peer::Two, directory, root, ("", ""))
+    }
+
     /// Serves a tree of its own to everybody, with these further settings of its `http`.
     pub(crate) fn with_http(directory: &Path, http: &str) -> Self {
         Self::start(Peer::Two, directory, &directory.join("tree"), http, "")
@@ -103,9 +108,36 @@ impl Distribution {
         self.process.stdout().lines().filter_map(request).collect()
     }
 
+    /// Stops it where it is, as if its machine hung, until [`resume`](Self::resume).
+    pub(crate) fn hang(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Ends it as a power failure does, for [`again`](Self::again).
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it as it was, on the same port.
+    pub(crate) fn again(&mut self, directory: &Path) {
+        *self = Self::start_on(self.port, Peer::Two, directory, &directory.join("docker-registry.yml"));
+    }
+
     fn start(peer: Peer, directory: &Path, root: &Path, http: &str, auth: &str) -> Self {
-        let port = free_port();
+        Self::start_at(free_port(), peer, directory, root, (http, auth))
+    }
+
+    fn start_at(port: u16, peer: Peer, directory: &Path, root: &Path, (http, auth): (&str, &str)) -> Self {
         let config = configure(directory, root, port, http, auth);
+        Self::start_on(port, peer, directory, &config)
+    }
+
+    fn start_on(port: u16, peer: Peer, directory: &Path, config: &Path) -> Self {
         let mut command = Command::new(peer.program());
         // 3 would send traces to a collector that is not there.
         command.env("OTEL_TRACES_EXPORTER", "none").arg("serve").arg(config);

@@ -149,6 +149,14 @@ impl Site {
         self.start_as(self.serve())
     }
 
+    /// The same with this in its environment.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn start_with(&self, name: &str, value: &std::ffi::OsStr) -> Pierhead {
+        let mut command = self.serve();
+        command.env(name, value);
+        self.start_as(command)
+    }
+
     /// The same from a copy of the binary.
     pub(crate) fn start_from(&self, program: &Path) -> Pierhead {
         let mut command = without_settings(Command::new(program));
@@ -160,6 +168,11 @@ impl Site {
     /// The same with its system calls written to a file.
     pub(crate) fn start_traced(&self, trace: &Path) -> Pierhead {
         self.start_as(traced(&self.serve(), trace))
+    }
+
+    /// Starts the server and waits until it serves, ready or not.
+    pub(crate) fn start_unready(&self) -> Pierhead {
+        Pierhead::serving(Process::start("pierhead", self.directory(), &mut self.serve()), self)
     }
 
     fn serve(&self) -> Command {
@@ -246,16 +259,22 @@ pub(crate) struct Pierhead {
 
 impl Pierhead {
     /// Waits until a process that was just started answers `/-/ready` through the front door.
-    fn ready(mut process: Process, site: &Site) -> Self {
+    fn ready(process: Process, site: &Site) -> Self {
+        let mut server = Self::serving(process, site);
+        let probe = Registry::guarded(&site.origin(), "", &site.certificate_authority(), None);
+        server.process.wait_until("be ready", 30, |_| {
+            let answer = probe.request(reqwest::Method::GET, "/-/ready").send();
+            answer.is_ok_and(|answer| answer.status() == 200)
+        });
+        server
+    }
+
+    /// Waits until it says that it serves.
+    fn serving(mut process: Process, site: &Site) -> Self {
         // The port is open before everything behind it is there, the local authority on the first start among it.
         process.wait_until("listen", 30, |_| {
             let made = site.authority_file().exists();
             made && std::net::TcpStream::connect(("127.0.0.1", site.port)).is_ok()
-        });
-        let probe = Registry::guarded(&site.origin(), "", &site.certificate_authority(), None);
-        process.wait_until("be ready", 30, |_| {
-            let answer = probe.request(reqwest::Method::GET, "/-/ready").send();
-            answer.is_ok_and(|answer| answer.status() == 200)
         });
         process.wait_until("say how it is used", 30, |process| process.stderr().contains(" serves http"));
         Self { process }

@@ -100,6 +100,13 @@ impl Process {
         self.memory_line("VmRSS:")
     }
 
+    /// How many bytes it has had written to disks.
+    pub(crate) fn written(&self) -> u64 {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", self.id())).expect("the process runs and is ours");
+        let line = counts.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("Linux counts them");
+        line.parse().expect("a number")
+    }
+
     fn memory_line(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux reports memory");

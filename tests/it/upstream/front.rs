@@ -1,7 +1,6 @@
 //! Pierhead before several of Debian's docker-registry, reached in the ways that people reach it.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use crate::support::balancers::{Door, application_balancer, haproxy};
@@ -149,9 +148,4 @@ pub(super) fn certified(site: &Site) -> PathBuf {
     fs::create_dir_all(&directory).expect("the site can be written");
     fs::write(directory.join("ca.crt"), authority.pem()).expect("the site can be written");
     authority.write_server(&directory, machine::NAME)
-}
-
-/// Whether somebody listens there.
-pub(super) fn listens(address: &str, port: u16) -> bool {
-    TcpStream::connect((address, port)).is_ok()
 }

@@ -28,13 +28,13 @@ async fn a_peer_that_is_not_there_is_passed_over_whatever_the_method() {
 }
 
 #[tokio::test]
-async fn no_more_peers_are_tried_than_attempts_say_and_then_it_is_502() {
+async fn no_more_peers_are_tried_than_attempts_say_and_then_it_is_503() {
     let theirs = Theirs::open().await;
     let mut upstream = upstream(&[nobody(), nobody(), theirs.origin()]);
     upstream.attempts = NonZeroU32::new(2).unwrap();
     let door = before_upstream(upstream, |_| {});
     let reply = ask(&door, "GET /v2/206", "").await;
-    assert_eq!(reply.status, 502);
+    assert_eq!(reply.status, 503);
     is_unavailable(&reply);
     assert_eq!(theirs.all(), "");
 }
@@ -74,7 +74,6 @@ async fn a_peer_that_does_not_answer_is_504() {
     let theirs = Theirs::open().await;
     let mut upstream = upstream(&[theirs.origin()]);
     upstream.timeouts.read = Duration::from_millis(200);
-    upstream.attempts = NonZeroU32::MIN;
     let door = before_upstream(upstream, |_| {});
     let reply = ask(&door, "GET /v2/hang", "").await;
     assert_eq!(reply.status, 504);
@@ -114,4 +113,30 @@ async fn a_clients_faults_are_its_own() {
     assert_eq!(reply.status, 400);
     let lines = door.lines(2).await;
     assert!(lines.iter().all(|line| line["status"] == 400));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_a_read_nothing_and_a_write_is_not_sent_again() {
+    let theirs = Theirs::open().await;
+    let mut upstream = upstream(&[theirs.origin()]);
+    upstream.attempts = NonZeroU32::MIN;
+    let door = before_upstream(upstream, |_| {});
+    assert_eq!(ask(&door, "GET /v2/206", "").await.status, 206);
+    assert_eq!(ask(&door, "GET /v2/stale", "").await.status, 201);
+    assert_eq!((theirs.seen().len(), theirs.all().matches("GET /v2/stale").count()), (2, 2));
+    assert_eq!(ask(&door, "PUT /v2/stale", "Content-Length: 0\r\n").await.status, 502);
+    assert_eq!(theirs.all().matches("PUT /v2/stale").count(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_in_the_middle_of_an_upload_is_502() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    let mut wire = door.clear().await;
+    wire.send(door.request("PATCH /v2/a/blobs/uploads/x", "Content-Length: 1000000000\r\n") + "hello").await;
+    eventually(|| theirs.all().contains("hello")).await;
+    drop(theirs);
+    let reply = wire.reply().await;
+    assert_eq!(reply.status, 502);
+    is_unavailable(&reply);
 }

@@ -7,12 +7,14 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::front::{
-    Balance, Fixed, HeaderEdits, HostSent, LocationForm, PathPrefix, Peer, Redirect, Route, Target, Upstream,
-    UpstreamTimeouts, UpstreamTls,
+    Balance, Directions, Fixed, Gate, HeaderEdits, HostSent, LocationForm, PathPrefix, Peer, Redirect, Route, Target,
+    Upstream, UpstreamTimeouts, UpstreamTls,
 };
 
 mod answers;
 mod failures;
+mod http2;
+mod limits;
 mod requests;
 mod routes;
 mod time;
@@ -59,7 +61,7 @@ impl Theirs {
                 };
                 let state = shared.clone();
                 connections.spawn(async move {
-                    Talk { stream, state: state.clone(), number, buffer: Vec::new() }.run().await;
+                    Talk { stream, state: state.clone(), number, buffer: Vec::new(), requests: 0 }.run().await;
                     state.ended.fetch_add(1, Ordering::Relaxed);
                 });
             }
@@ -88,6 +90,7 @@ struct Talk {
     state: Arc<State>,
     number: usize,
     buffer: Vec<u8>,
+    requests: usize,
 }
 
 impl Talk {
@@ -163,6 +166,7 @@ impl Talk {
     /// What the path says.
     async fn one(&mut self) -> Option<()> {
         let head = String::from_utf8(self.until(b"\r\n\r\n").await?).unwrap();
+        self.requests += 1;
         let mut words = head.split(' ');
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -181,6 +185,8 @@ impl Talk {
                 self.say("HTTP/1.1 100 Continue\r\n\r\n").await?;
             }
             "close" => return None,
+            // As a peer does whose patience with an idle connection ends just then.
+            "stale" if self.requests > 1 => return None,
             "garbage" => {
                 self.say("GARBAGE\r\n\r\n").await?;
                 return None;

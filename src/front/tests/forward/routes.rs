@@ -71,3 +71,61 @@ async fn a_path_with_two_readings_reaches_nobody() {
     }
     assert_eq!(theirs.all(), "");
 }
+
+#[tokio::test]
+async fn what_was_begun_ends_by_the_routes_that_it_began_by() {
+    let (one, other) = (Theirs::open().await, Theirs::open().await);
+    let mut door = before(&[&one]);
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /v2/hang", "")).await;
+    eventually(|| one.all().contains("/v2/hang")).await;
+    let config = Config { upstreams: vec![upstream(&[other.origin()])], ..door.config.clone() };
+    let tls = Tls { upstreams: Credentials::load(&config.upstreams).unwrap(), ..door.certificates.clone() };
+    door.running.change(config, door.script.clone(), &tls, Vec::new()).unwrap();
+    one.state.gate.add_permits(1);
+    assert_eq!(wire.reply().await.status, 201);
+    wire.send(door.request("GET /v2/206", "")).await;
+    assert_eq!(wire.reply().await.status, 206);
+    assert!(other.all().contains("/v2/206") && !one.all().contains("/v2/206"));
+}
+
+#[tokio::test]
+async fn an_upload_stays_with_the_peer_that_began_it() {
+    let (one, other) = (Theirs::open().await, Theirs::open().await);
+    let mut upstream = upstream(&[one.origin(), other.origin()]);
+    upstream.balance = Balance::Upload;
+    let door = before_upstream(upstream, |_| {});
+    let count = |theirs: &Theirs, line: &str| theirs.all().matches(line).count();
+    for _ in 0..8 {
+        let before = count(&one, "POST ");
+        let mut wire = door.clear().await;
+        wire.send(door.request("POST /v2/a/blobs/uploads/where", "Content-Length: 0\r\n")).await;
+        assert_eq!(wire.reply().await.status, 202);
+        let (owner, patches) = if count(&one, "POST ") > before { (&one, "one") } else { (&other, "other") };
+        let before = count(owner, "PATCH ");
+        wire.send(door.request("PATCH /v2/a/blobs/uploads/x", "Content-Length: 5\r\n") + "hello").await;
+        assert_eq!(wire.reply().await.text(), "5");
+        assert_eq!(count(owner, "PATCH "), before + 1, "{patches}");
+    }
+}
+
+#[tokio::test]
+async fn a_gate_is_before_the_upstream_too() {
+    let theirs = Theirs::open().await;
+    let door = Door::built(|config, sockets| {
+        config.routes = vec![to_hub("/v2/")];
+        config.upstreams = vec![upstream(&[theirs.origin()])];
+        let gate = Gate {
+            deny: Directions { push: ["127.0.0.0/8".parse().unwrap()].into_iter().collect(), ..Directions::default() },
+            ..Gate::default()
+        };
+        sockets[1].1.gate = gate.clone();
+        config.listeners[1].gate = gate;
+    });
+    let mut wire = door.clear().await;
+    wire.send(door.request("PUT /v2/x", "Content-Length: 0\r\n")).await;
+    assert_eq!(wire.reply().await.status, 403);
+    assert_eq!(theirs.all(), "");
+    wire.send(door.request("GET /v2/206", "")).await;
+    assert_eq!(wire.reply().await.status, 206);
+}

@@ -62,3 +62,25 @@ async fn a_client_that_takes_nothing_is_cut() {
     eventually(|| theirs.state.ended.load(Ordering::Relaxed) == 1).await;
     assert_eq!(door.lines(1).await[0]["status"], 499);
 }
+
+#[tokio::test]
+async fn a_client_of_http2_that_owes_its_body_is_cut_and_its_other_requests_are_not() {
+    let theirs = Theirs::open().await;
+    let mut upstream = upstream(&[theirs.origin()]);
+    upstream.timeouts.write = Duration::from_millis(300);
+    let door = before_upstream(upstream, |config| config.timeouts = SHORT);
+    let client = door.http2();
+    let pieces = futures_util::stream::once(async { Ok::<_, std::io::Error>("half") });
+    let endless = futures_util::StreamExt::chain(pieces, futures_util::stream::pending());
+    let upload = client.put(door.url("/v2/x")).body(reqwest::Body::wrap_stream(endless)).send();
+    let upload = tokio::spawn(upload);
+    eventually(|| theirs.all().contains("half")).await;
+    let commit = tokio::spawn(client.put(door.url("/v2/hang")).body("hello").send());
+    assert!(within(upload).await.unwrap().is_err(), "the stream is reset");
+    eventually(|| theirs.state.ended.load(Ordering::Relaxed) == 1).await;
+    let line = &door.lines(1).await[0];
+    assert_eq!((line["status"].as_u64(), line["bytes_in"].as_u64()), (Some(408), Some(4)));
+    theirs.state.gate.add_permits(1);
+    assert_eq!(within(commit).await.unwrap().unwrap().status().as_u16(), 201);
+    assert_eq!(door.running.connections(), 1);
+}

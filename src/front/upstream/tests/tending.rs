@@ -89,9 +89,9 @@ async fn checks_end_with_whoever_has_the_pool() {
     let upstreams = upstreams(&checked(upstream(&[&format!("http://127.0.0.1:{port}")])), None);
     upstreams.tend();
     upstreams.tend();
-    let running = upstreams.get("registry").unwrap().pick(None, &[]).await.unwrap();
+    let pool = upstreams.get("registry").unwrap();
+    let (running, pool) = (pool.pick(None, &[]).await.unwrap(), Arc::downgrade(pool));
     drop(upstreams);
-    let pool = Arc::downgrade(running.pool());
     drop(running);
     until("gone", || pool.strong_count() == 0).await;
 }

@@ -1,0 +1,192 @@
+//! What does one directive of NGINX mean, wherever it stands?
+//!
+//! [`block`](super::block) knows where a directive stands; what it says is settled here.
+
+use super::draft::{Draft, network};
+use super::ledger::Fate;
+use super::nginx::Directive;
+use super::words;
+
+/// What `timeouts` takes, in seconds.
+const PATIENCE: std::ops::RangeInclusive<u64> = 1..=3_600;
+/// The least that `limits.blob` takes.
+const SMALLEST_BLOB: u64 = 1 << 20;
+
+/// A directive of an `upstream` block.
+pub(super) fn of_upstream(directive: &Directive) -> Fate {
+    match directive.name.as_str() {
+        "server" if directive.first().starts_with("unix:") => {
+            Fate::Yours("a peer is an http:// or https:// URL".to_owned())
+        }
+        "server" if directive.text().contains(" backup") => {
+            Fate::Yours("it is a peer like the others: there are no spare ones".to_owned())
+        }
+        "server" if directive.text().contains(" down") => Fate::NotNeeded("it is down".to_owned()),
+        "server" if directive.text().contains("_fails=") || directive.text().contains("fail_timeout=") => {
+            Fate::Translated("upstreams.gitlab.peers (when a peer is left out for a while: see ejection)".to_owned())
+        }
+        "server" => Fate::Translated("upstreams.gitlab.peers".to_owned()),
+        "least_conn" => Fate::Translated("upstreams.gitlab.balance: least_loaded".to_owned()),
+        "ip_hash" | "hash" | "random" => {
+            Fate::Yours("see balance: repository, upload and least_loaded are what there is".to_owned())
+        }
+        "keepalive" | "keepalive_timeout" | "keepalive_requests" | "keepalive_time" | "zone" => {
+            Fate::NotNeeded("connections to peers are kept and used again".to_owned())
+        }
+        _ => Fate::Yours("a directive that is not known here".to_owned()),
+    }
+}
+
+/// What a directive becomes that needs no more than itself.
+pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) {
+    let value = directive.text();
+    if let Some((fate, guarded)) = words::settle(&directive.name, &value, draft) {
+        return if guarded {
+            draft.ledger.add_guarded(directive.line, key, fate)
+        } else {
+            draft.ledger.add(directive.line, key, fate)
+        };
+    }
+    let yours = |why: &str| Fate::Yours(why.to_owned());
+    let second = || directive.arguments.get(1).map(String::as_str);
+    let fate = match directive.name.as_str() {
+        "client_max_body_size" => body(&value, draft),
+        "proxy_read_timeout" => patience(&value, &["upstreams", "gitlab", "timeouts", "read"], draft),
+        "proxy_connect_timeout" => patience(&value, &["upstreams", "gitlab", "timeouts", "connect"], draft),
+        "proxy_send_timeout" => patience(&value, &["upstreams", "gitlab", "timeouts", "write"], draft),
+        "keepalive_timeout" => patience(directive.first(), &["timeouts", "idle"], draft),
+        "client_header_timeout" => patience(&value, &["timeouts", "header"], draft),
+        "client_body_timeout" | "send_timeout" => patience(&value, &["timeouts", "stall"], draft),
+        "set_real_ip_from" => draft.trust(&directive.arguments),
+        "proxy_set_header" => words::request_header(directive.first(), second(), draft),
+        "add_header" => words::response_header(directive.first(), second().unwrap_or_default(), draft),
+        "proxy_hide_header" if draft.is_front() => {
+            draft.page.push(&["upstreams", "gitlab", "response_headers", "remove"], directive.first());
+            Fate::Translated("upstreams.gitlab.response_headers.remove".to_owned())
+        }
+        "proxy_ssl_trusted_certificate" if draft.is_front() => {
+            put(draft, &["upstreams", "gitlab", "tls", "ca"], &value)
+        }
+        "proxy_ssl_certificate" if draft.is_front() => {
+            put(draft, &["upstreams", "gitlab", "tls", "certificate"], &value)
+        }
+        "proxy_ssl_certificate_key" if draft.is_front() => put(draft, &["upstreams", "gitlab", "tls", "key"], &value),
+        "proxy_ssl_name" if draft.is_front() && !value.contains('$') => {
+            put(draft, &["upstreams", "gitlab", "tls", "name"], &value)
+        }
+        "proxy_ssl_verify" if value == "off" && draft.is_front() => {
+            yours("peers' certificates are always verified: name their authority in upstreams.gitlab.tls.ca")
+        }
+        "access_log" | "error_log" => {
+            draft.page.put(&["log", "access"], "off");
+            Fate::Translated("log.access".to_owned())
+        }
+        "include" => yours("not followed: import what it names too, if it is about the registry"),
+        "if" | "rewrite" | "set" | "map" | "geo" | "try_files" => {
+            yours("what it does is known only to the NGINX that runs")
+        }
+        "root" | "index" | "alias" => Fate::NotSupported("no files are served".to_owned()),
+        "auth_basic"
+        | "auth_basic_user_file"
+        | "auth_request"
+        | "limit_except"
+        | "limit_req"
+        | "limit_conn"
+        | "satisfy"
+        | "auth_jwt" => {
+            let why = "who may come in is for GitLab's tokens, listeners.allow and deny, and limits to say".to_owned();
+            return draft.ledger.add_guarded(directive.line, key, Fate::NotSupported(why));
+        }
+        name if name.starts_with("proxy_") || name.starts_with("gzip") || name.starts_with("client_") => {
+            Fate::NotNeeded(
+                "everything streams, and nothing is rewritten but what the registry's clients need".to_owned(),
+            )
+        }
+        "worker_processes"
+        | "worker_connections"
+        | "sendfile"
+        | "tcp_nopush"
+        | "tcp_nodelay"
+        | "log_format"
+        | "types"
+        | "default_type"
+        | "server_names_hash_bucket_size"
+        | "large_client_header_buffers"
+        | "proxy_pass"
+        | "user"
+        | "pid" => Fate::NotNeeded("it is about NGINX's own process".to_owned()),
+        _ => yours("a directive that is not known here"),
+    };
+    let fate = match (directive.flaw, fate) {
+        (Some(flaw), Fate::Translated(to)) => Fate::Translated(format!("{to} ({flaw})")),
+        (_, fate) => fate,
+    };
+    draft.ledger.add(directive.line, key, fate);
+}
+
+fn put(draft: &mut Draft<'_>, path: &[&str], value: &str) -> Fate {
+    draft.page.put(path, value);
+    Fate::Translated(path.join("."))
+}
+
+fn patience(text: &str, path: &[&str], draft: &mut Draft<'_>) -> Fate {
+    if path[0] == "upstreams" && !draft.is_front() {
+        return Fate::NotNeeded("there is no registry behind Pierhead".to_owned());
+    }
+    match words::seconds(text).filter(|seconds| PATIENCE.contains(seconds)) {
+        Some(seconds) => put(draft, path, &format!("{seconds}s")),
+        None => Fate::Yours(format!("{} takes between 1s and 1h", path.join("."))),
+    }
+}
+
+fn body(text: &str, draft: &mut Draft<'_>) -> Fate {
+    match words::bytes(text) {
+        Some(0) => Fate::NotNeeded("there is no limit unless limits.blob says one".to_owned()),
+        Some(bytes) if bytes >= SMALLEST_BLOB => put(draft, &["limits", "blob"], &bytes.to_string()),
+        _ => Fate::Yours("limits.blob is at least 1MiB".to_owned()),
+    }
+}
+
+/// `allow` and `deny`: the first that fits decides, where a list here is for all. Those orders that mean the same are
+/// translated: `deny A; allow all;`, `allow B; deny all;`, `deny A; allow B; deny all;`.
+pub(super) fn admit(rules: &[Directive], within: &str, draft: &mut Draft<'_>) {
+    let mut stage = 0; // denies, allows, the last word
+    let (mut allow, mut deny, mut same) = (Vec::new(), Vec::new(), true);
+    let mut closed = false;
+    for rule in rules {
+        let all = rule.first() == "all";
+        match (rule.name.as_str(), stage) {
+            (_, 2) => same = false,
+            (name, _) if all => {
+                closed = name == "deny";
+                stage = 2;
+            }
+            ("deny", 0) => deny.push(rule.first()),
+            ("allow", _) => {
+                stage = 1;
+                allow.push(rule.first());
+            }
+            _ => same = false,
+        }
+    }
+    if !closed {
+        allow.clear();
+    }
+    let networks = |words: &[&str]| words.iter().map(|word| network(word)).collect::<Option<Vec<String>>>();
+    let read = if same && (!closed || !allow.is_empty()) { networks(&allow).zip(networks(&deny)) } else { None };
+    for rule in rules {
+        let key = format!("{within}{}", rule.name);
+        match &read {
+            Some(_) => draft.ledger.add(rule.line, key, Fate::Translated("listeners.allow, listeners.deny".to_owned())),
+            None => {
+                let why =
+                    "in this order it is more than listeners.allow and deny can say; write them yourself".to_owned();
+                draft.ledger.add_guarded(rule.line, key, Fate::Yours(why));
+            }
+        }
+    }
+    if let Some((allow, deny)) = read {
+        draft.allow.extend(allow);
+        draft.deny.extend(deny);
+    }
+}

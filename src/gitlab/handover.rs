@@ -1,0 +1,86 @@
+//! How does one change places, and back?
+//!
+//! Commands, to be read before they are typed: nothing here runs them.
+
+use super::draft::Draft;
+use super::{Format, Mode};
+
+/// The commands for this configuration.
+pub(super) fn commands(draft: &Draft<'_>, format: Format) -> String {
+    let authority = draft.external.as_ref().map_or("REGISTRY:PORT", |origin| origin.authority());
+    let mut text =
+        String::from("Next, as root, with the file at /etc/pierhead/pierhead.yml (0600: it may hold secrets):\n\n");
+    text.push_str("  pierhead check -c /etc/pierhead/pierhead.yml\n\n");
+    if draft.site.mode == Mode::Embedded {
+        text.push_str(&before_embedding(draft));
+    }
+    let (over, back) = match format {
+        Format::GitlabRb => omnibus(draft),
+        Format::GitlabYml | Format::Nginx => nginx(draft),
+    };
+    text.push_str("Hand over:\n\n");
+    text.push_str(&over);
+    text.push_str("  systemctl enable --now pierhead\n");
+    text.push_str(&format!(
+        "  curl -si https://{authority}/v2/          # 401 is right\n  docker login {authority}\n\n"
+    ));
+    text.push_str("After each renewal of the certificate: pierhead reload (the user of Pierhead must be able to read its key)\n\n");
+    text.push_str("And back:\n\n  systemctl disable --now pierhead\n");
+    text.push_str(&back);
+    text
+}
+
+/// The tree must say everything, and nobody else may write to it.
+fn before_embedding(draft: &Draft<'_>) -> String {
+    let root = match draft.page.get(&["registry", "storage", "filesystem", "rootdirectory"]) {
+        Some(super::page::Node::Text(root)) => root.as_str(),
+        _ => return String::new(),
+    };
+    format!(
+        "First see that the images' tags are in the tree and not in GitLab's metadata database. Where this lists\n\
+         database-in-use, stay with --mode front:\n\n  ls {root}/docker/registry/lockfiles\n\n"
+    )
+}
+
+fn omnibus(draft: &Draft<'_>) -> (String, String) {
+    if draft.is_front() {
+        let over = "  # in /etc/gitlab/gitlab.rb (up to GitLab 19.1: registry_nginx['enable'] = false)\n  \
+                    registry['nginx']['enable'] = false\n\n  gitlab-ctl reconfigure\n";
+        let back = "  # in /etc/gitlab/gitlab.rb\n  registry['nginx']['enable'] = true\n\n  gitlab-ctl reconfigure\n";
+        return (over.to_owned(), back.to_owned());
+    }
+    let text = |path: &[&str]| match draft.page.get(path) {
+        Some(super::page::Node::Text(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (host, port) = draft
+        .external
+        .as_ref()
+        .map_or(("REGISTRY".to_owned(), 443), |origin| (origin.host().to_owned(), origin.port()));
+    let address = super::draft::reachable(&text(&["registry", "http", "addr"]));
+    let issuer = text(&["registry", "auth", "token", "issuer"]);
+    // GitLab shows a port that is written, and clients take the usual one without it.
+    let port = if port == 443 { String::new() } else { format!("  gitlab_rails['registry_port'] = '{port}'\n") };
+    let over = format!(
+        "  # in /etc/gitlab/gitlab.rb (up to GitLab 19.1: registry_nginx['enable'] = false)\n  \
+         registry['enable'] = false\n  registry['nginx']['enable'] = false\n  gitlab_rails['registry_enabled'] = true\n  \
+         gitlab_rails['registry_host'] = '{host}'\n{port}  \
+         gitlab_rails['registry_api_url'] = 'http://{address}'\n  gitlab_rails['registry_issuer'] = '{issuer}'\n\n  \
+         gitlab-ctl reconfigure\n"
+    );
+    let back = "  # in /etc/gitlab/gitlab.rb: take these lines away again\n\n  gitlab-ctl reconfigure\n".to_owned();
+    (over, back)
+}
+
+fn nginx(draft: &Draft<'_>) -> (String, String) {
+    let stop = if draft.is_front() {
+        ""
+    } else {
+        "  # stop the registry that is there: Pierhead takes its port and its images\n"
+    };
+    let over = format!(
+        "{stop}  # take the registry's server block out of NGINX (/etc/nginx/sites-enabled/, or where it is), then\n  nginx -t && systemctl reload nginx\n"
+    );
+    let back = "  # put the server block back, then\n  nginx -t && systemctl reload nginx\n".to_owned();
+    (over, back)
+}

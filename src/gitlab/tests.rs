@@ -1,0 +1,236 @@
+//! Claims about whole files, and about what they come to.
+
+use std::path::Path;
+
+use super::*;
+
+fn nothing_exists(_: &Path) -> bool {
+    false
+}
+
+fn imported(text: &str, format: Format, mode: Mode) -> Imported {
+    let site = Site { file: "source", mode, exists: &nothing_exists };
+    match format {
+        Format::GitlabRb => gitlab_rb(text, &site),
+        Format::Nginx => nginx_block(text, &site),
+        Format::GitlabYml => panic!("its leaves come from the reader of YAML"),
+    }
+}
+
+fn front(text: &str) -> Imported {
+    imported(text, Format::GitlabRb, Mode::Front)
+}
+
+fn page(imported: &Imported) -> &str {
+    imported.configuration.as_deref().expect("a configuration")
+}
+
+const SHARED: &str = "external_url 'https://gitlab.test'\nregistry_external_url 'https://gitlab.test:5050'\n";
+
+#[test]
+fn files_are_recognised_by_what_is_in_them() {
+    let cases = [
+        ("# a comment\nexternal_url 'https://a'", Some(Format::GitlabRb)),
+        ("registry['enable'] = true", Some(Format::GitlabRb)),
+        ("roles ['application_role']", Some(Format::GitlabRb)),
+        ("# a\nserver {\n listen 80;\n}", Some(Format::Nginx)),
+        ("upstream registry {", Some(Format::Nginx)),
+        ("production: &base\n  gitlab:\n", Some(Format::GitlabYml)),
+        ("registry:\n  enabled: true\n", Some(Format::GitlabYml)),
+        ("hello world", None),
+        ("", None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(recognise(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_new_spelling_counts_wherever_it_stands() {
+    for text in [
+        "registry['nginx']['listen_port'] = 5678\nregistry_nginx['listen_port'] = 1\n",
+        "registry_nginx['listen_port'] = 1\nregistry['nginx']['listen_port'] = 5678\n",
+        "registry_nginx['listen_port'] = 1\nregistry['nginx'] = { listen_port: '5678' }\n",
+    ] {
+        let imported = front(&format!("{SHARED}{text}"));
+        assert!(page(&imported).contains("address: \":5678\""), "{}", page(&imported));
+        assert!(imported.report.contains("counts"), "{}", imported.report);
+    }
+}
+
+#[test]
+fn the_last_of_several_assignments_counts_but_not_one_that_only_running_could_tell() {
+    let text = "registry_nginx['listen_port'] = 1\nregistry_nginx['listen_port'] = 2\nregistry_nginx['listen_port'] = 3 if x\n";
+    let imported = front(&format!("{SHARED}{text}"));
+    assert!(page(&imported).contains("address: \":2\""), "{}", page(&imported));
+    assert!(imported.report.contains("source:3: registry_nginx['listen_port']: line 4 counts"), "{}", imported.report);
+    assert!(
+        page(&imported).contains("#   line 5: registry_nginx['listen_port']: only running it could tell"),
+        "{}",
+        page(&imported)
+    );
+}
+
+#[test]
+fn without_a_name_of_its_own_the_registry_is_on_port_5050_of_gitlabs() {
+    let imported = front("external_url 'https://gitlab.test'\n");
+    assert!(page(&imported).contains("external_url: https://gitlab.test:5050"), "{}", page(&imported));
+    assert!(imported.report.contains("port 5050 of GitLab's name"));
+    for off in ["registry['enable'] = false", "letsencrypt['enable'] = false"] {
+        let imported = front(&format!("external_url 'https://gitlab.test'\n{off}\n"));
+        assert!(!page(&imported).contains("\nexternal_url:"), "{}", page(&imported));
+        assert!(page(&imported).contains("nothing that could be read says what clients call this registry"));
+    }
+}
+
+#[test]
+fn a_name_from_the_environment_is_left_to_the_operator() {
+    let imported = front("external_url 'https://gitlab.test'\nregistry_external_url ENV['REGISTRY']\n");
+    assert!(!page(&imported).contains("\nexternal_url:"), "{}", page(&imported));
+    assert!(
+        imported.report.contains(
+            "source:2: registry_external_url: only running it could tell (the environment (ENV['REGISTRY']))"
+        )
+    );
+}
+
+#[test]
+fn the_certificate_is_the_one_that_omnibus_shows() {
+    let own = "external_url 'https://gitlab.test'\nregistry_external_url 'https://registry.test'\n";
+    let cases: [(&str, &[&str], &str); 5] = [
+        ("", &[], "registry.test"),
+        ("", &["/etc/gitlab/ssl/gitlab.test.crt"], "gitlab.test"),
+        ("", &["/etc/gitlab/ssl/gitlab.test.crt", "/etc/gitlab/ssl/registry.test.crt"], "registry.test"),
+        ("letsencrypt['enable'] = true", &[], "gitlab.test"),
+        ("letsencrypt['enable'] = false", &["/etc/gitlab/ssl/gitlab.test.crt"], "registry.test"),
+    ];
+    for (more, files, expected) in cases {
+        let exists = |path: &Path| files.iter().any(|file| Path::new(file) == path);
+        let site = Site { file: "source", mode: Mode::Front, exists: &exists };
+        let imported = gitlab_rb(&format!("{own}{more}"), &site);
+        assert!(page(&imported).contains(&format!("certificate: /etc/gitlab/ssl/{expected}.crt")), "{more} {files:?}");
+    }
+}
+
+#[test]
+fn a_proxys_header_is_believed_only_from_whom_the_file_names() {
+    let on = "registry_nginx['proxy_protocol'] = true\n";
+    let imported = front(&format!("{SHARED}{on}"));
+    assert!(!page(&imported).contains("    proxy_protocol: required\n"), "{}", page(&imported));
+    assert!(imported.report.contains("nothing says whose PROXY header is to be believed"));
+    let imported =
+        front(&format!("{SHARED}{on}registry_nginx['real_ip_trusted_addresses'] = ['10.1.2.3/8', 'lb.test']\n"));
+    assert!(page(&imported).contains("    proxy_protocol: required\n") && page(&imported).contains("- 10.0.0.0/8\n"));
+    assert!(imported.report.contains("write those that are names or sockets yourself"));
+}
+
+#[test]
+fn images_that_cannot_be_served_are_a_reason_to_write_nothing() {
+    for text in
+        ["registry['storage'] = { 's3' => { 'bucket' => 'b' } }", "registry['database'] = { 'enabled' => true }"]
+    {
+        let text = format!("{SHARED}{text}\n");
+        let embedded = imported(&text, Format::GitlabRb, Mode::Embedded);
+        assert!(
+            embedded.configuration.is_none() && embedded.report.contains("Nothing is written: "),
+            "{}",
+            embedded.report
+        );
+        assert!(front(&text).configuration.is_some());
+    }
+}
+
+#[test]
+fn no_secret_is_in_the_report() {
+    let text = format!(
+        "{SHARED}registry['http_secret'] = 'hush'\ngitlab_rails['registry_notification_secret'] = \"hush\"\n\
+         registry['storage'] = {{ 's3' => {{ 'secretkey' => 'hush' }} }}\nfoo 'hush', 'hush'\nregistry['x'] << 'hush'\n\
+         registry['http_secret'] = \"hush#{{x}}\"\nregistry_nginx['proxy_set_headers'] = {{ 'X-Key' => 'hush' }}\n"
+    );
+    for mode in [Mode::Front, Mode::Embedded] {
+        let report = imported(&text, Format::GitlabRb, mode).report;
+        assert!(!report.contains("hush"), "{report}");
+    }
+}
+
+#[test]
+fn a_secret_is_taken_along() {
+    let text = format!("{SHARED}registry['http_secret'] = 'hush: #'\n");
+    let embedded = imported(&text, Format::GitlabRb, Mode::Embedded);
+    assert!(page(&embedded).contains("    secret: \"hush: #\"\n"), "{}", page(&embedded));
+    assert!(!page(&front(&text)).contains("hush"));
+}
+
+#[test]
+fn orders_of_allow_and_deny_that_mean_something_else_are_not_translated() {
+    let server = |rules: &str| {
+        let text = format!(
+            "server {{ listen 443 ssl; server_name a.test; {rules} location / {{ proxy_pass http://127.0.0.1:5000; }} }}"
+        );
+        imported(&text, Format::Nginx, Mode::Front)
+    };
+    let cases = [
+        ("allow 10.0.0.0/8; deny all;", true, "allow"),
+        ("deny 10.0.0.0/8;", true, "deny"),
+        ("deny 10.1.0.0/16; allow 10.0.0.0/8; deny all;", true, "allow"),
+        ("allow 10.1.0.0/16; deny 10.0.0.0/8; allow all;", false, ""),
+        ("deny all;", false, ""),
+        ("allow all; deny 10.0.0.0/8;", false, ""),
+        ("allow unix:; deny all;", false, ""),
+    ];
+    for (rules, translated, key) in cases {
+        let imported = server(rules);
+        assert_eq!(!imported.report.contains("PROTECTION LOST"), translated, "{rules}: {}", imported.report);
+        assert_eq!(translated, !key.is_empty() && page(&imported).contains(&format!("    {key}:\n")), "{rules}");
+    }
+}
+
+#[test]
+fn locations_become_routes() {
+    let text = "server { listen 443 ssl; server_name a.test;\n location /v2/ { proxy_pass http://127.0.0.1:5000; }\n \
+                location /jwt/ { proxy_pass http://127.0.0.1:8080; }\n location /ui { return 308 https://gitlab.test/; }\n \
+                location ~ ^/x { proxy_pass http://127.0.0.1:1; }\n location / { return 404; } }";
+    let imported = imported(text, Format::Nginx, Mode::Front);
+    for part in [
+        "  - path: /v2/\n    to:\n      upstream: gitlab\n",
+        "  - path: /jwt/\n    to:\n      upstream: route1\n",
+        "  - path: /ui\n    to:\n      redirect: https://gitlab.test/\n      status: 308\n",
+        "  route1:\n    peers:\n      - http://127.0.0.1:8080\n",
+    ] {
+        assert!(page(&imported).contains(part), "{part}\n{}", page(&imported));
+    }
+    assert!(imported.report.contains("location ~ ^/x: a pattern"), "{}", imported.report);
+}
+
+#[test]
+fn what_is_behind_a_load_balancer_keeps_the_port_of_its_clients() {
+    let text = "server { listen 5678; server_name a.test; location / { proxy_set_header X-Forwarded-Proto https; proxy_pass http://127.0.0.1:5000; } }";
+    let imported = imported(text, Format::Nginx, Mode::Front);
+    assert!(page(&imported).contains("external_url: https://a.test\n"), "{}", page(&imported));
+    assert!(page(&imported).contains("  - address: \":5678\"\n    tls: false\n"), "{}", page(&imported));
+}
+
+#[test]
+fn ruby_in_a_gitlab_yml_is_marked_and_its_lines_stay() {
+    assert_eq!(without_erb("a: <%= x\n %>\nb: <% y"), "a: __ERB__\n\nb: __ERB__");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_settings_make_it_panic(
+        text in "((registry|registry_nginx|gitlab_rails|nginx|external_url|registry_external_url|letsencrypt)(\\['(nginx|storage|env|listen_port|ssl_protocols|filesystem|custom_gitlab_server_config|proxy_set_headers|database)'\\]){0,3} = ?('[a-z:/.0-9{;}]{0,12}'|nil|\\[\\]|\\{\\}|[0-9]{1,6}|\\{a: 1\\})\n){0,12}",
+    ) {
+        for mode in [Mode::Front, Mode::Embedded] {
+            imported(&text, Format::GitlabRb, mode);
+        }
+    }
+
+    #[test]
+    fn no_directives_make_it_panic(
+        text in "((server|location|upstream|listen|server_name|proxy_pass|return|allow|deny|add_header|ssl_protocols|client_max_body_size|keepalive_timeout)( [a-z0-9:/.$*~=-]{0,10}){0,3}( ?[;{}]){1,2}\n?){0,24}",
+    ) {
+        for mode in [Mode::Front, Mode::Embedded] {
+            imported(&text, Format::Nginx, mode);
+        }
+    }
+}
