@@ -37,6 +37,11 @@ impl Pair {
         &self.chain[0] // `read` makes none without
     }
 
+    /// The highest that the file has of the way up.
+    pub(super) fn last_link(&self) -> &Facts {
+        &self.chain[self.linked - 1] // at least the server's own
+    }
+
     /// Whether the same would be shown.
     pub(super) fn shows_the_same(&self, other: &Self) -> bool {
         self.certified.cert == other.certified.cert

@@ -85,7 +85,7 @@ pub(super) fn of(pair: &Pair, machine: &[Vec<u8>], now: i64) -> Vec<Remark> {
     if remarks.is_empty() && at - now < SOON.min((at - from) / 3) {
         remarks.push(Remark::ExpiresSoon { file: file(), at, days: (at - now) / DAY });
     }
-    let last = &pair.chain[pair.linked - 1]; // at least the server's own
+    let last = pair.last_link();
     if !last.is_its_own_issuer() && !last.issuer_is_trusted_here(machine) {
         remarks.push(Remark::Incomplete { file: file(), last: last.subject.clone(), issuer: last.issuer.clone() });
     }
@@ -158,6 +158,18 @@ mod tests {
         let mixed = [leaf, authority.root.pem(), authority.intermediate.pem()].concat();
         let sorted = one(&(mixed, key), &[], now());
         assert!(sorted.contains("out of order"), "{sorted}");
+    }
+
+    #[test]
+    fn a_private_authority_beside_its_certificate_is_known() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let files = testing::write(folder.path(), &authority.issue(&["a.test"], 90));
+        let shown = |of: &str| {
+            testing::put(&folder.path().join("ca.crt"), of);
+            let certificates = Arc::new(Certificates::load(std::slice::from_ref(&files)).unwrap());
+            Shown { certificates, names: Vec::new(), local: None }.remarks(now()).len()
+        };
+        assert_eq!((shown(&authority.intermediate.pem()), shown(&Authority::new().intermediate.pem())), (0, 1));
     }
 
     #[test]

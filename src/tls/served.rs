@@ -94,7 +94,12 @@ impl Shown {
         let now = local::seconds(now);
         let pairs = self.certificates.pairs();
         let trusted = if self.local.is_some() { Vec::new() } else { trusted_by_this_machine() };
-        let of_pairs = pairs.iter().flat_map(|pair| remark::of(pair, &trusted, now));
+        let of_pair = |pair: &Arc<Pair>| {
+            let mut remarks = remark::of(pair, &trusted, now);
+            remarks.retain(|remark| !matches!(remark, Remark::Incomplete { .. }) || !has_its_authority_beside_it(pair));
+            remarks
+        };
+        let of_pairs = pairs.iter().flat_map(of_pair);
         let uncovered = self.uncovered(pairs.iter().map(|pair| pair.leaf()));
         let uncovered = uncovered.into_iter().map(|name| Remark::Uncovered { name });
         of_pairs.chain(uncovered).collect()
@@ -106,6 +111,13 @@ impl Shown {
         let covered = |name: &&String| certificates.iter().any(|certificate| certificate.covers(name));
         self.names.iter().filter(|name| !covered(name)).cloned().collect()
     }
+}
+
+/// Whether a chain ends below the authority in `ca.crt` beside it, as `cert make-ca` leaves it: whoever put it there knows
+/// that clients must be told of it.
+fn has_its_authority_beside_it(pair: &Pair) -> bool {
+    let authority = files::leaf(&pair.files.certificate.with_file_name("ca.crt"));
+    authority.is_ok_and(|authority| authority.may_have_issued(pair.last_link()))
 }
 
 #[cfg(test)]

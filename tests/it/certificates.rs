@@ -305,6 +305,7 @@ fn an_authority_of_ones_own_is_made_and_its_certificate_served() {
         assert!(made.stdout.contains(&words), "{words}: {made}");
     }
     site.configure(&["tls: { certificates: [{ certificate: certs/server.crt, key: certs/server.key }] }"]);
+    site.run(&["cert", "check"]).ok();
     let server = site.start();
     let (shown, said) = s_client(&site, Some("localhost"));
     assert!(shown.len() == 1 && said.contains("Verify return code: 0 (ok)"), "{said}");
