@@ -5,7 +5,10 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use super::Failure;
+use std::time::SystemTime;
+
+use super::terminal::remark;
+use super::{Failure, cert};
 use crate::config::{self, Settings};
 
 /// Runs the command.
@@ -16,6 +19,13 @@ pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
     for warning in &settings.warnings {
         // When nobody reads it the configuration is as good.
         let _ = writeln!(io::stderr(), "warning: {warning}"); // with stderr closed there is nobody to warn
+    }
+    if settings.certificate_was_found() {
+        remark("note: tls.certificates is not written; the certificate was found in GitLab's place");
+    }
+    let now = SystemTime::now();
+    for remark in cert::examine(settings).shown.iter().flat_map(|shown| shown.remarks(now)) {
+        let _ = writeln!(io::stderr(), "warning: {remark}"); // as above
     }
     match io::stdout().write_all(config::show(settings).as_bytes()) {
         // Whoever reads has seen enough (`pierhead check | head`).

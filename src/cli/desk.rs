@@ -157,6 +157,7 @@ mod tests {
         let machine = Machine {
             folder: folder.to_owned(),
             system_file: folder.join("not/there.yml"),
+            gitlab_certificates: folder.join("not/there"),
             ..Machine::here(true).unwrap()
         };
         let file = file.map(|text| {

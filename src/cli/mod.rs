@@ -2,6 +2,7 @@
 //!
 //! One module per command, thin: parse, call, show. Nothing here decides; `main.rs` turns a [`Failure`] into an exit code.
 
+mod cert;
 mod check;
 mod control;
 mod desk;
@@ -71,6 +72,9 @@ pub enum Command {
     Maintenance(maintenance::Maintenance),
     /// Show every problem of the configuration, or the configuration as it is understood
     Check,
+    /// Certificates: what is shown, what is wrong with it, and an authority of one's own
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Read how a registry is served now, and write the configuration that serves it from here
     #[command(after_help = import::HELP)]
     Import(import::Import),
@@ -124,6 +128,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Upgrade => control::run(&state(file)?, &server::control::Command::Upgrade {}),
         Command::Maintenance(command) => maintenance::run(&command, &state(file)?),
         Command::Check => check::run(&settings()?),
+        Command::Cert(command) => cert::run(&command, &state(file)?, settings),
         Command::Import(command) => import::run(&command),
         Command::User(command) => user::run(command, &desk::with_accounts(settings()?)?),
         Command::Project(command) => project::run(command, &desk::with_accounts(settings()?)?),

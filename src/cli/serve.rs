@@ -109,6 +109,11 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
         line(&mut text, if number == 0 { "sends" } else { "" }, way);
     }
     line(&mut text, "data", &welcome.settings.data().display().to_string());
+    if welcome.settings.certificate_was_found() {
+        let found = welcome.settings.tls.certificates.iter();
+        let found: Vec<String> = found.map(|files| files.certificate.display().to_string()).collect();
+        line(&mut text, "shows", &format!("the certificate {}, found in GitLab's place", found.join(", ")));
+    }
     if welcome.as_root {
         line(
             &mut text,
@@ -176,7 +181,7 @@ fn line(text: &mut String, label: &str, content: &str) {
 }
 
 /// The path as a command anywhere on this machine needs it.
-fn absolute(path: &Path) -> String {
+pub(super) fn absolute(path: &Path) -> String {
     quoted(&std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
 }
 

@@ -341,6 +341,11 @@ impl Checks<'_> {
     }
 
     fn certificate(&mut self, key: &str, files: &Certificate) {
+        if let Some((path, place)) = files.password.written()
+            && let Err(message) = self.readable(path)
+        {
+            self.report(place, format!("{key}.password"), message);
+        }
         for (name, path) in [("certificate", &files.certificate), ("key", &files.key)] {
             let key = format!("{key}.{name}");
             match path {

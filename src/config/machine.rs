@@ -14,6 +14,8 @@ use super::scalar::is_host;
 
 /// Where the configuration is when nobody says where.
 const SYSTEM_FILE: &str = "/etc/pierhead/pierhead.yml";
+/// Where GitLab's packages look for the certificates of its hosts.
+const GITLAB_CERTIFICATES: &str = "/etc/gitlab/ssl";
 /// More addresses than this are those of a router or a host of containers; clients use a name there.
 const MOST_ADDRESSES: usize = 16;
 
@@ -30,6 +32,8 @@ pub struct Machine {
     pub folder: PathBuf,
     /// The file that is read when none is named: `/etc/pierhead/pierhead.yml`.
     pub system_file: PathBuf,
+    /// Where GitLab looks for certificates: `/etc/gitlab/ssl`.
+    pub gitlab_certificates: PathBuf,
     /// Who we are, for messages: `pierhead (uid 998)`.
     pub user: String,
     /// Whether this process will serve: only then must keys and certificates be readable for it.
@@ -50,6 +54,7 @@ impl Machine {
             ipv6: UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
             folder: std::env::current_dir()?,
             system_file: PathBuf::from(SYSTEM_FILE),
+            gitlab_certificates: PathBuf::from(GITLAB_CERTIFICATES),
             user: format!("{} (uid {uid})", name.as_deref().unwrap_or("a user without a name")),
             serves,
         })

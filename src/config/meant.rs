@@ -83,6 +83,8 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     front.debug = monitoring(written.metrics, door.debug);
     let manifest = written_first(written.limits.manifest, written.registry.manifest);
     let names = certificate_names(&front, machine);
+    // Written and empty is none.
+    let found = if written.tls.certificates.is_unset() { gitlab_certificate(&front, machine) } else { None };
     Settings {
         source: file.map(Path::to_owned),
         written: BTreeMap::new(),
@@ -92,7 +94,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         user: written.user.into_value(),
         front,
         tls: tls::Config {
-            certificates: certificates(written.tls.certificates),
+            certificates: found.map_or_else(|| certificates(written.tls.certificates), |found| vec![found]),
             policy: written.tls.policy.or(tls::Policy::default()),
             local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
         },
@@ -152,6 +154,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     }
     let mut settings = settings(written, machine, Some(file));
     settings.registry_only = true;
+    settings.tls.certificates.clear(); // those of a front door
     settings.services = Services { registry: true, tokens: Tokens::Off };
     settings.registry.delete = delete;
     settings.auth.guard = guard;
@@ -322,9 +325,18 @@ fn push_limits(manifest: Setting<u64>, blob: Setting<u64>, uploads: Setting<u64>
 
 fn certificates(written: Setting<Vec<written::Certificate>>) -> Vec<tls::Files> {
     let meant = |files: written::Certificate| {
-        Some(tls::Files { certificate: files.certificate.into_value()?, key: files.key.into_value()? })
+        let (certificate, key) = (files.certificate.into_value()?, files.key.into_value()?);
+        Some(tls::Files { certificate, key, password: files.password.into_value() })
     };
     written.into_value().unwrap_or_default().into_iter().filter_map(meant).collect()
+}
+
+/// The certificate that GitLab would show for this host, if both of its files are there.
+fn gitlab_certificate(front: &front::Config, machine: &Machine) -> Option<tls::Files> {
+    let host = front.external_url.host();
+    let file = |end: &str| machine.gitlab_certificates.join(format!("{host}.{end}"));
+    let found = tls::Files::new(file("crt"), file("key"));
+    (front.needs_certificates() && found.certificate.is_file() && found.key.is_file()).then_some(found)
 }
 
 /// Every name by which clients may come: those that the operator wrote, then those of the machine.

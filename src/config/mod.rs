@@ -128,6 +128,24 @@ impl Settings {
         !self.registry_only && (self.services.registry || self.services.tokens == Tokens::Ours)
     }
 
+    /// Whether the certificate was not named but found, where GitLab has it.
+    pub fn certificate_was_found(&self) -> bool {
+        let named = self.written.keys().any(|path| path.starts_with("tls.certificates"));
+        !named && !self.tls.certificates.is_empty()
+    }
+
+    /// The hosts that the operator wrote for clients to come by with TLS: some certificate must carry each.
+    pub fn public_names(&self) -> Vec<String> {
+        let written = |key: &str| self.written.keys().any(|path| path.starts_with(key));
+        let external = written("external_url").then_some(&self.front.external_url);
+        let aliases = if written("aliases") { self.front.aliases.as_slice() } else { &[] };
+        let secure = external.into_iter().chain(aliases).filter(|origin| origin.is_secure());
+        let mut names: Vec<String> = secure.map(|origin| origin.host().trim_matches(['[', ']']).to_owned()).collect();
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
+    }
+
     /// The upstreams whose files or names TLS cannot be spoken with.
     pub fn unusable_upstreams(&self) -> Vec<Problem> {
         let unusable = |upstream: &front::Upstream| {

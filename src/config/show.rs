@@ -97,7 +97,9 @@ impl Page<'_> {
                 None => page.scalar("hsts", "off"),
             }
             let pair = |files: &crate::tls::Files| {
-                vec![("certificate", scalar(files.certificate.display())), ("key", scalar(files.key.display()))]
+                let password = files.password.iter().map(|file| ("password", scalar(file.display())));
+                let pair = [("certificate", scalar(files.certificate.display())), ("key", scalar(files.key.display()))];
+                pair.into_iter().chain(password).collect()
             };
             page.list("certificates", tls.certificates.iter().map(pair));
             page.scalar("local", tls.local.directory.display());

@@ -27,6 +27,7 @@ pub(super) fn machine(folder: &Path) -> Machine {
         ipv6: true,
         folder: folder.to_owned(),
         system_file: folder.join("etc/pierhead.yml"),
+        gitlab_certificates: folder.join("etc/gitlab/ssl"),
         user: "pierhead (uid 998)".to_owned(),
     }
 }
@@ -451,6 +452,41 @@ fn every_key_has_a_variable_of_its_own() {
 // What is shown
 
 #[test]
+fn gitlabs_certificate_is_used_where_none_is_named() {
+    let desk = Desk::new();
+    let place = desk.path().join("etc/gitlab/ssl");
+    std::fs::create_dir_all(&place).unwrap();
+    let url = "external_url: https://registry.example.com:5050\n";
+    let found = |text: &str| desk.good(text, "");
+    desk.put("etc/gitlab/ssl/registry.example.com.crt", "").put("a.crt", "").put("a.key", "");
+    assert_eq!(found(url).tls.certificates, [], "half a pair is none");
+    desk.put("etc/gitlab/ssl/registry.example.com.key", "");
+    let settings = found(url);
+    assert_eq!(settings.tls.certificates[0].certificate, place.join("registry.example.com.crt"));
+    assert_eq!(settings.tls.certificates[0].key, place.join("registry.example.com.key"));
+    assert!(settings.certificate_was_found());
+    for other in [
+        "external_url: https://other.example.com\n".to_owned(),
+        format!("{url}tls: {{ certificates: [] }}\n"),
+        "external_url: http://registry.example.com:5050\n".to_owned(),
+    ] {
+        assert_eq!(found(&other).tls.certificates, [], "{other}");
+    }
+    let named = found(&format!("{url}tls: {{ certificates: [{{ certificate: a.crt, key: a.key }}] }}\n"));
+    assert!(!named.certificate_was_found() && named.tls.certificates[0].key.ends_with("a.key"));
+    assert_eq!(meaning(found(&show(&settings))), meaning(settings), "the page names it");
+}
+
+#[test]
+fn names_that_were_written_must_be_on_a_certificate() {
+    let desk = Desk::new();
+    let names = |text: &str| desk.good(text, "").public_names();
+    assert_eq!(names(""), [""; 0]);
+    let text = "external_url: https://registry.example.com:5050\naliases: [https://registry.example.com, https://10.0.0.1, http://clear.test]\n";
+    assert_eq!(names(text), ["registry.example.com", "10.0.0.1"]);
+}
+
+#[test]
 fn the_page_says_where_each_value_was_written() {
     let desk = Desk::new();
     let text = "external_url: https://registry.example.com\n\ntimeouts:\n  idle: 90s\n";
@@ -471,7 +507,7 @@ fn the_page_is_a_configuration_that_means_the_same() {
            {address: ':80', redirect: https, proxy_protocol: required}, {address: 'unix:a b.sock'}, \
            {address: 'systemd:front', proxy_protocol: optional, allow: {push: [10.0.0.0/8, '2001:db8::/32']}}]\n\
          internal: {deny: {pull: [192.0.2.1]}}\ntrusted_proxies: [127.0.0.0/8, '::1']\n\
-         tls: {certificates: [{certificate: a.crt, key: \"it's a # key.pem\"}], local: '- odd: name'}\n\
+         tls: {certificates: [{certificate: a.crt, key: \"it's a # key.pem\", password: a.crt}], local: '- odd: name'}\n\
          registry: {storage: {delete: {enabled: false}}}\n\
          token: {service: 'null', issuer: '~', algorithm: RS256}\nlog: {access: off, format: json, level: trace}\n";
     let settings = desk.good(text, "");

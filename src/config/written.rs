@@ -89,6 +89,7 @@ pub(super) struct Certificate {
     pub(super) place: Place,
     pub(super) certificate: Setting<PathBuf>,
     pub(super) key: Setting<PathBuf>,
+    pub(super) password: Setting<PathBuf>,
 }
 
 /// The internal port.
@@ -315,7 +316,12 @@ impl Hsts {
 impl Certificate {
     fn read(item: Item<'_>) -> Self {
         let place = item.place();
-        item.section(|section| Self { place, certificate: section.path("certificate"), key: section.path("key") })
+        item.section(|section| Self {
+            place,
+            certificate: section.path("certificate"),
+            key: section.path("key"),
+            password: section.path("password"),
+        })
     }
 }
 

@@ -23,6 +23,17 @@ pub(super) enum Refused {
     /// It says something else about what cannot change.
     #[error("these keys can only be changed by a restart: {}", .0.join(", "))]
     Fixed(Vec<&'static str>),
+    /// It was found at the start, and seems to be gone.
+    #[error(
+        "the certificate {} was found at the start, and as user {user} we do not find it now: if it is gone for good, write \
+         `certificates: []` below `tls`; if root alone may look there, name it there or restart the server", file.display()
+    )]
+    OutOfSight {
+        /// The certificate's file.
+        file: std::path::PathBuf,
+        /// Who we are.
+        user: String,
+    },
     /// The machine does not allow it.
     #[error("{0}{advice}", advice = advice(.0))]
     Server(#[from] Error),
@@ -48,9 +59,21 @@ impl Refused {
         Self::Configuration { user: current_user(), problems }
     }
 
+    /// A certificate that nobody named must not give way to the local authority's because it cannot be seen.
+    pub(super) fn unless_certificate_is_out_of_sight(old: &Settings, new: &Settings) -> Result<(), Self> {
+        let found = old.certificate_was_found() && old.front.external_url == new.front.external_url;
+        let named = new.written.keys().any(|path| path.starts_with("tls.certificates"));
+        match old.tls.certificates.first() {
+            Some(files) if found && !named && new.tls.certificates.is_empty() && new.front.needs_certificates() => {
+                Err(Self::OutOfSight { file: files.certificate.clone(), user: current_user() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Configuration { .. } | Self::Fixed(_) => Outcome::Configuration,
+            Self::Configuration { .. } | Self::Fixed(_) | Self::OutOfSight { .. } => Outcome::Configuration,
             Self::Server(Error::PortForbidden(_) | Error::Folder { .. }) => Outcome::Denied,
             Self::Server(Error::Tls(tls::Error::Unwritable { .. })) => Outcome::Failed,
             Self::Server(Error::Tls(_) | Error::Upstream(_)) => Outcome::Configuration,

@@ -72,6 +72,8 @@ pub enum Command {
     MaintenanceOff {},
     /// Say what holds: the answer is a [`Status`](super::maintenance::Status) in JSON.
     MaintenanceStatus {},
+    /// Say which certificates are shown: the answer is a list of [`Status`](crate::tls::Status) in JSON.
+    CertStatus {},
 }
 
 /// What the server says to it.

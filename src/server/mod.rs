@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** rights are given up while there is one thread, and before the first byte from a client is read.
 
+mod certificates;
 mod change;
 #[cfg(feature = "opentelemetry")]
 mod collector;
@@ -30,6 +31,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+use self::certificates::{FromFiles, Loaded};
 use self::handover::{Handed, Program};
 use self::serving::{Serving, Signals};
 
@@ -42,7 +44,7 @@ use crate::registry::health::Checks;
 use crate::registry::{self, Index, Registry};
 use crate::storage::{Filesystem, Measured};
 use crate::telemetry::{Metrics, Reports, Threshold};
-use crate::tls::{self, Certificates, local};
+use crate::tls::{self, local};
 
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -176,11 +178,7 @@ pub struct Prepared {
     sockets: Vec<(Socket, Listener)>,
     control: Option<control::Socket>,
     debug: Option<DebugDoor>,
-    internal_tls: Option<Arc<rustls::ServerConfig>>,
-    upstreams: front::Credentials,
-    certificates: Option<Certificates>,
-    expiries: Vec<(String, i64)>,
-    authority: Option<local::Authority>,
+    loaded: Loaded,
     first_password: Result<Option<Password>, auth::Error>,
 }
 
@@ -232,41 +230,17 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     sockets.extend(listen::bind_ports(&settings.front.listeners, &mut handed)?);
     let debug = settings.front.debug.as_ref().map(|debug| DebugDoor::bind(&settings.front, debug, &mut handed));
     let debug = debug.transpose()?;
-    let needs_tls = settings.front.needs_certificates();
-    let named = &settings.tls.certificates;
     // Keys from files may be readable by root alone, so they are read before the rights are given up.
-    let from_files = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
-    let internal_pair = settings.front.internal.tls.as_ref().map(|port| &port.files);
-    let mut expiries = tls::expiries(named.iter().chain(internal_pair))?;
-    let internal_tls = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
-    let upstreams = front::Credentials::load(&settings.front.upstreams)?;
+    let from_files = FromFiles::read(&settings)?;
     // A secret's file may be root's as well. Whether it is needed turns out later, and only then must it be good.
     let first_password = auth::first_password(|name| std::env::var(name).ok());
     folders::make_and_become_owner(&settings)?;
     inherited::are_ours(&sockets)?;
     // These belong to whoever makes them, who must be able to take them away at the end.
     sockets.extend(listen::bind_paths(&settings.front.listeners, &mut handed)?);
-    let (certificates, authority) = if needs_tls && from_files.is_none() {
-        let authority = local::ensure(&settings.tls.local, now)?;
-        expiries.extend(tls::expiries([&authority.server])?);
-        (Some(Certificates::load(std::slice::from_ref(&authority.server))?), Some(authority))
-    } else {
-        (from_files, None)
-    };
+    let loaded = from_files.complete(&settings, now)?;
     let control = if settings.registry_only { None } else { Some(open_control(&settings.state, &mut handed)?) };
-    Ok(Prepared {
-        settings,
-        handed,
-        sockets,
-        control,
-        debug,
-        internal_tls,
-        upstreams,
-        certificates,
-        expiries,
-        authority,
-        first_password,
-    })
+    Ok(Prepared { settings, handed, sockets, control, debug, loaded, first_password })
 }
 
 fn open_control(state: &Path, handed: &mut Handed) -> Result<control::Socket, Error> {
@@ -291,19 +265,7 @@ impl Prepared {
     }
 
     async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
-        let Self {
-            settings,
-            handed,
-            sockets,
-            control,
-            debug,
-            internal_tls,
-            upstreams,
-            certificates,
-            expiries,
-            authority,
-            first_password,
-        } = self;
+        let Self { settings, handed, sockets, control, debug, loaded, first_password } = self;
         let Outside { reports, threshold, configuration } = outside;
         #[cfg(feature = "opentelemetry")]
         let (reports, exporting) = collector::begin(&settings.telemetry.traces, reports)?;
@@ -316,12 +278,8 @@ impl Prepared {
         files.are_anothers(handed.is_taking_over());
         // Signals first: one that arrives during the start is answered at its end, not by dying.
         let mut signals = Signals::listen().map_err(Error::Runtime)?;
-        reports.metrics.certificates(expiries);
         let Rooms { accounts, embedded, checks } = Rooms::open(&settings, &reports.metrics).await?;
-        let certificates = certificates.map(Arc::new);
-        let policy = settings.tls.policy;
-        let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
-        let tls = front::Tls { usual, certificates, internal: internal_tls, upstreams };
+        let Loaded { tls, shown, authority } = loaded;
         let listening = listen::actual_addresses(&sockets);
         // After all that may well fail, so that there is no account whose password nobody was shown; before the first
         // answer, so that whoever waits for that can log in.
@@ -344,6 +302,7 @@ impl Prepared {
             loops.spawn(async move { checks.keep_checking().await });
         }
         let tending = serving::tend(&mut loops, &embedded);
+        let watching = certificates::watch(&mut loops, shown, &reports.metrics);
         let running = front::open(settings.front.clone(), embedded.clone(), &tls, reports.clone(), sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
@@ -365,6 +324,7 @@ impl Prepared {
             files,
             loops,
             tending,
+            watching,
         };
         server.run(&mut signals, commands).await;
         #[cfg(feature = "opentelemetry")]

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::certificates::{self, FromFiles, Loaded, Watching};
 use super::change::{self, Refused};
 use super::control::{self, Answer, Command, Outcome};
 use super::handover::{self, Handed, Program};
@@ -23,10 +24,9 @@ use super::maintenance::Status;
 use super::{Configuration, Error, inherited, listen, maintenance};
 use crate::auth::Whom;
 use crate::config::Settings;
-use crate::front::{self, Drained, Running};
+use crate::front::{Drained, Running};
 use crate::origin::{Debug, Embedded};
 use crate::telemetry::{Reports, Threshold};
-use crate::tls::{self, Certificates, local};
 
 /// How many commands may wait for their turn.
 const COMMANDS: usize = 8;
@@ -76,6 +76,7 @@ pub(super) struct Serving {
     /// They end with the server.
     pub(super) loops: JoinSet<()>,
     pub(super) tending: AbortHandle,
+    pub(super) watching: Watching,
 }
 
 impl Serving {
@@ -85,6 +86,7 @@ impl Serving {
         self.embedded.begin_drain();
         if end == End::HandedOver {
             self.hearing.abort();
+            self.watching.end();
             self.control = None;
             self.files.leave();
             if let Some(debug) = self.debug.take() {
@@ -180,6 +182,10 @@ impl Serving {
             Command::Unban { whom } => Ok(self.unban(whom)),
             Command::Upgrade {} => return Answer::new(Outcome::Failed, "an upgrade is under way"),
             Command::MaintenanceStatus {} => serde_json::to_string(&Status::of(&maintenance)).map_err(io::Error::from),
+            Command::CertStatus {} => {
+                let status = self.watching.board.status(SystemTime::now());
+                serde_json::to_string(&status).map_err(io::Error::from)
+            }
             Command::MaintenanceOn { mode, grace } => {
                 let grace = grace.map_or(self.settings.front.timeouts.drain, Duration::from_millis);
                 tokio::task::block_in_place(|| maintenance::begin(state, &maintenance, *mode, grace)).map(|pause| {
@@ -239,7 +245,11 @@ impl Serving {
         if !fixed.is_empty() {
             return Err(Refused::Fixed(fixed));
         }
-        let (tls, expiries) = load_tls(&settings, SystemTime::now())?;
+        Refused::unless_certificate_is_out_of_sight(&self.settings, &settings)?;
+        let now = SystemTime::now();
+        let loaded = FromFiles::read(&settings)?.complete(&settings, now)?;
+        let remarks = loaded.remarks(now);
+        let Loaded { tls, shown, authority: _ } = loaded;
         let wanted = self.running.not_open(&settings.front.listeners);
         let mut handed = Handed::default();
         let mut sockets = inherited::take(&wanted, &mut handed)?;
@@ -260,37 +270,21 @@ impl Serving {
         self.files.keep(|path| path == control || listens(path));
         self.threshold.set(settings.telemetry.level);
         listen::compare_with_file_limit(front.limits.connections);
-        self.reports.metrics.certificates(expiries);
+        self.watching.replace(certificates::watch(&mut self.loops, shown, &self.reports.metrics));
         if (settings.registry.purge, settings.registry.read_only)
             != (self.settings.registry.purge, self.settings.registry.read_only)
         {
             self.tending.abort();
             self.tending = tend(&mut self.loops, &self.embedded);
         }
-        let warnings: String = settings.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+        let warnings = settings.warnings.iter().map(ToString::to_string).chain(remarks.iter().map(ToString::to_string));
+        let warnings: String = warnings.map(|warning| format!("\nwarning: {warning}")).collect();
         self.settings = settings;
         Ok(format!(
             "the new configuration is in force (listeners opened: {}, closed: {closed}){warnings}",
             wanted.len()
         ))
     }
-}
-
-/// What TLS shows, read as whoever we are now, and until when it is good.
-fn load_tls(settings: &Settings, now: SystemTime) -> Result<(front::Tls, Vec<(String, i64)>), Error> {
-    let mut pairs = settings.tls.certificates.clone();
-    if pairs.is_empty() && settings.front.needs_certificates() {
-        pairs.push(local::ensure(&settings.tls.local, now)?.server);
-    }
-    let certificates = if pairs.is_empty() { None } else { Some(Certificates::load(&pairs)?) };
-    let policy = settings.tls.policy;
-    let certificates = certificates.map(Arc::new);
-    let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
-    let port = settings.front.internal.tls.as_ref();
-    let internal = port.map(tls::port_config).transpose()?;
-    let expiries = tls::expiries(pairs.iter().chain(port.map(|port| &port.files)))?;
-    let upstreams = front::Credentials::load(&settings.front.upstreams)?;
-    Ok((front::Tls { usual, certificates, internal, upstreams }, expiries))
 }
 
 /// How the server came to its end.

@@ -22,6 +22,15 @@ pub struct Files {
     pub certificate: PathBuf,
     /// PEM: the private key.
     pub key: PathBuf,
+    /// The key's password, in the first line, if it has one.
+    pub password: Option<PathBuf>,
+}
+
+impl Files {
+    /// A key without a password.
+    pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
+        Self { certificate, key, password: None }
+    }
 }
 
 /// The local authority: a folder and the names its certificate must carry.

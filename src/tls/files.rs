@@ -1,130 +1,112 @@
 //! Certificates and keys from PEM files.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::Error;
 use super::config::Files;
+use super::facts::Facts;
+use super::key;
+use super::stamp::{Stamp, stamps};
 
-/// Why a certificate cannot be served, with the file and what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file is missing or not ours to read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's word.
-        source: io::Error,
-    },
-    /// Not PEM, or nothing of the kind that is needed in it.
-    #[error("{} holds no {wanted} in PEM form (-----BEGIN ...-----)", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// `certificate` or `unencrypted private key`.
-        wanted: &'static str,
-    },
-    /// The certificate's inside cannot be read.
-    #[error("{} holds a certificate that cannot be parsed; is it damaged?", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The key is for another certificate.
-    #[error(
-        "the key {} does not belong to the certificate {}: name the pair that was made together (the first certificate of the file must be the server's own)",
-        key.display(), certificate.display()
-    )]
-    Mismatch {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
-    /// A kind of key that TLS servers do not use.
-    #[error("the key {} cannot be used: {reason}; RSA (2048 bits or more), ECDSA P-256 and P-384, and Ed25519 keys can", key.display())]
-    Unusable {
-        /// The key's file.
-        key: PathBuf,
-        /// The provider's word.
-        reason: rustls::Error,
-    },
-    /// The local authority's key is needed and gone.
-    #[error(
-        "{} is missing, and without it no new certificate can be signed: put it back, or remove {} as well to make a new authority (clients must then trust the new one)",
-        key.display(), certificate.display()
-    )]
-    AuthorityKey {
-        /// Where the key should be.
-        key: PathBuf,
-        /// The authority's certificate.
-        certificate: PathBuf,
-    },
-    /// A certificate could not be made.
-    #[error("cannot make a certificate for {names}: {source}")]
-    Making {
-        /// The names it was to carry.
-        names: String,
-        /// The library's word.
-        source: rcgen::Error,
-    },
-    /// Clients are to prove who they are, and there is nothing to verify them by.
-    #[error("clients cannot be verified: {0}")]
-    Clients(#[source] rustls::server::VerifierBuilderError),
-    /// Whom this machine trusts is not known.
-    #[error("the certificates that this machine trusts cannot be read: {0}; see SSL_CERT_FILE and SSL_CERT_DIR")]
-    Machine(#[source] io::Error),
-    /// TLS itself.
-    #[error("TLS cannot be set up: {0}")]
-    Rustls(#[from] rustls::Error),
-    /// A file that we make could not be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// The system's word.
-        source: io::Error,
-    },
+/// A certificate with its chain and its key: what can be shown.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// Where it comes from.
+    pub(super) files: Files,
+    /// How the files were just before they were read.
+    pub(super) stamps: Vec<Stamp>,
+    /// The server's own certificate, whoever signed it, and so on; behind them what else is in the file.
+    pub(super) chain: Vec<Facts>,
+    /// How many of these each sign the one before, with the server's own.
+    pub(super) linked: usize,
+    /// Whether the file had them in another order.
+    pub(super) sorted: bool,
+    /// The same for TLS.
+    pub(super) certified: Arc<CertifiedKey>,
 }
 
-/// Reads one pair: the DNS names of the certificate, and the chain with its key.
-pub(super) fn read(pair: &Files) -> Result<(Vec<String>, CertifiedKey), Error> {
-    let chain = chain(&pair.certificate)?;
-    let key = key(&pair.key)?;
-    let names = match chain.first() {
-        Some(leaf) => parse(leaf, &pair.certificate)?.names,
-        None => Vec::new(),
+impl Pair {
+    /// The server's own certificate.
+    pub(super) fn leaf(&self) -> &Facts {
+        &self.chain[0] // `read` makes none without
+    }
+
+    /// The highest that the file has of the way up.
+    pub(super) fn last_link(&self) -> &Facts {
+        &self.chain[self.linked - 1] // at least the server's own
+    }
+
+    /// Whether the same would be shown.
+    pub(super) fn shows_the_same(&self, other: &Self) -> bool {
+        self.certified.cert == other.certified.cert
+    }
+}
+
+/// Reads one pair.
+pub(super) fn read(files: &Files) -> Result<Pair, Error> {
+    let stamps = stamps(files);
+    let (chain, key) = pair(files)?;
+    let facts: Vec<Facts> = chain.iter().map(|one| Facts::of(one, &files.certificate)).collect::<Result<_, Error>>()?;
+    let certified = certify(chain, key, files)?;
+    let (order, linked) = in_order(&facts);
+    let sorted = order.iter().enumerate().any(|(place, from)| place != *from);
+    let chain = order.iter().map(|from| certified.cert[*from].clone()).collect();
+    let facts = order.iter().map(|from| facts[*from].clone()).collect();
+    let certified = Arc::new(CertifiedKey::new(chain, certified.key));
+    Ok(Pair { files: files.clone(), stamps, chain: facts, linked, sorted, certified })
+}
+
+/// The certificates by their place in the file: from the first one up to the last that can be found, then the others as
+/// they were, for they may be another way up; and how many make the way.
+fn in_order(facts: &[Facts]) -> (Vec<usize>, usize) {
+    let mut order = vec![0];
+    let mut others: Vec<usize> = (1..facts.len()).collect();
+    let mut last = 0;
+    while !facts[last].is_its_own_issuer()
+        && let Some(found) = others.iter().position(|other| facts[*other].may_have_issued(&facts[last]))
+    {
+        last = others.remove(found);
+        order.push(last);
+    }
+    let linked = order.len();
+    order.extend(others);
+    (order, linked)
+}
+
+/// The first certificate is the key's.
+fn certify(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    files: &Files,
+) -> Result<CertifiedKey, Error> {
+    let provider = super::provider();
+    let unusable = |reason| Error::Unusable { key: files.key.clone(), reason };
+    let signer = provider.key_provider.load_private_key(key).map_err(unusable)?;
+    let fits = |chain: Vec<_>| {
+        let certified = CertifiedKey::new(chain, Arc::clone(&signer));
+        certified.keys_match().map(|()| certified)
     };
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+    fits(chain.clone()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
-            Error::Mismatch { certificate: pair.certificate.clone(), key: pair.key.clone() }
+            let Files { certificate, key, .. } = files.clone();
+            match chain.iter().position(|one| fits(vec![one.clone()]).is_ok()) {
+                Some(place) => Error::Order { certificate, key, number: place + 1 },
+                None => Error::Mismatch { certificate, key },
+            }
         }
-        reason => Error::Unusable { key: pair.key.clone(), reason },
-    })?;
-    Ok((names, certified))
+        reason => unusable(reason),
+    })
 }
 
-/// The same as bytes.
+/// One pair as bytes, in the order of the file.
 pub(super) fn pair(files: &Files) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
-    read(files)?; // whether it can be used
-    let chain = chain(&files.certificate)?;
-    // Whoever parses these later does not expect to fail.
-    chain.iter().try_for_each(|certificate| parse(certificate, &files.certificate).map(drop))?;
-    Ok((chain, key(&files.key)?))
-}
-
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let pem = read_file(path)?;
-    PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| Error::Empty { path: path.to_owned(), wanted: "unencrypted private key" })
+    Ok((chain(&files.certificate)?, key::read(&files.key, files.password.as_deref())?))
 }
 
 /// Every authority of these files.
@@ -142,26 +124,16 @@ pub(super) fn authorities(paths: &[PathBuf]) -> Result<RootCertStore, Error> {
 pub(super) fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = chain(path)?;
     for certificate in &certificates {
-        parse(certificate, path)?;
+        Facts::of(certificate, path)?;
         RootCertStore::empty().add(certificate.clone()).map_err(|_| Error::Damaged { path: path.to_owned() })?;
     }
     Ok(certificates)
 }
 
-/// What we need to know of a certificate.
-pub(super) struct Leaf {
-    /// The DNS names it is valid for.
-    pub(super) names: Vec<String>,
-    /// The IP addresses it is valid for, as text.
-    pub(super) addresses: Vec<String>,
-    /// Seconds since 1970 until which it is valid.
-    pub(super) not_after: i64,
-}
-
 /// The first certificate of a file.
-pub(super) fn leaf(path: &Path) -> Result<Leaf, Error> {
+pub(super) fn leaf(path: &Path) -> Result<Facts, Error> {
     let chain = chain(path)?;
-    parse(&chain[0], path)
+    Facts::of(&chain[0], path)
 }
 
 /// All certificates of a file, at least one.
@@ -174,41 +146,34 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-fn parse(der: &CertificateDer<'_>, path: &Path) -> Result<Leaf, Error> {
-    let damaged = || Error::Damaged { path: path.to_owned() };
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| damaged())?;
-    let not_after = certificate.validity().not_after.timestamp();
-    let mut leaf = Leaf { names: Vec::new(), addresses: Vec::new(), not_after };
-    let alternatives = certificate.subject_alternative_name().map_err(|_| damaged())?;
-    for name in alternatives.iter().flat_map(|extension| &extension.value.general_names) {
-        match name {
-            GeneralName::DNSName(name) => leaf.names.push((*name).to_owned()),
-            GeneralName::IPAddress(bytes) => leaf.addresses.extend(address(bytes)),
-            _ => {}
-        }
-    }
-    Ok(leaf)
-}
-
-fn address(bytes: &[u8]) -> Option<String> {
-    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
-        return Some(std::net::Ipv4Addr::from(four).to_string());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(|sixteen| std::net::Ipv6Addr::from(sixteen).to_string())
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
+impl Pair {
+    /// With these names, its own authority.
+    pub(super) fn of_tests(names: &[&str]) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let files = Files::new("of-tests.crt".into(), "of-tests.key".into());
+        let facts = Facts::of(certificate.der(), &files.certificate).unwrap();
+        let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let certified = Arc::new(certify(vec![certificate.der().clone()], der, &files).unwrap());
+        Self { stamps: Vec::new(), files, chain: vec![facts], linked: 1, sorted: false, certified }
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::super::testing::{self, Authority};
     use super::*;
 
     fn pair(folder: &Path, name: &str) -> Files {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(vec![name.to_owned(), "10.0.0.1".to_owned()]).unwrap();
-        let files = Files { certificate: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
+        let files = Files::new(folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
         crate::storage::durable::write(
             &files.certificate,
             certificate.self_signed(&key).unwrap().pem().as_bytes(),
@@ -223,7 +188,7 @@ mod tests {
     fn a_pair_is_read_with_its_names_and_addresses() {
         let folder = tempfile::tempdir().unwrap();
         let files = pair(folder.path(), "a.test");
-        assert_eq!(read(&files).unwrap().0, ["a.test"]);
+        assert_eq!(read(&files).unwrap().leaf().names, ["a.test"]);
         assert_eq!(leaf(&files.certificate).unwrap().addresses, ["10.0.0.1"]);
     }
 
@@ -232,11 +197,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) = (pair(folder.path(), "a.test"), pair(folder.path(), "b.test"));
         let message = |certificate: &Path, key: &Path| {
-            read(&Files { certificate: certificate.to_owned(), key: key.to_owned() }).unwrap_err().to_string()
+            read(&Files::new(certificate.to_owned(), key.to_owned())).unwrap_err().to_string()
         };
         assert!(message(&one.certificate, &other.key).contains("b.test.key does not belong to the certificate"));
         assert!(message(&one.key, &one.key).contains("holds no certificate"));
-        assert!(message(&one.certificate, &one.certificate).contains("holds no unencrypted private key"));
+        assert!(message(&one.certificate, &one.certificate).contains("holds no private key"));
         assert!(message(&folder.path().join("gone.crt"), &one.key).contains("cannot read"));
+    }
+    #[test]
+    fn a_chain_is_sent_in_order_whatever_the_order_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let (leaf, key) = authority.issue(&["a.test"], 90);
+        let (intermediate, root) = (authority.intermediate.pem(), authority.root.pem());
+        let stranger = Authority::new().root.pem();
+        let read = |certificates: &[&str]| read(&testing::write(folder.path(), &(certificates.concat(), key.clone())));
+        let right = read(&[&leaf, &intermediate, &root]).unwrap();
+        assert!(!right.sorted && right.linked == 3);
+        for (mixed, others) in [
+            (vec![leaf.as_str(), &root, &intermediate], 0),
+            (vec![&leaf, &stranger, &root, &intermediate], 1),
+            (vec![&leaf, &root, &stranger, &intermediate], 1),
+        ] {
+            let sorted = read(&mixed).unwrap();
+            assert!(sorted.sorted && sorted.linked == 3 && sorted.chain.len() == 3 + others);
+            assert_eq!(sorted.certified.cert[..3], right.certified.cert);
+        }
+        let said = read(&[&intermediate, &leaf, &root]).unwrap_err().to_string();
+        assert!(said.contains("out of order") && said.contains("its certificate number 2"), "{said}");
     }
 }

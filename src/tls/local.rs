@@ -18,7 +18,7 @@ use rcgen::{
 };
 
 use super::config::{Files, Local};
-use super::files::{self, Error};
+use super::{Error, files};
 use crate::storage::durable;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,7 +52,7 @@ pub fn ensure(local: &Local, now: SystemTime) -> Result<Authority, Error> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Unwritable { path: folder.clone(), source })?;
     let path = |name: &str| folder.join(name);
     let (certificate, key) = (path("ca.crt"), path("ca.key"));
-    let server = Files { certificate: path("server.crt"), key: path("server.key") };
+    let server = server(local);
     let made_now = !certificate.exists();
     if made_now {
         make_authority(&certificate, &key, now)?;
@@ -61,6 +61,11 @@ pub fn ensure(local: &Local, now: SystemTime) -> Result<Authority, Error> {
         make_server(&server, &local.names, (&certificate, &key), now)?;
     }
     Ok(Authority { server, certificate, made_now })
+}
+
+/// Where the server certificate and its key are, or will be.
+pub fn server(local: &Local) -> Files {
+    Files::new(local.directory.join("server.crt"), local.directory.join("server.key"))
 }
 
 fn still_good(server: &Files, names: &[String], now: SystemTime) -> bool {
@@ -122,7 +127,7 @@ fn validity(params: &mut CertificateParams, days: u32, now: SystemTime) {
     params.not_after = (now + days * DAY - SKEW).into(); // the limits of clients count from the beginning
 }
 
-fn seconds(time: SystemTime) -> i64 {
+pub(super) fn seconds(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 

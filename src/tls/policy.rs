@@ -65,20 +65,15 @@ mod tests {
         ServerConnection,
     };
 
-    use super::super::{Certificates, Entry, server_config};
+    use super::super::{Certificates, server_config};
     use super::*;
 
     /// A server under a policy, and the client that trusts it, with these versions.
     fn pair(policy: Policy, suites: &[SupportedCipherSuite], versions: &[&'static SupportedProtocolVersion]) -> Pair {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["r.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let shown = super::super::files::Pair::of_tests(&["r.test"]);
         let mut roots = RootCertStore::empty();
-        roots.add(certificate.der().clone()).unwrap();
-        let der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let chain = vec![certificate.der().clone()];
-        let key = rustls::sign::CertifiedKey::from_der(chain, der, &provider()).unwrap();
-        let entries = vec![Entry { names: vec!["r.test".to_owned()], key: Arc::new(key) }];
-        let server = server_config(Arc::new(Certificates { entries }), policy).unwrap();
+        roots.add(shown.certified.cert[0].clone()).unwrap();
+        let server = server_config(Arc::new(Certificates::of(vec![shown])), policy).unwrap();
         let offered = CryptoProvider { cipher_suites: suites.to_vec(), ..default_provider() };
         let client = ClientConfig::builder_with_provider(offered.into()).with_protocol_versions(versions).unwrap();
         Pair { server, client: Arc::new(client.with_root_certificates(roots).with_no_client_auth()) }

@@ -108,7 +108,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     let add = format!("listeners: [{{ address: \"[::]:{}\" }}, {{ address: \"{own}\", tls: false }}]", site.port());
     for (settings, code, words) in [
         (vec!["log: { level: shout }"], BAD_CONFIGURATION, "pierhead.yml:6: log.level"),
-        (vec![OWN], BAD_CONFIGURATION, "own.key holds no unencrypted private key"),
+        (vec![OWN], BAD_CONFIGURATION, "own.key holds no private key"),
         (vec!["token: { service: another }"], BAD_CONFIGURATION, "token.service"),
         (
             vec!["user: root", "registry: { storage: { filesystem: { rootdirectory: other } } }"],

@@ -17,6 +17,7 @@
 )]
 
 mod aws;
+mod certificates;
 mod change;
 mod clients;
 mod config;

@@ -135,7 +135,7 @@ impl Dialect<'_> {
             (Setting::Is(authorities, _), false) => Clients::MayProve(authorities),
             (Setting::Unset | Setting::Wrong, _) => Clients::Anyone,
         };
-        let pair = Files { certificate: certificate.into_value()?, key: key.into_value()? };
+        let pair = Files::new(certificate.into_value()?, key.into_value()?);
         Some(Port { clients, minimum: minimum.or(Version::Tls12), http2, ..Port::new(pair) })
     }
 

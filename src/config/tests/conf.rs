@@ -10,7 +10,8 @@ use super::{Desk, ROOT, keys, machine, meaning};
 /// Puts a file of `conf/` where the system's file would be, with the certificates that it names.
 fn installed(desk: &Desk, name: &str, change: impl FnOnce(String) -> String) -> Settings {
     let text = change(fs::read_to_string(Path::new(ROOT).join("conf").join(name)).unwrap());
-    for word in text.split_whitespace().filter(|word| word.ends_with(".crt") || word.ends_with(".key")) {
+    let is_file = |word: &&str| [".crt", ".key", ".password"].iter().any(|end| word.ends_with(end));
+    for word in text.split_whitespace().filter(is_file) {
         if !word.contains('/') {
             desk.put(&format!("etc/{word}"), "");
         }

@@ -134,7 +134,7 @@ fn tls_meant(written: written::Tls) -> front::UpstreamTls {
     let pair = written.certificate.into_value().zip(written.key.into_value());
     front::UpstreamTls {
         ca: written.ca.into_value(),
-        certificate: pair.map(|(certificate, key)| tls::Files { certificate, key }),
+        certificate: pair.map(|(certificate, key)| tls::Files::new(certificate, key)),
         name: written.name.into_value(),
     }
 }

@@ -138,7 +138,7 @@ impl Pki {
 
     fn port(&self) -> Port {
         let (certificate, key) = (self.server.path().to_owned(), self.server_key.path().to_owned());
-        Port::new(Files { certificate, key })
+        Port::new(Files::new(certificate, key))
     }
 
     fn door(&self, port: Port) -> Door {

@@ -253,7 +253,7 @@ impl Door {
             debug: None,
         };
         change(&mut config, &mut sockets);
-        let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap());
+        let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap().0);
         let upstreams = Credentials::load(&config.upstreams).unwrap();
         let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams };
         let script = Script {

@@ -293,7 +293,7 @@ fn files_for(name: &str, folder: &std::path::Path, roots: &mut RootCertStore) ->
         std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
         path
     };
-    crate::tls::Files { certificate: put("crt", made.cert.pem()), key: put("key", made.signing_key.serialize_pem()) }
+    crate::tls::Files::new(put("crt", made.cert.pem()), put("key", made.signing_key.serialize_pem()))
 }
 
 #[tokio::test]

@@ -17,6 +17,15 @@ impl Certificates {
         Self(CertifiedIssuer::self_signed(params, key).expect("an authority"))
     }
 
+    /// Another below this one.
+    pub(crate) fn intermediate(&self) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an intermediate of the tests");
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).expect("an authority"))
+    }
+
     /// The authority's own, in PEM.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()

@@ -51,7 +51,7 @@ impl Authority {
         let files = (format!("{name}.crt"), format!("{name}.key"));
         self.write(&files.0, &signed.pem());
         self.write(&files.1, &key.serialize_pem());
-        tls::Files { certificate: self.path(&files.0), key: self.path(&files.1) }
+        tls::Files::new(self.path(&files.0), self.path(&files.1))
     }
 
     /// What a server shows that has this certificate, and asks for if clients must have one of this authority's.
@@ -60,7 +60,7 @@ impl Authority {
         if let Some(authority) = asks {
             port.clients = tls::Clients::MustProve(vec![authority.to_owned()]);
         }
-        tls::port_config(&port).unwrap()
+        tls::port_config(&port).unwrap().0
     }
 }
 

@@ -142,7 +142,7 @@ fn files_and_names_that_cannot_serve_are_refused_with_what_to_do() {
     let message = load("a.test", gone);
     assert!(message.starts_with("upstreams.registry.tls: cannot read ") && message.contains("gone.crt"), "{message}");
     let (one, other) = (authority.sign("one.test"), authority.sign("other.test"));
-    let mixed = crate::tls::Files { certificate: one.certificate, key: other.key };
+    let mixed = crate::tls::Files::new(one.certificate, other.key);
     let message = load("a.test", UpstreamTls { certificate: Some(mixed), ..UpstreamTls::default() });
     assert!(message.contains("does not belong to the certificate"), "{message}");
     // Pingora would ask for my-registry.example.test.

@@ -1,0 +1,164 @@
+//! The certificates that are shown now, and which of them to whom.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, Guard};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::config::{Files, Local};
+use super::facts::{Facts, is_wildcard_for, trusted_by_this_machine};
+use super::files::{self, Pair};
+use super::remark::{self, Remark};
+use super::{Error, local};
+
+/// The certificates that we can show, in the operator's order. Each keeps its place; what is in a place may be replaced
+/// while it is shown.
+#[derive(Debug)]
+pub struct Certificates {
+    served: ArcSwap<Vec<Arc<Pair>>>,
+}
+
+impl Certificates {
+    /// Reads certificates and keys from files.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used, or a key that belongs to another certificate.
+    pub fn load(files: &[Files]) -> Result<Self, Error> {
+        Ok(Self::of(files.iter().map(files::read).collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn of(pairs: Vec<Pair>) -> Self {
+        Self { served: ArcSwap::from_pointee(pairs.into_iter().map(Arc::new).collect()) }
+    }
+
+    /// What is shown now, by place.
+    pub(super) fn pairs(&self) -> Guard<Arc<Vec<Arc<Pair>>>> {
+        self.served.load()
+    }
+
+    /// Shows another in a place from the next handshake on.
+    pub(super) fn replace(&self, place: usize, pair: Pair) {
+        let pair = Arc::new(pair);
+        self.served.rcu(|served| {
+            let mut served = Vec::clone(served);
+            served[place] = Arc::clone(&pair); // places are those of `pairs`, which never become fewer
+            served
+        });
+    }
+
+    /// Whether whoever asks for the one name is shown the same certificate as for the other.
+    pub fn same_for(&self, one: &str, other: &str) -> bool {
+        let shown = |name| self.choose(Some(name), |_| true);
+        match (shown(one), shown(other)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one, &other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    /// The certificate for a server name that the client can verify: an exact name wins over a wildcard, earlier wins
+    /// over later; when nothing fits, the first that the client can verify, else the first.
+    fn choose(&self, name: Option<&str>, verifiable: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
+        let pairs = self.pairs();
+        let usable = || pairs.iter().filter(|pair| verifiable(&pair.certified));
+        let exact =
+            |wanted: &str| usable().find(|pair| pair.leaf().names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
+        let wildcard =
+            |wanted: &str| usable().find(|pair| pair.leaf().names.iter().any(|name| is_wildcard_for(name, wanted)));
+        let named = name.and_then(|wanted| exact(wanted).or_else(|| wildcard(wanted)));
+        named.or_else(|| usable().next()).or(pairs.first()).map(|pair| Arc::clone(&pair.certified))
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.server_name(), |key| key.key.choose_scheme(hello.signature_schemes()).is_some())
+    }
+}
+
+/// Certificates, and what they are for.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// What is shown.
+    pub certificates: Arc<Certificates>,
+    /// The names that clients come by, which some certificate must carry.
+    pub names: Vec<String>,
+    /// Whether they are of our own authority, and which: no machine trusts it by itself, and it is for us to renew them.
+    pub local: Option<Local>,
+}
+
+impl Shown {
+    /// What is wrong with them, although they can be shown.
+    pub fn remarks(&self, now: SystemTime) -> Vec<Remark> {
+        let now = local::seconds(now);
+        let pairs = self.certificates.pairs();
+        let trusted = if self.local.is_some() { Vec::new() } else { trusted_by_this_machine() };
+        let of_pair = |pair: &Arc<Pair>| {
+            let mut remarks = remark::of(pair, &trusted, now);
+            remarks.retain(|remark| !matches!(remark, Remark::Incomplete { .. }) || !has_its_authority_beside_it(pair));
+            remarks
+        };
+        let of_pairs = pairs.iter().flat_map(of_pair);
+        let uncovered = self.uncovered(pairs.iter().map(|pair| pair.leaf()));
+        let uncovered = uncovered.into_iter().map(|name| Remark::Uncovered { name });
+        of_pairs.chain(uncovered).collect()
+    }
+
+    /// Names that none of these carries.
+    pub(super) fn uncovered<'f>(&self, certificates: impl Iterator<Item = &'f Facts>) -> Vec<String> {
+        let certificates: Vec<&Facts> = certificates.collect();
+        let covered = |name: &&String| certificates.iter().any(|certificate| certificate.covers(name));
+        self.names.iter().filter(|name| !covered(name)).cloned().collect()
+    }
+}
+
+/// Whether a chain ends below the authority in `ca.crt` beside it, as `cert make-ca` leaves it: whoever put it there knows
+/// that clients must be told of it.
+fn has_its_authority_beside_it(pair: &Pair) -> bool {
+    let authority = files::leaf(&pair.files.certificate.with_file_name("ca.crt"));
+    authority.is_ok_and(|authority| authority.may_have_issued(pair.last_link()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Certificates with these names, each its own authority.
+    fn list(names: &[&[&str]]) -> Certificates {
+        Certificates::of(names.iter().map(|names| Pair::of_tests(names)).collect())
+    }
+
+    #[test]
+    fn exact_names_win_over_wildcards_and_strangers_get_the_first() {
+        let list = list(&[&["first.test"], &["*.example.test"], &["registry.example.test"]]);
+        let chosen = |name: Option<&str>| {
+            let key = list.choose(name, |_| true).unwrap();
+            list.pairs().iter().position(|pair| Arc::ptr_eq(&pair.certified, &key)).unwrap()
+        };
+        assert_eq!(chosen(Some("Registry.Example.Test")), 2);
+        assert_eq!(chosen(Some("other.example.test")), 1);
+        assert_eq!(chosen(Some("deep.other.example.test")), 0, "a wildcard stands for one label");
+        assert_eq!(chosen(None), 0);
+        assert_eq!(chosen(Some("stranger.test")), 0);
+        assert!(list.same_for("a.example.test", "B.example.test") && list.same_for("first.test", "stranger.test"));
+        assert!(!list.same_for("a.example.test", "registry.example.test"));
+    }
+
+    #[test]
+    fn a_certificate_that_the_client_cannot_verify_is_passed_over() {
+        let list = list(&[&["a.test"], &["a.test"]]);
+        let first = list.pairs()[0].certified.clone();
+        let chosen = list.choose(Some("a.test"), |key| !std::ptr::eq(key, &raw const *first)).unwrap();
+        assert!(Arc::ptr_eq(&chosen, &list.pairs()[1].certified));
+    }
+    #[test]
+    fn a_certificate_in_a_place_is_replaced_for_the_next_handshake() {
+        let list = list(&[&["a.test"], &["b.test"]]);
+        let before = list.choose(Some("b.test"), |_| true).unwrap();
+        list.replace(1, Pair::of_tests(&["b.test", "c.test"]));
+        let after = list.choose(Some("b.test"), |_| true).unwrap();
+        assert!(!Arc::ptr_eq(&before, &after) && list.same_for("b.test", "c.test"));
+        assert_eq!(list.pairs().len(), 2);
+    }
+}
