@@ -84,6 +84,11 @@ impl Embedded {
         self.maintenance.clone()
     }
 
+    /// Whether the registry is among them.
+    pub fn has_registry(&self) -> bool {
+        self.guarded.is_some()
+    }
+
     fn registry(&self) -> Option<&Registry> {
         self.guarded.as_ref().map(|guarded| &guarded.registry)
     }

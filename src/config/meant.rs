@@ -66,7 +66,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     front.listeners.retain(|listener| services.registry || !listener.internal);
     front.routes = routes;
     front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
-    front.upstreams = upstreams::meant::upstreams(written.upstreams);
+    front.upstreams = upstreams::meant::upstreams(written.upstreams, &front.routes);
     front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.trusted_proxies = networks(written.trusted_proxies);
     let door = written.registry.door;

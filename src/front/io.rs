@@ -348,14 +348,20 @@ impl FrontIo {
         !self.connection.is_http2() && !self.connection.phase.load().is_request()
     }
 
-    /// Hands what was gathered to the stream.
+    /// Hands what was gathered to the stream. After a failure nobody knows how much of it has left (TLS keeps what it could
+    /// not send), so that it is never said again.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let written = ready!(self.stream.poll_write(cx, &self.gathered))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            let written = ready!(self.stream.poll_write(cx, &self.gathered));
+            let written = written
+                .and_then(|written| if written > 0 { Ok(written) } else { Err(io::ErrorKind::WriteZero.into()) });
+            match written {
+                Ok(written) => self.gathered.advance(written),
+                Err(error) => {
+                    self.gathered = BytesMut::new();
+                    return Poll::Ready(Err(error));
+                }
             }
-            self.gathered.advance(written);
         }
         self.gathered = BytesMut::new(); // an idle connection holds no buffer
         Poll::Ready(Ok(()))

@@ -75,7 +75,7 @@ pub use config::{
 pub use gate::{Directions, Gate};
 pub use limits::Limits;
 pub use networks::{Network, NetworkError, Networks};
-pub use route::{Fixed, Host, PathPrefix, PathPrefixError, Redirect, Route, Target};
+pub use route::{Fixed, Host, PathPrefix, PathPrefixError, Redirect, Route, Target, registries};
 pub use running::{Drained, Error, Running, Socket, Tls, open};
 pub use upstream::{
     Balance, Credentials, Ejection, Error as UpstreamError, HeaderEdits, Health, HostSent, LocationForm, Peer, Realm,
@@ -92,6 +92,9 @@ pub trait Service: Send + Sync + 'static {
     /// # Errors
     /// The answer that it gets instead.
     fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>>;
+
+    /// Whether the API is among what it answers, so that there is something to serve whoever else is lost.
+    fn has_registry(&self) -> bool;
 }
 
 impl Service for Embedded {
@@ -101,6 +104,10 @@ impl Service for Embedded {
 
     fn pass(&self, head: &request::Parts) -> Result<Passage, Box<Answer>> {
         Self::pass(self, head)
+    }
+
+    fn has_registry(&self) -> bool {
+        Self::has_registry(self)
     }
 }
 
@@ -112,5 +119,9 @@ impl Service for DebugPages {
     /// Nothing goes elsewhere from there.
     fn pass(&self, _: &request::Parts) -> Result<Passage, Box<Answer>> {
         Ok(Passage::default())
+    }
+
+    fn has_registry(&self) -> bool {
+        false
     }
 }

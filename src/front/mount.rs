@@ -11,7 +11,8 @@ use super::Prefix;
 use super::refusal::Refusal;
 use crate::exchange::Origin;
 
-const API: &str = "/v2";
+/// Where it lies behind us.
+pub(super) const API: &str = "/v2";
 
 /// A request that came by the prefix.
 #[derive(Debug)]

@@ -16,10 +16,11 @@ use rustls::ServerConfig;
 use super::dress::Dress;
 use super::forward::Way;
 use super::host::Origins;
+use super::route::Registries;
 use super::session::Terms;
 use super::upstream::Upstreams;
 use super::watch::Steadiness;
-use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Timeouts};
+use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Service, Timeouts};
 use crate::exchange::{Kind, Passage, content_length};
 use crate::telemetry::{Forwarded, Metrics};
 use crate::tls::Certificates;
@@ -31,6 +32,8 @@ pub(super) struct Plan<S> {
     pub(super) routes: Vec<Route>,
     /// Who answers what goes elsewhere.
     pub(super) upstreams: Upstreams,
+    /// Those of them that there must be one of for any request for the API to succeed.
+    needed: Vec<Arc<str>>,
     metrics: Metrics,
     /// What is counted of them.
     counts: BTreeMap<Arc<str>, Arc<Forwarded>>,
@@ -48,7 +51,7 @@ pub(super) struct Plan<S> {
     pub(super) service: Arc<S>,
 }
 
-impl<S> Plan<S> {
+impl<S: Service> Plan<S> {
     /// `upstreams` are the configuration's.
     pub(super) fn new(config: Config, upstreams: Upstreams, service: Arc<S>, metrics: &Metrics) -> Self {
         let Config {
@@ -66,11 +69,14 @@ impl<S> Plan<S> {
             listeners: _,
             debug: _,
         } = config;
+        let Registries { upstreams: registries, embedded } = Registries::of(&routes);
+        let ours = embedded && service.has_registry();
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
             origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
             routes,
             upstreams,
+            needed: if ours { Vec::new() } else { registries },
             metrics: metrics.clone(),
             counts: configured
                 .iter()
@@ -84,6 +90,11 @@ impl<S> Plan<S> {
             limits,
             service,
         }
+    }
+
+    /// Why no request for the API can succeed now, if so.
+    pub(super) fn unready(&self) -> Option<String> {
+        self.upstreams.unready(&self.needed)
     }
 
     /// What a request is forwarded by to the upstream of this name.

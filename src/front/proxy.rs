@@ -130,22 +130,22 @@ impl<S: Service> Plan<S> {
         let head: &request::Parts = session.req_header().as_ref();
         let ours = connection.listener.internal || is_probe(head.uri.path());
         if head.uri.path() == READY
-            && let Some(reason) = self.upstreams.unready()
+            && let Some(reason) = self.unready()
         {
             record.notes.kind = Kind::Probe;
             let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
             return Way::Told(Box::new(answer.header(CACHE_CONTROL, "no-store")), None);
         }
-        let name = match route::choose(&self.routes, head, &caller.origin) {
-            _ if ours => return Way::Ours,
-            Target::Embedded => return Way::Ours,
-            Target::Redirect(redirect) => return Way::Told(Box::new(redirect.answer(head)), None),
-            Target::Answer(fixed) => return Way::Told(Box::new(fixed.answer()), None),
-            Target::Upstream(name) => name,
-        };
-        if let Err(refusal) = route::plain(head.uri.path()) {
-            return Way::refused(&refusal);
+        if ours {
+            return Way::Ours;
         }
+        let name = match route::choose(&self.routes, head, &caller.origin) {
+            Ok(Target::Embedded) => return Way::Ours,
+            Ok(Target::Redirect(redirect)) => return Way::Told(Box::new(redirect.answer(head)), None),
+            Ok(Target::Answer(fixed)) => return Way::Told(Box::new(fixed.answer()), None),
+            Ok(Target::Upstream(name)) => name,
+            Err(refusal) => return Way::refused(&refusal),
+        };
         let passage = match self.service.pass(head) {
             Ok(passage) => passage,
             Err(answer) => return Way::Told(answer, None),

@@ -162,7 +162,8 @@ impl Refusal {
             }
             Self::TargetNotText => "path and query must be ASCII, percent-encoded".to_owned(),
             Self::Ambiguous => {
-                "the path can be read in more than one way: no . or .. between slashes, no backslash, and /v2/ unescaped"
+                "the path can be read in more than one way: no . or .. between slashes, no backslash, no // or ; \
+                 in /v2/, and no letter or slash escaped there"
                     .to_owned()
             }
             Self::Connect => "CONNECT is not served here".to_owned(),

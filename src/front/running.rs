@@ -113,7 +113,7 @@ pub fn open<S: Service>(
     reports: Reports,
     sockets: Vec<(Socket, Listener)>,
 ) -> Result<Running<S>, Error> {
-    let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, None)?;
+    let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, &config.external_url, None)?;
     upstreams.tend();
     upstreams.report_to(&reports.metrics);
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service, &reports.metrics)));
@@ -131,7 +131,8 @@ pub fn open<S: Service>(
 /// What the open door consists of, for all listeners together.
 pub(super) struct Live<S> {
     pub(super) plan: Arc<ArcSwap<Plan<S>>>,
-    /// Looks at the plan; is itself replaced with it for what Pingora asks for when a connection begins.
+    /// Looks at the plan; is itself replaced with it, as it connects to upstreams and reads whom this machine trusts when it
+    /// is made. Connections to them that wait for requests end with the one that had them.
     pub(super) proxy: ArcSwap<HttpProxy<App<S>>>,
     pub(super) connections: Arc<Connections>,
     pub(super) windows: Arc<Windows>,
@@ -285,7 +286,8 @@ impl<S: Service> Running<S> {
             kept.map(|(door, listener)| Ok((door, tls.doorway(listener)?))).collect::<Result<_, Error>>()?;
         let new = prepare(sockets, tls)?;
         let previous = self.live.plan.load_full();
-        let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, Some(&previous.upstreams))?;
+        let (external, previous) = (&config.external_url, Some(&previous.upstreams));
+        let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, external, previous)?;
         let app = App { plan: self.live.plan.clone(), reports: self.live.reports.clone() };
         let proxy = proxy(app)?;
 

@@ -163,14 +163,17 @@ pub(super) struct Watched {
     timer: Pin<Box<Sleep>>,
     /// What the client's kernel had acknowledged when counting began; unknown while no write had to wait.
     acknowledged: Option<u64>,
+    /// The client was too slow in a write of which something has left. Whoever wrote hears it from the next call: an error
+    /// would say that nothing did, and it would be written again.
+    late: bool,
 }
 
 impl Watched {
     pub(super) fn new(inner: Stream, shared: Arc<SharedPhase>, timeouts: Timeouts) -> Self {
         let timer = Box::pin(tokio::time::sleep(timeouts.header));
         let phase = shared.load();
-        let (deadline, waiting, pace, acknowledged) = (None, None, Pace::default(), None);
-        let mut watched = Self { inner, shared, timeouts, phase, deadline, waiting, pace, timer, acknowledged };
+        let (deadline, waiting, pace, acknowledged, late) = (None, None, Pace::default(), None, false);
+        let mut watched = Self { inner, shared, timeouts, phase, deadline, waiting, pace, timer, acknowledged, late };
         watched.enter(phase);
         watched
     }
@@ -191,7 +194,7 @@ impl Watched {
     /// Header and idle time are counted from here; a stall only from the first time that we have to wait.
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        (self.waiting, self.pace, self.acknowledged) = (None, Pace::default(), None);
+        (self.waiting, self.pace, self.acknowledged, self.late) = (None, Pace::default(), None, false);
         self.deadline = match phase {
             Phase::Header | Phase::Idle => Some(Instant::now() + self.limit(phase)),
             Phase::Handshake | Phase::Answering | Phase::Expecting | Phase::Awaiting | Phase::Streams => None,
@@ -291,6 +294,12 @@ impl Watched {
         socket.and_then(|socket| socket.tcp_info()).map_or(0, |info| info.tcpi_bytes_acked)
     }
 
+    /// Says once what the last write could not say.
+    fn in_time(&mut self) -> io::Result<()> {
+        self.follow();
+        if std::mem::take(&mut self.late) { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+
     fn judge<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -303,7 +312,8 @@ impl Watched {
             Poll::Ready(Ok(value)) => {
                 let bytes = moved(value);
                 let steady = bytes == 0 || self.moved(side, bytes);
-                if steady { result } else { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) }
+                self.late = !steady && side == Side::Write;
+                if steady || self.late { result } else { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) }
             }
             Poll::Ready(Err(_)) => result,
         }
@@ -319,6 +329,7 @@ impl fmt::Debug for Watched {
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        me.in_time()?;
         let before = buf.filled().len();
         let result = Pin::new(&mut me.inner).poll_read(cx, buf);
         let came = buf.filled().len() - before;
@@ -329,6 +340,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
+        me.in_time()?;
         let result = Pin::new(&mut me.inner).poll_write(cx, bytes);
         me.judge(cx, Side::Write, result, |&written| written)
     }
@@ -339,6 +351,7 @@ impl AsyncWrite for Watched {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
+        me.in_time()?;
         let result = Pin::new(&mut me.inner).poll_write_vectored(cx, bytes);
         me.judge(cx, Side::Write, result, |&written| written)
     }
@@ -349,6 +362,7 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        me.in_time()?;
         let result = Pin::new(&mut me.inner).poll_flush(cx);
         me.judge(cx, Side::Write, result, |()| 0)
     }
@@ -362,7 +376,92 @@ impl AsyncWrite for Watched {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+    use pingora::protocols::{
+        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+        UniqueIDType,
+    };
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    /// A client that takes a byte after each pause.
+    #[derive(Debug)]
+    struct Dripping {
+        pause: Pin<Box<Sleep>>,
+        taken: Arc<AtomicUsize>,
+    }
+
+    const PAUSE: Duration = Duration::from_millis(250);
+
+    impl AsyncRead for Dripping {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Dripping {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            ready!(self.pause.as_mut().poll(cx));
+            self.pause.as_mut().reset(Instant::now() + PAUSE);
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Ok(1))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[async_trait]
+    impl Shutdown for Dripping {
+        async fn shutdown(&mut self) {}
+    }
+    impl UniqueID for Dripping {
+        fn id(&self) -> UniqueIDType {
+            0
+        }
+    }
+    impl Ssl for Dripping {}
+    impl GetTimingDigest for Dripping {
+        fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+            Vec::new()
+        }
+    }
+    impl GetProxyDigest for Dripping {
+        fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
+            None
+        }
+    }
+    impl GetSocketDigest for Dripping {
+        fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+            None
+        }
+    }
+    impl Peek for Dripping {}
+
+    #[tokio::test]
+    async fn who_is_cut_in_a_write_was_told_nothing_that_would_be_said_again() {
+        let timeouts = Timeouts { stall: PAUSE * 3 / 2, minimum_rate: 1000, ..Timeouts::default() };
+        let taken = Arc::new(AtomicUsize::new(0));
+        let client = Dripping { pause: Box::pin(tokio::time::sleep(PAUSE)), taken: taken.clone() };
+        let mut watched = Watched::new(Box::new(client), Arc::new(SharedPhase::new(Phase::Answering)), timeouts);
+        let (mut told, mut rest) = (0, &b"0123456789"[..]);
+        let error = loop {
+            match watched.write(rest).await {
+                Ok(written) => (told, rest) = (told + written, &rest[written..]),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(told > 0 && told == taken.load(Ordering::Relaxed), "{told} {taken:?}");
+    }
 
     const ASKED: Steadiness = Steadiness { stall: Duration::from_secs(60), minimum_rate: 512 };
 

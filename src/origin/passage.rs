@@ -38,16 +38,14 @@ pub(super) fn read(path: &str, limits: &Limits) -> Passage {
     let text = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
     let last = last.map(decoded).as_deref().and_then(text);
     let (reference, upload) = if kind == Kind::Upload { (None, last) } else { (last, None) };
-    let body = match kind {
-        Kind::Manifest => Some(limits.manifest as u64),
-        Kind::Upload => limits.blob,
-        _ => None,
-    };
+    // What we do not know may be an upload all the same to somebody.
+    let body = if kind == Kind::Manifest { Some(limits.manifest as u64) } else { limits.blob };
     Passage { kind, repository: name.and_then(text), reference, upload, body, permit: None }
 }
 
-/// What follows `/v2/`: the kind, the repository, and what follows that.
+/// What follows `/v2/`: the kind, the repository, and what follows that. A slash at the end is nothing to some registries.
 fn parts(below: &str) -> (Kind, Option<&str>, Option<&str>) {
+    let below = below.strip_suffix('/').unwrap_or(below);
     if below.is_empty() {
         return (Kind::Base, None, None);
     }
@@ -88,19 +86,22 @@ mod tests {
     fn a_path_says_what_a_request_is_about() {
         let limits = Limits { manifest: 4, blob: Some(9), uploads: 1 };
         for (path, kind, repository, reference, upload, body) in [
-            ("/v2/", Kind::Base, None, None, None, None),
-            ("/v2", Kind::Base, None, None, None, None),
-            ("/v2/_catalog", Kind::Catalog, None, None, None, None),
-            ("/v2/a/b/tags/list", Kind::Tags, Some("a/b"), None, None, None),
+            ("/v2/", Kind::Base, None, None, None, Some(9)),
+            ("/v2", Kind::Base, None, None, None, Some(9)),
+            ("/v2/_catalog", Kind::Catalog, None, None, None, Some(9)),
+            ("/v2/a/b/tags/list", Kind::Tags, Some("a/b"), None, None, Some(9)),
             ("/v2/a/b/manifests/latest", Kind::Manifest, Some("a/b"), Some("latest"), None, Some(4)),
             ("/v2/a/tags/reference/v1", Kind::Manifest, Some("a"), Some("v1"), None, Some(4)),
             ("/v2/a/manifests/manifests/v1", Kind::Manifest, Some("a/manifests"), Some("v1"), None, Some(4)),
-            ("/v2/a/referrers/sha256:0", Kind::Referrers, Some("a"), Some("sha256:0"), None, None),
-            ("/v2/a/blobs/sha256%3A0", Kind::Blob, Some("a"), Some("sha256:0"), None, None),
+            ("/v2/a/referrers/sha256:0", Kind::Referrers, Some("a"), Some("sha256:0"), None, Some(9)),
+            ("/v2/a/blobs/sha256%3A0", Kind::Blob, Some("a"), Some("sha256:0"), None, Some(9)),
             ("/v2/a/blobs/uploads/", Kind::Upload, Some("a"), None, None, Some(9)),
             ("/v2/a/blobs/uploads", Kind::Upload, Some("a"), None, None, Some(9)),
             ("/v2/a/blobs/uploads/Any~Name", Kind::Upload, Some("a"), None, Some("Any~Name"), Some(9)),
-            ("/v2/a/b", Kind::Other, None, None, None, None),
+            ("/v2/a/b", Kind::Other, None, None, None, Some(9)),
+            ("/v2/a/manifests/tag/", Kind::Manifest, Some("a"), Some("tag"), None, Some(4)),
+            ("/v2/a/blobs/uploads/id/", Kind::Upload, Some("a"), None, Some("id"), Some(9)),
+            ("/v2/a/blobs/uploads/id/more", Kind::Other, None, None, None, Some(9)),
         ] {
             let read = read(path, &limits);
             let found = (read.kind, read.repository.as_deref(), read.reference.as_deref(), read.upload.as_deref());

@@ -84,11 +84,16 @@ fn all_below(path: &str, to: Target) -> Option<Route> {
 }
 
 /// The upstreams, in the order in which they were written.
-pub(in super::super) fn upstreams(written: Setting<Vec<written::Upstream>>) -> Vec<front::Upstream> {
-    written.into_value().unwrap_or_default().into_iter().filter_map(upstream).collect()
+pub(in super::super) fn upstreams(written: Setting<Vec<written::Upstream>>, routes: &[Route]) -> Vec<front::Upstream> {
+    let registries = front::registries(routes);
+    let is_registry =
+        |upstream: &written::Upstream| upstream.name.as_ref().is_some_and(|name| registries.contains(name));
+    let written = written.into_value().unwrap_or_default().into_iter();
+    written.filter_map(|written| upstream(is_registry(&written), written)).collect()
 }
 
-fn upstream(written: written::Upstream) -> Option<front::Upstream> {
+/// Only who answers for the API is asked for it, where nothing says how somebody shows that it is well.
+fn upstream(is_registry: bool, written: written::Upstream) -> Option<front::Upstream> {
     let seconds = Duration::from_secs;
     let timeouts = written.timeouts;
     let peers = written.peers.into_value().unwrap_or_default();
@@ -100,6 +105,7 @@ fn upstream(written: written::Upstream) -> Option<front::Upstream> {
         http2: written.http2.or(false),
         health: match written.health {
             Switch::Off => None,
+            Switch::On(health) if health.is_unset() && !is_registry => None,
             Switch::On(health) => Some(health_meant(health)?),
         },
         ejection: match written.ejection {

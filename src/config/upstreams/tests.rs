@@ -102,6 +102,31 @@ fn the_token_endpoint_goes_where_token_says() {
 }
 
 #[test]
+fn only_who_answers_for_the_api_is_asked_for_it() {
+    let desk = Desk::new();
+    let checked = |text: &str| -> Vec<(String, bool)> {
+        let settings = desk.good(text, "");
+        assert_eq!(meaning(again(&desk, &settings)), meaning(desk.good(text, "")));
+        let upstreams = settings.front.upstreams.iter();
+        upstreams.map(|upstream| (upstream.name.to_string(), upstream.health.is_some())).collect()
+    };
+    let rails = |health: &str| {
+        format!(
+            "upstreams: {{ gitlab: {{ peers: ['http://127.0.0.1:5000'] }}, \
+         rails: {{ peers: ['http://127.0.0.1:8080']{health} }} }}\n"
+        )
+    };
+    let (on, off) = (|name: &str| (name.to_owned(), true), |name: &str| (name.to_owned(), false));
+    let token = "token: { upstream: rails }";
+    assert_eq!(checked(&format!("{}{token}", rails(""))), [on("gitlab"), off("rails")]);
+    let asked = rails(", health: { path: /-/liveness, status: [200] }");
+    assert_eq!(checked(&format!("{asked}{token}")), [on("gitlab"), on("rails")]);
+    let routes = "routes: [{ path: /v2/, to: { upstream: gitlab } }, { to: { upstream: rails } }]";
+    assert_eq!(checked(&format!("{}{routes}", rails(""))), [on("gitlab"), off("rails")]);
+    assert_eq!(checked(&format!("{GITLAB}token: {{ upstream: gitlab }}")), [on("gitlab")]);
+}
+
+#[test]
 fn a_registry_that_is_written_stays_beside_upstreams() {
     let desk = Desk::new();
     let routes = "routes: [{ path: /v2/theirs/, to: { upstream: gitlab } }]\n";

@@ -64,6 +64,15 @@ pub(super) struct Health {
     pub(super) status: Setting<Vec<Setting<StatusCode>>>,
 }
 
+impl Health {
+    /// Whether nothing is written.
+    pub(super) fn is_unset(&self) -> bool {
+        let Self { path, interval, timeout, unhealthy, healthy, status } = self;
+        let times = interval.is_unset() && timeout.is_unset();
+        path.is_unset() && times && unhealthy.is_unset() && healthy.is_unset() && status.is_unset()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Ejection {
     pub(super) failures: Setting<NonZeroU32>,

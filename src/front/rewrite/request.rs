@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, HeaderName};
+use http::header::{COOKIE, HOST, HeaderName};
 use http::uri::{PathAndQuery, Uri};
 use pingora::Result;
 use pingora::http::RequestHeader;
@@ -31,7 +31,7 @@ pub(in super::super) struct Arrived<'a> {
 }
 
 /// Names by which programs tell each other who the client is, what it asked for and how: ours to say.
-const TOLD: [&str; 14] = [
+const TOLD: [&str; 15] = [
     "forwarded",
     "forwarded-for",
     "client-ip",
@@ -41,6 +41,7 @@ const TOLD: [&str; 14] = [
     "x-host",
     "front-end-https",
     "x-url-scheme",
+    "x-scheme",
     "x-request-id",
     // Programs that believe these do by POST what a route or the maintenance mode keeps from other methods.
     "x-http-method",
@@ -49,7 +50,7 @@ const TOLD: [&str; 14] = [
     // CGI makes it HTTP_PROXY (CVE-2016-5385).
     "proxy",
 ];
-const TOLD_BEGINNINGS: [&str; 4] = ["x-forwarded", "x-real-", "x-original-", "x-rewrite-"];
+const TOLD_BEGINNINGS: [&str; 6] = ["x-forwarded", "x-real-", "x-original-", "x-rewrite-", "x-remote-", "x-envoy-"];
 
 /// Makes of a client's request what an upstream is to get.
 ///
@@ -57,6 +58,7 @@ const TOLD_BEGINNINGS: [&str; 4] = ["x-forwarded", "x-real-", "x-original-", "x-
 /// A value that no header may hold. None of ours is one.
 pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_>, upstream: &Upstream) -> Result<()> {
     forget(header);
+    join_cookies(header)?;
     to_origin_form(header);
     let Arrived { origin, client, request_id, peer } = arrived;
     let host = match upstream.host {
@@ -88,6 +90,16 @@ fn forget(header: &mut RequestHeader) {
     for name in told {
         header.remove_header(&name);
     }
+}
+
+/// HTTP/2 may split what HTTP/1.1 has as one field (RFC 9113 8.2.3).
+fn join_cookies(header: &mut RequestHeader) -> Result<()> {
+    let cookies: Vec<&[u8]> = header.headers.get_all(COOKIE).iter().map(|cookie| cookie.as_bytes()).collect();
+    if cookies.len() > 1 {
+        let joined = cookies.join(b"; ".as_slice());
+        header.insert_header(COOKIE, joined)?;
+    }
+    Ok(())
 }
 
 /// Whether a name is one of those, with underscores as well: to programs that know headers as `HTTP_X_REAL_IP` it is the

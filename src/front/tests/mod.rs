@@ -47,6 +47,7 @@ pub(super) struct Script {
     written: AtomicU64,
     /// Whether nothing may change any more of what is forwarded.
     withdrawn: Arc<AtomicBool>,
+    registry: AtomicBool,
 }
 
 impl Service for Script {
@@ -64,6 +65,10 @@ impl Service for Script {
             body: word("/small/").then_some(1000),
             permit: word("/permitted/").then(|| Box::new(Permitted(self.withdrawn.clone())) as Box<dyn Permit>),
         })
+    }
+
+    fn has_registry(&self) -> bool {
+        self.registry.load(Ordering::Relaxed)
     }
 
     async fn answer<E: Exchange>(&self, exchange: &mut E) {
@@ -261,6 +266,7 @@ impl Door {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             withdrawn: Arc::default(),
+            registry: AtomicBool::new(false),
         };
         let script = Arc::new(script);
         let lines = Arc::new(Mutex::new(Vec::new()));

@@ -1,9 +1,11 @@
 //! Who is well? Every peer is asked, and what it answers counts.
 //!
-//! A check is a request like any other, on a connection of its own: the same name, certificate and authorities. Only HTTP/2
-//! is not spoken, so that it says something about new connections too.
+//! A check is a request like any other, as a client on this machine would send it to our first name, on a connection of its
+//! own: the same name, certificate and authorities. Only HTTP/2 is not spoken, so that it says something about new
+//! connections too. A peer that speaks nothing else is down; long uploads could not reach it either.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 
@@ -14,17 +16,24 @@ use pingora::http::RequestHeader;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use tokio::time::Instant;
 
+use super::super::rewrite::{self, Arrived};
 use super::condition::Change;
 use super::pool::{Place, Pool};
 use super::resolve::jittered;
-use super::{Error, Health};
+use super::{Error, Health, Upstream};
+use crate::exchange::Origin;
+use crate::telemetry;
 
 /// More of an answer than this is not waited for.
 const ENOUGH: usize = 64 << 10;
 
 /// What connects for checks.
 #[derive(Clone)]
-pub(super) struct Checker(Arc<Connector>);
+pub(super) struct Checker {
+    connector: Arc<Connector>,
+    /// What clients call us.
+    external: Origin,
+}
 
 impl fmt::Debug for Checker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,17 +42,27 @@ impl fmt::Debug for Checker {
 }
 
 impl Checker {
-    pub(super) fn new() -> Result<Self, Error> {
+    pub(super) fn new(external: Origin) -> Result<Self, Error> {
         // It reads the certificates that this machine trusts, and panics when it cannot.
         let build = AssertUnwindSafe(|| Connector::new(None));
-        std::panic::catch_unwind(build).map(|connector| Self(Arc::new(connector))).map_err(|_| Error::TrustStore)
+        let connector = std::panic::catch_unwind(build).map_err(|_| Error::TrustStore)?;
+        Ok(Self { connector: Arc::new(connector), external })
     }
 
     /// The status that it answers, with the whole of its answer.
-    async fn ask(&self, peer: &HttpPeer, place: &Place, path: &str) -> pingora::Result<Option<StatusCode>> {
-        let (mut session, _) = self.0.get_http_session(peer).await?;
+    async fn ask(
+        &self,
+        peer: &HttpPeer,
+        place: &Place,
+        upstream: &Upstream,
+        path: &str,
+    ) -> pingora::Result<Option<StatusCode>> {
+        let (mut session, _) = self.connector.get_http_session(peer).await?;
         let mut head = RequestHeader::build("GET", path.as_bytes(), None)?;
-        head.insert_header("Host", place.origin.authority())?;
+        let request_id = telemetry::request_id(None);
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let arrived = Arrived { origin: &self.external, client, request_id: &request_id, peer: &place.origin };
+        rewrite::request(&mut head, &arrived, upstream)?;
         head.insert_header("User-Agent", concat!("pierhead/", env!("CARGO_PKG_VERSION"), " (health check)"))?;
         head.insert_header("Connection", "close")?;
         session.write_request_header(Box::new(head)).await?;
@@ -62,9 +81,10 @@ impl Checker {
     }
 
     /// Whether a peer is well; if not, what is wrong.
-    async fn judge(&self, mut peer: HttpPeer, place: &Place, health: &Health) -> Result<(), String> {
+    async fn judge(&self, pool: &Pool, place: &Place, health: &Health) -> Result<(), String> {
+        let mut peer = pool.peer(place);
         peer.options.alpn = ALPN::H1;
-        let asked = self.ask(&peer, place, health.path.as_str());
+        let asked = self.ask(&peer, place, pool.config(), health.path.as_str());
         match tokio::time::timeout(health.timeout, asked).await {
             Err(_) => Err(format!("no whole answer within {:?}", health.timeout)),
             Ok(Err(error)) => Err(error.to_string()),
@@ -91,7 +111,7 @@ pub(super) async fn keep_checking(pool: Weak<Pool>, health: Health) {
 
 async fn check(pool: &Pool, place: Arc<Place>, health: &Health) {
     let Some(checker) = pool.checker() else { return };
-    let found = checker.judge(pool.peer(&place), &place, health).await;
+    let found = checker.judge(pool, &place, health).await;
     let (upstream, Place { origin, address, .. }) = (&pool.config().name, &*place);
     match (pool.checked(&place, found.is_ok(), health, Instant::now()), found) {
         (Some(Change::Down), Err(why)) => {

@@ -1,6 +1,7 @@
 //! May a peer have requests, and how many?
 //!
-//! Two opinions count. Health checks say whether a peer is *down*; until the first they have none, and it is not. Failing
+//! Two opinions count. Health checks say whether a peer is *down*; until the first they have none, and it is not, but
+//! neither is it *known* to be well. Failing
 //! requests *eject* it for a while: as many in a row as [`Ejection::failures`]. When that while is over it is on
 //! probation: what fails then ejects it again, at once and for twice as long, until a request succeeds or the checks bring
 //! it back.
@@ -39,6 +40,8 @@ pub(super) enum Change {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Condition {
     down: bool,
+    /// It has passed a check, or answered a request.
+    known: bool,
     /// Checks in a row that said otherwise than `down`.
     against: u32,
     /// Requests in a row that failed.
@@ -59,8 +62,19 @@ impl Condition {
         }
     }
 
+    /// Whether it has ever been well.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Whether nothing was wrong of late.
+    pub(super) fn is_untroubled(&self) -> bool {
+        !self.down && self.against == 0 && self.failures == 0
+    }
+
     /// A check had this result.
     pub(super) fn checked(&mut self, good: bool, health: &Health, now: Instant) -> Option<Change> {
+        self.known |= good;
         if good != self.down {
             self.against = 0;
             return None;
@@ -71,7 +85,7 @@ impl Condition {
             return None;
         }
         if good {
-            *self = Self { back: Some(now), ..Self::default() };
+            *self = Self { back: Some(now), known: true, ..Self::default() };
             Some(Change::Up)
         } else {
             (self.down, self.against) = (true, 0);
@@ -80,7 +94,7 @@ impl Condition {
     }
 
     pub(super) fn succeeded(&mut self) {
-        (self.failures, self.ejections) = (0, 0);
+        (self.failures, self.ejections, self.known) = (0, 0, true);
     }
 
     /// A request failed. Gives for how long the peer is ejected, if it is; never where it is the last (`may` is false).
@@ -140,6 +154,20 @@ mod tests {
         assert_eq!([false, true, true, false].map(&mut check), [None; 4]);
         assert_eq!([true, true, true].map(&mut check), [None, None, Some(Change::Up)]);
         assert_eq!(condition.standing(now), Standing::Well);
+    }
+
+    #[test]
+    fn who_was_never_well_is_not_known_and_stays_known_once_it_was() {
+        let now = Instant::now();
+        let passed = |condition: &mut Condition| assert_eq!(condition.checked(true, &health(), now), None);
+        for once_well in [&passed as &dyn Fn(&mut Condition), &Condition::succeeded] {
+            let mut condition = Condition::default();
+            assert!(!condition.is_known() && condition.is_untroubled());
+            assert_eq!(condition.checked(false, &health(), now), None);
+            assert!(!condition.is_known() && !condition.is_untroubled());
+            once_well(&mut condition);
+            assert!(condition.is_known());
+        }
     }
 
     #[test]

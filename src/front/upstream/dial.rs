@@ -18,8 +18,8 @@ use super::{Upstream, UpstreamTimeouts};
 
 /// Requests that share an HTTP/2 connection, at most.
 const STREAMS: usize = 16;
-/// What a peer may send of one answer before we have passed it on.
-const STREAM_WINDOW: u32 = 2 << 20;
+/// What a peer may send of one answer before we have passed it on: what a client that reads slowly costs.
+const STREAM_WINDOW: u32 = 512 << 10;
 /// The same for all answers of a connection together: enough for each, so that clients that read slowly keep nothing from
 /// the others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;

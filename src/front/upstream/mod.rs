@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use crate::exchange::Origin;
 use crate::telemetry::Metrics;
 
 mod balance;
@@ -50,18 +51,20 @@ pub(super) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Those of a configuration. One that `previous` has in the same words and with the same files stays as it is: how its
-    /// peers do, and which uploads they have.
+    /// Those of a configuration; `external` is what checks call us. One that `previous` has in the same words and with the
+    /// same files stays as it is: how its peers do, and which uploads they have. Not the connections to them that wait for
+    /// requests: these end with the connector, which a change replaces.
     ///
     /// # Errors
     /// `credentials` are not those of these upstreams, or whom this machine trusts cannot be read.
     pub(super) fn new(
         upstreams: Vec<Upstream>,
         credentials: &Credentials,
+        external: &Origin,
         previous: Option<&Self>,
     ) -> Result<Self, Error> {
         let checked = upstreams.iter().any(|upstream| upstream.health.is_some());
-        let checker = if checked { Some(Checker::new()?) } else { None };
+        let checker = if checked { Some(Checker::new(external.clone())?) } else { None };
         let mut pools = BTreeMap::new();
         for upstream in upstreams {
             let credentials = credentials.of(&upstream)?;
@@ -95,10 +98,15 @@ impl Upstreams {
         });
     }
 
-    /// Why requests may fail now: an upstream without a peer that is well.
-    pub(super) fn unready(&self) -> Option<String> {
+    /// Why no request to one of these can succeed now: none of them has a peer that is well.
+    pub(super) fn unready(&self, names: &[Arc<str>]) -> Option<String> {
         let now = tokio::time::Instant::now();
-        let lost = self.pools.values().find(|pool| !pool.has_somebody(now))?;
-        Some(format!("upstream {}: no peer is well", lost.config().name))
+        let pools: Vec<_> = names.iter().filter_map(|name| self.get(name)).collect();
+        if pools.is_empty() || pools.iter().any(|pool| pool.has_somebody(now)) {
+            return None;
+        }
+        let unknown = pools.iter().any(|pool| pool.may_have_somebody(now));
+        let why = if unknown { "no peer has answered yet" } else { "no peer is well" };
+        Some(format!("upstream {}: {why}", names.join(", ")))
     }
 }

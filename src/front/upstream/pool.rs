@@ -196,9 +196,22 @@ impl Pool {
         }
     }
 
-    /// Whether some peer is well.
+    /// Whether some peer is well; where there are no checks, whoever does not fail is.
     pub(super) fn has_somebody(&self, now: Instant) -> bool {
+        let known = |member: &Member| self.config.health.is_none() || member.condition.is_known();
+        self.members.lock().iter().any(|member| member.condition.standing(now) == Standing::Well && known(member))
+    }
+
+    /// Whether some peer may be well, for all that is known.
+    pub(super) fn may_have_somebody(&self, now: Instant) -> bool {
         self.members.lock().iter().any(|member| member.condition.standing(now) == Standing::Well)
+    }
+
+    /// Whether a peer has one address, and nothing was wrong there of late.
+    fn is_untroubled(&self, peer: usize) -> bool {
+        let members = self.members.lock();
+        let mut of_peer = members.iter().filter(|member| member.place.peer == peer);
+        of_peer.next().is_some_and(|member| member.condition.is_untroubled()) && of_peer.next().is_none()
     }
 
     /// Where its peers are now.
@@ -315,6 +328,14 @@ fn literal(origin: &Origin) -> Option<SocketAddr> {
 async fn keep_resolving(pool: std::sync::Weak<Pool>, peer: usize, origin: Origin, lookup: Arc<dyn Lookup>) {
     let mut first = true;
     loop {
+        let Some(tended) = pool.upgrade() else { return };
+        if resolve::is_here(origin.host()) && tended.is_untroubled(peer) {
+            let pause = resolve::jittered(tended.lookup_every);
+            drop(tended);
+            tokio::time::sleep(pause).await;
+            continue;
+        }
+        drop(tended);
         let found = lookup.addresses(origin.host(), origin.port()).await;
         let Some(pool) = pool.upgrade() else { return };
         pool.found(peer, &origin, found);

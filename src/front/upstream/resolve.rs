@@ -29,14 +29,20 @@ pub(super) struct System;
 
 impl Lookup for System {
     fn addresses<'l>(&'l self, host: &'l str, port: u16) -> BoxFuture<'l, io::Result<Vec<SocketAddr>>> {
-        if host == "localhost" || host.ends_with(".localhost") {
+        if is_here(host) {
             return here(port).map(Ok).boxed();
         }
         async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
     }
 }
 
-/// `localhost`, and what ends in it, is this machine (RFC 6761, section 6.3), on whichever of its two addresses somebody
+/// Whether a name is this machine's whatever anybody says (RFC 6761, section 6.3): `localhost`, and what ends in it. It is
+/// looked up by connecting, which peers see, so that is done only where there is a reason.
+pub(super) fn is_here(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// This machine, on whichever of its two addresses somebody
 /// listens, and one peer though it listens on both. While nobody does it may become either.
 async fn here(port: u16) -> Vec<SocketAddr> {
     let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

@@ -50,7 +50,7 @@ const THREE: [&str; 3] = ["http://10.0.0.1:5000", "http://10.0.0.2:5000", "http:
 fn upstreams(upstream: &Upstream, previous: Option<&Upstreams>) -> Upstreams {
     let all = vec![upstream.clone()];
     let credentials = Credentials::load(&all).unwrap();
-    Upstreams::new(all, &credentials, previous).unwrap()
+    Upstreams::new(all, &credentials, &"https://hub.test:5050".parse().unwrap(), previous).unwrap()
 }
 
 fn pool(upstream: &Upstream) -> Arc<Pool> {
@@ -182,6 +182,7 @@ fn what_is_known_of_peers_outlives_a_reload_that_says_the_same_and_no_other() {
     assert!(Arc::ptr_eq(pool, &after(&upstream(&THREE))));
     let slower = Upstream { slow_start: SECOND, ..upstream(&THREE) };
     assert!(!Arc::ptr_eq(pool, &after(&slower)));
-    let unread = Upstreams::new(vec![upstream(&THREE)], &Credentials::default(), None);
+    let external = "https://hub.test".parse().unwrap();
+    let unread = Upstreams::new(vec![upstream(&THREE)], &Credentials::default(), &external, None);
     assert!(unread.unwrap_err().to_string().contains("not read"));
 }

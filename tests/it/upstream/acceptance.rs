@@ -185,7 +185,7 @@ fn a_redirect_to_storage_arrives_byte_by_byte() {
     ));
     let site = Site::new();
     let _server = before_one(&site, &origin, "health: off", &[]);
-    let target = "/v2/a%2Fb//blobs/sha256:ab?_state=q%3D%3D&&x=%zz";
+    let target = "/v2/a/blobs/sha256%3Aab?_state=q%3D%3D&&x=%zz";
     let http = reqwest::blocking::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

@@ -70,6 +70,10 @@ fn q1_q3_q4_whatever_a_client_says_of_itself_the_upstream_is_told_the_truth_once
         ("Proxy", "http://evil.test"),
         ("X-Request-Id", "theirs"),
         ("X_Request_Id", "theirs"),
+        ("X-Scheme", "http"),
+        ("X-Remote-User", "root"),
+        ("X_Remote_Addr", "6.6.6.6"),
+        ("X-Envoy-External-Address", "6.6.6.6"),
     ];
     let (_, lines) = gets(get("/v2/", &lies), &upstream());
     assert_eq!(lines, TRUTH);
@@ -115,6 +119,14 @@ fn q5_path_and_query_and_all_other_headers_keep_their_bytes() {
     assert_eq!(lines, expected);
     // And nothing is asked for that the client did not ask for.
     assert!(!gets(get("/v2/", &[]), &upstream()).1.iter().any(|line| line.to_lowercase().starts_with("accept")));
+}
+
+#[test]
+fn cookies_that_came_in_pieces_are_one_field() {
+    let (_, lines) = gets(get("/v2/", &[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d")]), &upstream());
+    let cookies: Vec<_> = lines.iter().filter(|line| line.to_lowercase().starts_with("cookie")).collect();
+    assert_eq!(cookies.len(), 1, "{cookies:?}");
+    assert!(cookies[0].ends_with(": a=1; b=2; c=3; d"), "{cookies:?}");
 }
 
 #[test]

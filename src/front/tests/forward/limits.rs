@@ -105,3 +105,32 @@ async fn who_has_no_peer_left_is_not_ready() {
     wire.send(door.request("GET /-/healthy", "")).await;
     assert_eq!(wire.reply().await.status, 404, "the script's own answer");
 }
+
+#[tokio::test]
+async fn what_the_api_can_do_without_is_not_waited_for() {
+    for (routes, registry, ready) in [
+        (vec![to_hub("/jwt/auth")], false, true),
+        (vec![], false, true),
+        (vec![to_hub("/v2/theirs/")], true, true),
+        (vec![to_hub("/v2/theirs/")], false, false),
+        (vec![to_hub("/")], true, false),
+    ] {
+        let mut door = before_upstream(upstream(&[]), |config| config.routes.clone_from(&routes));
+        door.script.registry.store(registry, Ordering::Relaxed);
+        door.running.change(door.config.clone(), door.script.clone(), &door.certificates, Vec::new()).unwrap();
+        let mut wire = door.clear().await;
+        wire.send(door.request("GET /-/ready", "")).await;
+        // 404 is the script's own answer.
+        assert_eq!(wire.reply().await.status, if ready { 404 } else { 503 }, "{routes:?}");
+    }
+    // One that is lost of two that can be asked.
+    let theirs = Theirs::open().await;
+    let lost = Upstream { name: "lost".into(), ..upstream(&[]) };
+    let door = before_upstream(upstream(&[theirs.origin()]), |config| {
+        config.upstreams.push(lost);
+        config.routes.insert(0, route("/v2/mirror/", Target::Upstream("lost".into())));
+    });
+    let mut wire = door.clear().await;
+    wire.send(door.request("GET /-/ready", "")).await;
+    assert_eq!(wire.reply().await.status, 404);
+}

@@ -62,14 +62,38 @@ async fn redirects_and_fixed_answers_are_given_here_and_dressed() {
 #[tokio::test]
 async fn a_path_with_two_readings_reaches_nobody() {
     let theirs = Theirs::open().await;
-    let door = before_upstream(upstream(&[theirs.origin()]), |config| config.routes = vec![to_hub("/")]);
-    for path in ["/v2/../x", "/v2/%2e%2e/x", "/v2/a/./b", "/a%5cb", "/%762/a", "//v2/a", "/v2/a%00"] {
+    let answer = Fixed { status: StatusCode::FORBIDDEN, body: None, content_type: "text/plain".parse().unwrap() };
+    let secret = route("/secret/", Target::Answer(answer));
+    let door = before_upstream(upstream(&[theirs.origin()]), |config| config.routes = vec![secret, to_hub("/")]);
+    for path in [
+        "/v2/../x",
+        "/v2/%2e%2e/x",
+        "/v2/a/./b",
+        "/a%5cb",
+        "/%762/a",
+        "//v2/a",
+        "/v2/a%00",
+        "/v2;a/x/manifests/plain",
+        "/v2/..;/echo",
+        "/v2/x/manifest%73/tag",
+        "/v2/x/blobs//uploads/tag",
+        "/s%65cret/echo",
+        "/secret%2Fecho",
+        "//secret/echo",
+        "/secret;a/echo",
+    ] {
         let mut wire = door.clear().await;
         wire.send(door.request(&format!("GET {path}"), "")).await;
         let reply = wire.reply().await;
         assert_eq!((reply.status, reply.message().contains("more than one way")), (400, true), "{path}");
     }
     assert_eq!(theirs.all(), "");
+    let mut wire = door.clear().await;
+    for path in ["/api/v4/projects/group%2Fname", "/v2/x/blobs/sha256%3A0?a=%2F//;x%41"] {
+        wire.send(door.request(&format!("GET {path}"), "")).await;
+        assert_eq!(wire.reply().await.status, 201);
+        assert!(theirs.all().contains(&format!("GET {path} HTTP/1.1\r\n")));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -72,6 +73,8 @@ pub(super) struct Answering {
     pub(super) hung: Arc<AtomicBool>,
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) requests: Arc<AtomicUsize>,
+    /// What the last one said.
+    pub(super) head: Arc<Mutex<String>>,
 }
 
 impl Answering {
@@ -104,6 +107,7 @@ impl Answering {
             if !head.ends_with(b"\r\n\r\n") {
                 continue;
             }
+            *self.head.lock() = String::from_utf8_lossy(&head).into_owned();
             head.clear();
             self.requests.fetch_add(1, Ordering::Relaxed);
             if self.hung.load(Ordering::Relaxed) {

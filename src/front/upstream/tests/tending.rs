@@ -39,7 +39,7 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 }
 
 fn ready(upstreams: &Upstreams) -> bool {
-    upstreams.unready().is_none()
+    upstreams.unready(&["registry".into()]).is_none()
 }
 
 #[tokio::test]
@@ -48,13 +48,15 @@ async fn a_peer_that_answers_badly_or_not_at_all_is_not_well_until_it_answers_ag
     let peer = Answering::default();
     let port = peer.serve(None).await;
     let upstreams = upstreams(&checked(upstream(&[&format!("http://127.0.0.1:{port}")])), None);
-    assert!(ready(&upstreams), "until it is known");
+    let unready = || upstreams.unready(&["registry".into()]).unwrap();
+    assert_eq!(unready(), "upstream registry: no peer has answered yet");
+    assert!(upstreams.unready(&[]).is_none(), "nobody needs it");
     upstreams.tend();
     until("checks", || peer.requests.load(Ordering::Relaxed) > 3).await;
-    assert!(ready(&upstreams), "401 is a healthy registry");
+    until("401 is a healthy registry", || ready(&upstreams)).await;
     peer.status.store(503, Ordering::Relaxed);
     until("503", || !ready(&upstreams)).await;
-    assert_eq!(upstreams.unready().unwrap(), "upstream registry: no peer is well");
+    assert_eq!(unready(), "upstream registry: no peer is well");
     assert!(upstreams.get("registry").unwrap().pick(None, &[]).await.is_some(), "better a bad peer than none");
     peer.status.store(200, Ordering::Relaxed);
     until("200", || ready(&upstreams)).await;
@@ -77,8 +79,25 @@ async fn checks_verify_whom_they_ask() {
         made
     };
     let (good, bad) = (of(&ours), of(&strange));
-    until("a stranger", || !ready(&bad)).await;
-    assert!(ready(&good));
+    until("one of ours", || ready(&good)).await;
+    let unready = || bad.unready(&["registry".into()]).unwrap_or_default();
+    until("a stranger", || unready().ends_with("no peer is well")).await;
+}
+
+#[tokio::test]
+async fn checks_call_a_peer_what_clients_call_it() {
+    crate::tls::install_provider();
+    let peer = Answering::default();
+    let port = peer.serve(None).await;
+    for (host, name) in [(HostSent::Client, "hub.test:5050".to_owned()), (HostSent::Peer, format!("127.0.0.1:{port}"))]
+    {
+        let upstream = Upstream { host, ..upstream(&[&format!("http://127.0.0.1:{port}")]) };
+        let upstreams = upstreams(&checked(upstream), None);
+        upstreams.tend();
+        let said = |line: &str| peer.head.lock().lines().any(|said| said == line);
+        until(&name, || said(&format!("Host: {name}"))).await;
+        assert!(said("GET /v2/ HTTP/1.1") && said("X-Forwarded-Proto: https"), "{:?}", peer.head);
+    }
 }
 
 #[tokio::test]
@@ -125,11 +144,14 @@ async fn what_monitoring_sees() {
 struct Names {
     known: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
     asked: AtomicUsize,
+    /// How often for this machine.
+    here: AtomicUsize,
 }
 
 impl Lookup for Names {
     fn addresses<'l>(&'l self, host: &'l str, _: u16) -> BoxFuture<'l, io::Result<Vec<SocketAddr>>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        let asked = if host == "localhost" { &self.here } else { &self.asked };
+        asked.fetch_add(1, Ordering::Relaxed);
         let found = self.known.lock().get(host).cloned();
         async move { found.ok_or_else(|| io::Error::other("no such name")) }.boxed()
     }
@@ -171,6 +193,20 @@ async fn a_name_may_have_several_addresses_and_move() {
     set(&[4]);
     until("and again", || owners(&pool) == [4, 9]).await;
     first.answered(StatusCode::OK, Instant::now()); // of one that is gone: nothing happens
+}
+
+#[tokio::test]
+async fn this_machine_is_looked_for_again_only_after_a_failure() {
+    let names = Arc::new(Names::default());
+    names.known.lock().insert("localhost".to_owned(), vec![address(1)]);
+    let upstream = upstream(&["http://localhost:5000", "http://registry.test:5000"]);
+    let loaded = Credentials::load(std::slice::from_ref(&upstream)).unwrap().of(&upstream).unwrap();
+    let pool = Arc::new(Pool::with(upstream, loaded, names.clone(), SOON));
+    pool.tend(None);
+    until("others are asked for", || names.asked.load(Ordering::Relaxed) > 9).await;
+    assert_eq!(names.here.load(Ordering::Relaxed), 1);
+    pool.pick(None, &[]).await.unwrap().failed(Instant::now());
+    until("and this one", || names.here.load(Ordering::Relaxed) > 1).await;
 }
 
 #[tokio::test]

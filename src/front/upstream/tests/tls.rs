@@ -121,6 +121,8 @@ async fn http2_is_spoken_where_both_want_it_and_many_requests_share_a_connection
         let (session, _) = connect(&peer).await.unwrap();
         assert_eq!(if session.as_http2().is_some() { "h2" } else { "h1" }, version);
         assert_eq!(peer.options.max_h2_streams, if http2 { 16 } else { 1 });
+        let window = peer.options.h2_stream_window_size;
+        assert!(window.is_some() == http2 && window <= Some(512 << 10), "a client that reads slowly costs no more");
     }
     let clear = Upstream { http2: true, ..upstream(&THREE) };
     assert_eq!(peer(&clear).options.alpn.get_max_http_version(), 1, "it is agreed on in the handshake");
