@@ -20,7 +20,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::forward::{self, Forwarding};
 use super::host::{Arrival, READY, is_probe};
@@ -85,8 +85,8 @@ impl<S: Service> Plan<S> {
         if !session.req_header().raw_path_is_utf8() {
             return Err(Refusal::TargetNotText);
         }
-        if head.method == Method::CONNECT {
-            return Err(Refusal::Connect);
+        if head.method == Method::CONNECT || head.method == Method::TRACE {
+            return Err(Refusal::Method);
         }
         let listener = &connection.listener;
         if !is_probe(head.uri.path()) {
@@ -329,11 +329,14 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, record: &mut Record) {
-        if error.is_some() && !record.client_left {
+        // Neither one whose client left or let us wait, nor one that was told what is wrong.
+        let told = record.client_left || record.answered.is_some();
+        let broken_off = error.is_some_and(|error| !told && error.esource != ErrorSource::Downstream);
+        if broken_off {
             record.notes.failure.get_or_insert_with(|| "the answer was broken off".to_owned());
         }
         if let Some(failure) = &record.notes.failure {
-            if status(record) >= 500 || (error.is_some() && !record.client_left) {
+            if status(record) >= 500 || broken_off {
                 tracing::error!(request_id = record.request_id, failure, "a request failed");
             } else {
                 tracing::debug!(request_id = record.request_id, failure, "a request was refused");
