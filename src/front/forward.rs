@@ -18,6 +18,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, RETRY_AFTER, SERVER, TRANSFER_ENCODING};
@@ -171,6 +172,10 @@ impl Forwarding {
     /// At its end.
     pub(super) fn count(&self) {
         self.way.counts.answered(self.progress.answered.map(|(status, _)| status.as_u16()));
+    }
+
+    pub(super) fn counts(&self) -> Arc<Forwarded> {
+        self.way.counts.clone()
     }
 
     /// Why it must not even be begun.
@@ -426,7 +431,18 @@ pub(super) fn dress(session: &mut Session, header: &mut ResponseHeader, record: 
     let digest = header.headers.get(DIGEST).map(HeaderValue::to_str).and_then(Result::ok);
     record.notes.digest = digest.map(str::to_owned);
     record.status = Some(header.status);
+    if let Some(watch) = &forwarding.progress.watch {
+        watch.answered(header.status);
+    }
     Ok(())
+}
+
+/// A piece of the answer on its way to the client.
+pub(super) fn give_piece(piece: Option<&Bytes>, record: &Record) {
+    let watch = record.forwarding.as_ref().and_then(|forwarding| forwarding.progress.watch.as_ref());
+    if let (Some(watch), Some(piece)) = (watch, piece) {
+        watch.gave(piece.len());
+    }
 }
 
 /// A peer could not be reached, so that none has a byte of the request: another may be asked, whatever it is.
@@ -510,7 +526,8 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
         None => forwarding.blame(error, record),
     };
     if answered && error.esource != ErrorSource::Downstream && !session.is_http2() {
-        session.downstream_session.shutdown().await; // what came of the answer is the client's, and it sees that it is short
+        forwarding.connection.to_reset.store(!says_its_end(session), Ordering::Relaxed);
+        session.downstream_session.shutdown().await; // what came of the answer is the client's
     }
     if let (false, Some(answer)) = (answered, answer) {
         session.set_keepalive(None);
@@ -524,6 +541,13 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
         }
     }
     record.forwarding = Some(forwarding);
+}
+
+/// Whether the client sees by itself where the answer that was begun ends.
+fn says_its_end(session: &Session) -> bool {
+    let headers = session.response_written().map(|written| &written.headers);
+    headers
+        .is_none_or(|headers| headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING))
 }
 
 impl Forwarding {

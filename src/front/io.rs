@@ -47,7 +47,7 @@ use super::plan::{Doorway, Plan};
 use super::refusal::Refusal;
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Limits, Listener, Networks, Timeouts, peer};
+use super::{Limits, Listener, Networks, Timeouts, peer, reset};
 use crate::exchange;
 use crate::telemetry;
 use crate::tls::Certificates;
@@ -117,6 +117,8 @@ pub(super) struct Connection {
     http2: AtomicBool,
     /// Whether the client does not speak TLS although the listener does.
     plain: AtomicBool,
+    /// Set when only a reset says that an answer did not come to its end.
+    pub(super) to_reset: AtomicBool,
 }
 
 impl Connection {
@@ -149,6 +151,7 @@ impl Connection {
             asked_for: OnceLock::new(),
             http2: AtomicBool::new(false),
             plain: AtomicBool::new(false),
+            to_reset: AtomicBool::new(false),
         }
     }
 
@@ -570,6 +573,10 @@ impl AsyncWrite for FrontIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.to_reset.load(Ordering::Relaxed) {
+            reset::when_closed(self.stream.watched().inner());
+            return Poll::Ready(Ok(()));
+        }
         let mut parting = self.parting.take().unwrap_or_else(|| self.begin_parting());
         let parted = self.poll_parting(cx, &mut parting);
         self.parting = Some(parting);

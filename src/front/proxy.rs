@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -297,6 +298,17 @@ impl<S: Service> ProxyHttp for App<S> {
         forward::dress(session, header, record)
     }
 
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        piece: &mut Option<Bytes>,
+        _: bool,
+        record: &mut Record,
+    ) -> Result<Option<Duration>> {
+        forward::give_piece(piece.as_ref(), record);
+        Ok(None)
+    }
+
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, record: &mut Record, error: Box<Error>) -> Box<Error> {
         forward::not_connected(record, error)
     }
@@ -411,7 +423,9 @@ fn status(record: &Record) -> u16 {
 fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
     let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
-    tell(reports, session.req_header().as_ref(), record, record.client(&connection), session.is_http2(), bytes);
+    let upstream = record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun));
+    let (head, client) = (session.req_header().as_ref(), record.client(&connection));
+    tell(reports, head, record, client, session.is_http2(), bytes, upstream);
 }
 
 /// What is told of a request that is given up because its client owes its body.
@@ -424,7 +438,24 @@ fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: I
     unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
     unfinished.notes = record.notes.clone();
     unfinished.notes.failure = Some(BodyError::Stalled.to_string());
-    Box::new(move |came| tell(&reports, &head, &unfinished, client, true, (came, 0)))
+    let (peer, counts) = record
+        .forwarding
+        .as_deref()
+        .map(|forwarding| {
+            let telemetry::Upstream { name, peer, .. } = forwarding.report(record.begun);
+            ((name.to_owned(), peer), forwarding.counts())
+        })
+        .unzip();
+    Box::new(move |end| {
+        let answered = end.answered;
+        unfinished.status = answered.map(|(status, _)| status).or(unfinished.status);
+        let first_byte = answered.map(|(_, at)| at.saturating_duration_since(unfinished.begun));
+        let upstream = peer.as_ref().map(|(name, peer)| telemetry::Upstream { name, peer: *peer, first_byte });
+        if let Some(counts) = counts {
+            counts.answered(answered.map(|(status, _)| status.as_u16()));
+        }
+        tell(&reports, &head, &unfinished, client, true, (end.came, end.gave), upstream);
+    })
 }
 
 /// `bytes` of the bodies of request and answer.
@@ -435,6 +466,7 @@ fn tell(
     client: IpAddr,
     http2: bool,
     (bytes_in, bytes_out): (u64, u64),
+    upstream: Option<telemetry::Upstream<'_>>,
 ) {
     let target = match &record.mounted {
         Some(mounted) => &mounted.target,
@@ -459,7 +491,7 @@ fn tell(
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
-        upstream: record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun)),
+        upstream,
         kind: notes.kind,
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),
