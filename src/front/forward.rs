@@ -12,6 +12,10 @@
 //! - Nothing of a body is kept but the few pieces that Pingora hands from one side to the other.
 //! - Whose fault it is decides what the client is told: 4xx for its own, 5xx for the peer's.
 //!
+//! What Pingora decides: a peer that stops taking a body is given up only after `write`, and then `read` for an answer that
+//! it may have given. After an answer that came before the end of the body the request goes on until the client ends it, or
+//! owes it for too long. A write that a peer has refused on HTTP/2 is tried again only if it has no body.
+//!
 //! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
 //! ([`rewrite`](super::rewrite)), upgrades of the connection: nobody pushes images through them.
 
