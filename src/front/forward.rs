@@ -12,15 +12,22 @@
 //! - Nothing of a body is kept but the few pieces that Pingora hands from one side to the other.
 //! - Whose fault it is decides what the client is told: 4xx for its own, 5xx for the peer's.
 //!
+//! What Pingora decides: a peer that stops taking a body is given up only after `write`, and then `read` for an answer that
+//! it may have given. After an answer that came before the end of the body the request goes on until the client ends it, or
+//! owes it for too long. A write that a peer has refused on HTTP/2 is tried again only if it has no body.
+//!
 //! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
 //! ([`rewrite`](super::rewrite)), upgrades of the connection: nobody pushes images through them.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, RETRY_AFTER, SERVER, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version};
+use percent_encoding::percent_decode_str;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
@@ -43,7 +50,7 @@ use crate::telemetry::{self, Forwarded, Held};
 const NO_PEER: ErrorType = ErrorType::new("NoPeer");
 /// [`Progress::stopped`] says why.
 const REFUSED: ErrorType = ErrorType::new("Refused");
-/// How many connections that peers just closed may be met for one request.
+/// How many connections that peers had just given up may be met for one request.
 const STALE: u32 = 4;
 /// When it makes sense to try again where peers fail, in seconds: as long as it takes to notice that one is back.
 const TRY_AGAIN: &str = "5";
@@ -84,7 +91,7 @@ struct Progress {
     /// Whether one of them took the request and failed.
     broke: bool,
     picked: Option<Picked>,
-    /// How many of them closed a connection that was idle, just then.
+    /// How many times one of them had given up a connection that we meant to use.
     stale: u32,
     /// What went wrong with the last of them.
     failed: Option<(String, How)>,
@@ -138,6 +145,10 @@ enum Stop {
     Withdrawn,
     /// The answer would lead the client astray.
     Astray,
+    /// The peer speaks another protocol from now on, for which nobody asked.
+    Switched,
+    /// The client owes its body, and the peer waits for that no longer.
+    Stalled,
 }
 
 impl Forwarding {
@@ -165,6 +176,10 @@ impl Forwarding {
     /// At its end.
     pub(super) fn count(&self) {
         self.way.counts.answered(self.progress.answered.map(|(status, _)| status.as_u16()));
+    }
+
+    pub(super) fn counts(&self) -> Arc<Forwarded> {
+        self.way.counts.clone()
     }
 
     /// Why it must not even be begun.
@@ -199,7 +214,10 @@ impl Forwarding {
             let location = text(&header::LOCATION)?;
             location.split('?').next()?.rsplit_once("/blobs/uploads/").map(|(_, upload)| upload)
         };
-        if let Some(upload) = location().or_else(|| text(&UPLOAD)).or(self.way.passage.upload.as_deref()) {
+        // As the next request's path is read: the upload is the same, however somebody writes it.
+        let upload = location().map(|upload| percent_decode_str(upload).decode_utf8_lossy());
+        let upload = upload.or_else(|| text(&UPLOAD).map(Cow::Borrowed));
+        if let Some(upload) = upload.as_deref().or(self.way.passage.upload.as_deref()) {
             self.way.pool.learn(upload, picked);
         }
     }
@@ -207,7 +225,27 @@ impl Forwarding {
     /// Remembers what went wrong with a peer, in case there is no other.
     fn note(&mut self, error: &Error) {
         let peer = self.progress.picked.as_ref().map(|picked| format!("{}: ", picked.origin())).unwrap_or_default();
+        let (upstream, request_id) = (&self.way.pool.config().name, &self.caller.request_id);
+        tracing::debug!(%upstream, request_id, "{peer}{error}");
         self.progress.failed = Some((format!("{peer}{error}"), How::of(error)));
+    }
+
+    /// The connection was given up before the request came to it: that is no failure of the peer's, and no attempt, and it
+    /// may be asked again. False: that happened too often.
+    fn forgive(&mut self) -> bool {
+        let progress = &mut self.progress;
+        if progress.stale >= STALE {
+            return false;
+        }
+        progress.stale += 1;
+        progress.attempts -= 1;
+        progress.tried.pop();
+        true
+    }
+
+    /// Whether it is the client's turn to send.
+    fn is_owed(&self, session: &mut Session) -> bool {
+        !session.is_body_done() && !self.progress.expects && self.progress.answered.is_none()
     }
 
     fn stop<T>(&mut self, why: Stop) -> Result<T> {
@@ -328,7 +366,11 @@ pub(super) fn take_piece(
 pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, record: &mut Record) -> Result<()> {
     let Some(forwarding) = &mut record.forwarding else { return Ok(()) };
     if header.status.is_informational() {
-        if header.status == StatusCode::CONTINUE && forwarding.progress.expects {
+        if header.status == StatusCode::SWITCHING_PROTOCOLS {
+            record.notes.failure = Some("the peer switched protocols without being asked".to_owned());
+            return forwarding.stop(Stop::Switched);
+        }
+        if header.status == StatusCode::CONTINUE && std::mem::take(&mut forwarding.progress.expects) {
             forwarding.set_phase(Phase::Answering); // the client's turn
         }
         forwarding.progress.kept = Some(session.get_keepalive());
@@ -344,6 +386,9 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         forwarding.learn(header, picked);
     }
     header.remove_header(&SERVER); // before the operator's own
+    if header.status == StatusCode::NO_CONTENT {
+        header.remove_header(&header::CONTENT_LENGTH); // RFC 9110 8.6
+    }
     let place = Place {
         method: &session.req_header().method,
         origin: &forwarding.caller.origin,
@@ -390,17 +435,31 @@ pub(super) fn dress(session: &mut Session, header: &mut ResponseHeader, record: 
     let digest = header.headers.get(DIGEST).map(HeaderValue::to_str).and_then(Result::ok);
     record.notes.digest = digest.map(str::to_owned);
     record.status = Some(header.status);
+    if let Some(watch) = &forwarding.progress.watch {
+        watch.answered(header.status);
+    }
     Ok(())
+}
+
+/// A piece of the answer on its way to the client.
+pub(super) fn give_piece(piece: Option<&Bytes>, record: &Record) {
+    let watch = record.forwarding.as_ref().and_then(|forwarding| forwarding.progress.watch.as_ref());
+    if let (Some(watch), Some(piece)) = (watch, piece) {
+        watch.gave(piece.len());
+    }
 }
 
 /// A peer could not be reached, so that none has a byte of the request: another may be asked, whatever it is.
 pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<Error> {
     let Some(forwarding) = &mut record.forwarding else { return error };
-    if let Some(picked) = &forwarding.progress.picked {
-        picked.failed(Instant::now());
-    }
     forwarding.note(&error);
-    forwarding.way.counts.unreached();
+    // Of HTTP/2, one that other requests share may have died before ours.
+    if *error.etype() != ErrorType::H2Error || !forwarding.forgive() {
+        forwarding.way.counts.unreached();
+        if let Some(picked) = &forwarding.progress.picked {
+            picked.failed(Instant::now());
+        }
+    }
     error.set_retry(forwarding.may_try_again());
     error
 }
@@ -408,26 +467,58 @@ pub(super) fn not_connected(record: &mut Record, mut error: Box<Error>) -> Box<E
 /// Something went wrong when a peer had been reached.
 pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, mut error: Box<Error>) -> Box<Error> {
     let Some(forwarding) = &mut record.forwarding else { return error };
-    let closed = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
+    let fate = Fate::of(&error, reused);
     error.set_retry(false);
     if error.esource != ErrorSource::Upstream {
         return error;
     }
-    forwarding.note(&error);
-    forwarding.progress.broke = true;
-    // A peer may close a connection that was idle just when we send on it: that is no failure of its, and no attempt.
-    if reused && closed && session.response_written().is_none() && forwarding.progress.stale < STALE {
-        forwarding.progress.stale += 1;
-        forwarding.progress.attempts -= 1;
-        forwarding.progress.tried.pop();
-    } else if let Some(picked) = &forwarding.progress.picked {
-        picked.failed(Instant::now());
+    if *error.etype() == ErrorType::ReadTimedout && forwarding.is_owed(session) {
+        record.notes.failure = Some(BodyError::Stalled.to_string());
+        forwarding.progress.stopped = Some(Stop::Stalled);
+        return error;
     }
-    let head = session.req_header();
-    let harmless = [Method::GET, Method::HEAD].contains(&head.method) && forwarding.progress.came == 0;
-    let whole = harmless && session.is_body_done() && session.response_written().is_none();
+    forwarding.note(&error);
+    let unanswered = session.response_written().is_none();
+    let forgiven = fate != Fate::Failed && unanswered && forwarding.forgive();
+    if !forgiven {
+        forwarding.progress.broke = true;
+        if let Some(picked) = &forwarding.progress.picked {
+            picked.failed(Instant::now());
+        }
+    }
+    let method = &session.req_header().method;
+    let harmless = fate == Fate::Unseen || [Method::GET, Method::HEAD].contains(method);
+    let whole = harmless && forwarding.progress.came == 0 && session.is_body_done() && unanswered;
     error.set_retry(whole && forwarding.may_try_again());
     error
+}
+
+/// What became of a request on a connection that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The peer says that it has not looked at it.
+    Unseen,
+    /// The connection had been kept, and was perhaps gone before: peers close what is idle just when we send on it.
+    Stale,
+    Failed,
+}
+
+impl Fate {
+    fn of(error: &Error, reused: bool) -> Self {
+        match error.etype() {
+            // A stream that was refused, a connection that is being closed in order, or HTTP/1.1 that is asked for: for
+            // these, and no others, Pingora has decided on HTTP/2 (RFC 9113 6.8, 7, 8.7).
+            ErrorType::H2Error | ErrorType::H2Downgrade if error.retry == RetryType::Decided(true) => Self::Unseen,
+            // It is asked by HTTP/1.1 then, if that does no harm.
+            ErrorType::InvalidH2 => Self::Stale,
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
+                if reused =>
+            {
+                Self::Stale
+            }
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Tells the client what went wrong, unless it was told something already.
@@ -438,6 +529,10 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
         Some(stopped) => Some(forwarding.explain(&stopped)),
         None => forwarding.blame(error, record),
     };
+    if answered && error.esource != ErrorSource::Downstream && !session.is_http2() {
+        forwarding.connection.to_reset.store(!says_its_end(session), Ordering::Relaxed);
+        session.downstream_session.shutdown().await; // what came of the answer is the client's
+    }
     if let (false, Some(answer)) = (answered, answer) {
         session.set_keepalive(None);
         let Forwarding { caller, terms, connection, .. } = &*forwarding;
@@ -452,6 +547,13 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
     record.forwarding = Some(forwarding);
 }
 
+/// Whether the client sees by itself where the answer that was begun ends.
+fn says_its_end(session: &Session) -> bool {
+    let headers = session.response_written().map(|written| &written.headers);
+    headers
+        .is_none_or(|headers| headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING))
+}
+
 impl Forwarding {
     fn explain(&self, stopped: &Stop) -> Answer {
         match stopped {
@@ -459,6 +561,15 @@ impl Forwarding {
             Stop::Withdrawn => {
                 let withdrawn = self.way.passage.permit.as_ref().and_then(|permit| permit.withdrawn());
                 withdrawn.unwrap_or_else(|| Refusal::Unanswered.answer()) // the pause ended in this moment
+            }
+            Stop::Switched => {
+                let message = "the registry's server answered in another protocol: its operator finds what in the log, by \
+                               the request's id";
+                Answer::error(StatusCode::BAD_GATEWAY, WireError::new("UNKNOWN", message))
+            }
+            Stop::Stalled => {
+                let stalled = WireError::new("UNSUPPORTED", BodyError::Stalled.to_string());
+                Answer::error(StatusCode::REQUEST_TIMEOUT, stalled)
             }
             Stop::Astray => {
                 let message = "the registry's answer would lead elsewhere: its operator finds where in the log, by the \

@@ -1,8 +1,9 @@
 //! What does Pingora see of a client's connection?
 //!
 //! [`FrontIo`] is the client's stream, in the clear or inside TLS, as a Pingora `IO`. Beyond carrying bytes it
-//! - gathers small writes until the flush, so that an answer's header and body leave as one TLS record and one packet:
-//!   the client wakes up once;
+//! - gathers small writes until the flush, or until nothing more is at hand (Pingora does not flush the header of an answer
+//!   whose length is known), so that an answer's header and body leave as one TLS record and one packet: the client wakes
+//!   up once;
 //! - reads each request header whole and [by the letter](super::strict) before Pingora sees any of it: Pingora would let
 //!   it grow to a mebibyte, and take for one what others read differently;
 //! - speaks for us where Pingora would answer an unreadable request by itself, empty and under its own name;
@@ -46,13 +47,16 @@ use super::plan::{Doorway, Plan};
 use super::refusal::Refusal;
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, SharedPhase, Watched};
-use super::{Limits, Listener, Networks, Timeouts, peer};
+use super::{Limits, Listener, Networks, Timeouts, peer, reset};
 use crate::exchange;
 use crate::telemetry;
 use crate::tls::Certificates;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
 const GATHER: usize = 16 << 10;
+/// How often somebody asks for more of the client's before what was written meanwhile leaves without its flush: a peer's
+/// answer that is at hand is passed on within two turns.
+const TURNS: u8 = 3;
 /// What rustls may hold for a client. Its default of 64 KiB costs one long download 1.7 times the CPU.
 const TLS_BUFFER: usize = 48 << 10;
 /// Request headers are taken into a buffer of this size, enough for most of them whole.
@@ -113,6 +117,8 @@ pub(super) struct Connection {
     http2: AtomicBool,
     /// Whether the client does not speak TLS although the listener does.
     plain: AtomicBool,
+    /// Set when only a reset says that an answer did not come to its end.
+    pub(super) to_reset: AtomicBool,
 }
 
 impl Connection {
@@ -145,6 +151,7 @@ impl Connection {
             asked_for: OnceLock::new(),
             http2: AtomicBool::new(false),
             plain: AtomicBool::new(false),
+            to_reset: AtomicBool::new(false),
         }
     }
 
@@ -203,6 +210,8 @@ pub(super) struct FrontIo {
     digest: Arc<ProxyDigest>,
     /// Written by Pingora, not yet by us.
     gathered: BytesMut,
+    /// How often something was read in vain since.
+    turns: u8,
     /// Read by us, not yet by Pingora.
     ahead: BytesMut,
     /// How much of that is the request's header. Pingora gets it alone, so that it never holds another request's bytes.
@@ -261,6 +270,7 @@ impl FrontIo {
             connection,
             digest,
             gathered: BytesMut::new(),
+            turns: 0,
             ahead: BytesMut::new(),
             header: 0,
             chunks: None,
@@ -365,6 +375,28 @@ impl FrontIo {
         }
         self.gathered = BytesMut::new(); // an idle connection holds no buffer
         Poll::Ready(Ok(()))
+    }
+
+    /// Whoever reads in the middle of an answer has nothing more to write for now. A few turns later that is certain.
+    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.turns < TURNS {
+            if self.gathered.is_empty() {
+                return Ok(());
+            }
+            self.turns += 1;
+            if self.turns < TURNS {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+        let flushed = match self.poll_drain(cx)? {
+            Poll::Ready(()) => self.stream.poll_flush(cx)?,
+            Poll::Pending => Poll::Pending, // we are woken
+        };
+        if flushed.is_ready() {
+            self.turns = 0;
+        }
+        Ok(())
     }
 
     /// Says the refusal, if there is one, before anything else is said.
@@ -514,6 +546,7 @@ impl AsyncRead for FrontIo {
         if me.is_before_request() {
             return Poll::Ready(Err(me.turn_away(Refusal::Malformed))); // Pingora sees no end where we see one
         }
+        me.poll_gathered(cx)?;
         if me.connection.phase.load() == Phase::Awaiting {
             return me.poll_departure(cx);
         }
@@ -528,6 +561,7 @@ impl AsyncWrite for FrontIo {
             me.refuse(Refusal::Malformed);
             return Poll::Ready(Ok(bytes.len()));
         }
+        me.turns = 0;
         if me.gathered.len() + bytes.len() <= GATHER {
             me.gathered.extend_from_slice(bytes);
             me.count_sent(bytes.len());
@@ -545,6 +579,10 @@ impl AsyncWrite for FrontIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.to_reset.load(Ordering::Relaxed) {
+            reset::when_closed(self.stream.watched().inner());
+            return Poll::Ready(Ok(()));
+        }
         let mut parting = self.parting.take().unwrap_or_else(|| self.begin_parting());
         let parted = self.poll_parting(cx, &mut parting);
         self.parting = Some(parting);

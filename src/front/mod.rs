@@ -57,6 +57,7 @@ mod proxy_protocol;
 pub mod raw;
 mod redirect;
 mod refusal;
+mod reset;
 mod rewrite;
 mod route;
 mod running;

@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::forward::{self, Forwarding};
 use super::host::{Arrival, READY, is_probe};
@@ -85,8 +86,8 @@ impl<S: Service> Plan<S> {
         if !session.req_header().raw_path_is_utf8() {
             return Err(Refusal::TargetNotText);
         }
-        if head.method == Method::CONNECT {
-            return Err(Refusal::Connect);
+        if head.method == Method::CONNECT || head.method == Method::TRACE {
+            return Err(Refusal::Method);
         }
         let listener = &connection.listener;
         if !is_probe(head.uri.path()) {
@@ -297,6 +298,17 @@ impl<S: Service> ProxyHttp for App<S> {
         forward::dress(session, header, record)
     }
 
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        piece: &mut Option<Bytes>,
+        _: bool,
+        record: &mut Record,
+    ) -> Result<Option<Duration>> {
+        forward::give_piece(piece.as_ref(), record);
+        Ok(None)
+    }
+
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, record: &mut Record, error: Box<Error>) -> Box<Error> {
         forward::not_connected(record, error)
     }
@@ -329,11 +341,14 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, record: &mut Record) {
-        if error.is_some() && !record.client_left {
+        // Neither one whose client left or let us wait, nor one that was told what is wrong.
+        let told = record.client_left || record.answered.is_some();
+        let broken_off = error.is_some_and(|error| !told && error.esource != ErrorSource::Downstream);
+        if broken_off {
             record.notes.failure.get_or_insert_with(|| "the answer was broken off".to_owned());
         }
         if let Some(failure) = &record.notes.failure {
-            if status(record) >= 500 || (error.is_some() && !record.client_left) {
+            if status(record) >= 500 || broken_off {
                 tracing::error!(request_id = record.request_id, failure, "a request failed");
             } else {
                 tracing::debug!(request_id = record.request_id, failure, "a request was refused");
@@ -408,7 +423,9 @@ fn status(record: &Record) -> u16 {
 fn report(reports: &Reports, session: &Session, record: &Record) {
     let Ok(connection) = connection(session) else { return };
     let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
-    tell(reports, session.req_header().as_ref(), record, record.client(&connection), session.is_http2(), bytes);
+    let upstream = record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun));
+    let (head, client) = (session.req_header().as_ref(), record.client(&connection));
+    tell(reports, head, record, client, session.is_http2(), bytes, upstream);
 }
 
 /// What is told of a request that is given up because its client owes its body.
@@ -421,7 +438,24 @@ fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: I
     unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
     unfinished.notes = record.notes.clone();
     unfinished.notes.failure = Some(BodyError::Stalled.to_string());
-    Box::new(move |came| tell(&reports, &head, &unfinished, client, true, (came, 0)))
+    let (peer, counts) = record
+        .forwarding
+        .as_deref()
+        .map(|forwarding| {
+            let telemetry::Upstream { name, peer, .. } = forwarding.report(record.begun);
+            ((name.to_owned(), peer), forwarding.counts())
+        })
+        .unzip();
+    Box::new(move |end| {
+        let answered = end.answered;
+        unfinished.status = answered.map(|(status, _)| status).or(unfinished.status);
+        let first_byte = answered.map(|(_, at)| at.saturating_duration_since(unfinished.begun));
+        let upstream = peer.as_ref().map(|(name, peer)| telemetry::Upstream { name, peer: *peer, first_byte });
+        if let Some(counts) = counts {
+            counts.answered(answered.map(|(status, _)| status.as_u16()));
+        }
+        tell(&reports, &head, &unfinished, client, true, (end.came, end.gave), upstream);
+    })
 }
 
 /// `bytes` of the bodies of request and answer.
@@ -432,6 +466,7 @@ fn tell(
     client: IpAddr,
     http2: bool,
     (bytes_in, bytes_out): (u64, u64),
+    upstream: Option<telemetry::Upstream<'_>>,
 ) {
     let target = match &record.mounted {
         Some(mounted) => &mounted.target,
@@ -456,7 +491,7 @@ fn tell(
         digest: notes.digest.as_deref(),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::to_str).and_then(Result::ok),
         failure: notes.failure.as_deref(),
-        upstream: record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun)),
+        upstream,
         kind: notes.kind,
         limit: notes.limit,
         credentials: head.headers.contains_key(AUTHORIZATION),

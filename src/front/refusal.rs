@@ -61,8 +61,8 @@ pub(super) enum Refusal {
     TargetNotText,
     /// A path that others behind us could read differently.
     Ambiguous,
-    /// `CONNECT`: we are nobody's forward proxy.
-    Connect,
+    /// `CONNECT`: we are nobody's forward proxy. `TRACE`: what proxies add to a request is not its client's to see.
+    Method,
     /// HTTP/1.1 without a `Host`.
     HostMissing,
     /// A `Host` that names no host.
@@ -108,7 +108,7 @@ impl Refusal {
             // The answer must name what to speak instead (RFC 9110 15.5.22).
             Self::SpeaksTls => Answer::error(status, error).header(UPGRADE, "TLS/1.2, HTTP/1.1"),
             Self::TooManyConnections(_) => Answer::error(status, error).header(RETRY_AFTER, CONNECT_AGAIN),
-            Self::Connect => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
+            Self::Method => Answer::error(status, error).header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Answer::error(status, error),
         }
     }
@@ -121,7 +121,7 @@ impl Refusal {
             Self::SpeaksTls => StatusCode::UPGRADE_REQUIRED,
             Self::Moved { .. } => StatusCode::PERMANENT_REDIRECT,
             Self::Unnamed | Self::Denied { .. } => StatusCode::FORBIDDEN,
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
@@ -166,7 +166,7 @@ impl Refusal {
                  in /v2/, and no letter or slash escaped there"
                     .to_owned()
             }
-            Self::Connect => "CONNECT is not served here".to_owned(),
+            Self::Method => "neither CONNECT nor TRACE is served here".to_owned(),
             Self::HostMissing => "an HTTP/1.1 request must have one Host header".to_owned(),
             Self::HostMalformed => "the Host header is not HOST or HOST:PORT".to_owned(),
             // The operator reads this in the client's output.

@@ -11,10 +11,11 @@
 //! ([`session`](super::session)), answers that are not taken (Pingora's write timeout).
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -26,8 +27,19 @@ tokio::task_local! {
     static WATCH: Arc<StreamWatch>;
 }
 
-/// What is told of a request that is given up: how many bytes of its body had come.
-pub(super) type Epilogue = Box<dyn FnOnce(u64) + Send>;
+/// What is told of a request that is given up.
+pub(super) type Epilogue = Box<dyn FnOnce(GivenUp) + Send>;
+
+/// How far it was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GivenUp {
+    /// How many bytes of its body had come.
+    pub(super) came: u64,
+    /// And of its answer had been sent on.
+    pub(super) gave: u64,
+    /// What that was, and when it began.
+    pub(super) answered: Option<(StatusCode, Instant)>,
+}
 
 /// Runs a request's future, at most as long as its watch lets it.
 pub(super) async fn watched<T>(request: impl Future<Output = T>) {
@@ -51,6 +63,8 @@ pub(super) fn current() -> Option<Arc<StreamWatch>> {
 pub(super) struct StreamWatch {
     since: Instant,
     came: AtomicU64,
+    gave: AtomicU64,
+    answered: OnceLock<(StatusCode, Instant)>,
     /// When the last of it came, in milliseconds.
     last: AtomicU64,
     owed: Mutex<Option<Owed>>,
@@ -77,6 +91,8 @@ impl StreamWatch {
         Self {
             since: Instant::now(),
             came: AtomicU64::new(0),
+            gave: AtomicU64::new(0),
+            answered: OnceLock::new(),
             last: AtomicU64::new(0),
             owed: Mutex::new(None),
             begun: Notify::new(),
@@ -98,6 +114,21 @@ impl StreamWatch {
         self.came.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// The answer begins, perhaps before the body has come.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.answered.get_or_init(|| (status, Instant::now()));
+    }
+
+    /// A piece of it goes to the client.
+    pub(super) fn gave(&self, bytes: usize) {
+        self.gave.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn given_up(&self) -> GivenUp {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        GivenUp { came: load(&self.came), gave: load(&self.gave), answered: self.answered.get().copied() }
+    }
+
     /// It has all come, or is wanted no more.
     pub(super) fn end(&self) {
         *self.owed.lock() = None;
@@ -111,7 +142,7 @@ impl StreamWatch {
                 if !self.is_steady(time, least).await
                     && let Some(owed) = self.owed.lock().take()
                 {
-                    return (owed.epilogue)(self.came.load(Ordering::Relaxed));
+                    return (owed.epilogue)(self.given_up());
                 }
             }
         }
@@ -153,7 +184,7 @@ mod tests {
         let told = given_up.clone();
         watched(async move {
             let asked = Steadiness::of(&Timeouts { stall: seconds(60), minimum_rate: 100, ..Timeouts::default() });
-            let epilogue = Box::new(move |came| *told.lock() = Some(came));
+            let epilogue = Box::new(move |end: GivenUp| *told.lock() = Some(end.came));
             current().unwrap().begin(asked, seconds(30), epilogue);
             request.await;
         })

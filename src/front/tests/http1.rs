@@ -315,7 +315,7 @@ async fn the_access_line_tells_who_did_what() {
 }
 
 /// Keeps what is logged at error level on this thread, where the door of a single-threaded test runs as well.
-fn errors() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
+pub(super) fn errors() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let writer = kept.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -61,7 +61,7 @@ impl Service for Script {
             kind: if word("/uploads/") { Kind::Upload } else { Kind::Manifest },
             repository: Some("a/b".to_owned()),
             reference: Some("latest".to_owned()),
-            upload: path.split_once("/uploads/").map(|(_, upload)| upload.to_owned()),
+            upload: path.split_once("/uploads/").map(|(_, upload)| upload.replace("%3D", "=")),
             body: word("/small/").then_some(1000),
             permit: word("/permitted/").then(|| Box::new(Permitted(self.withdrawn.clone())) as Box<dyn Permit>),
         })

@@ -93,3 +93,83 @@ async fn a_client_that_takes_nothing_stops_the_peer() {
     assert!(sent < 24 << 20, "windows and sockets, not {sent}");
     assert_eq!(reply.bytes().await.unwrap().len() as u64, size);
 }
+
+#[tokio::test]
+async fn what_came_of_an_answer_is_passed_on_before_the_rest_comes() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    for mut wire in [door.clear().await, door.tls("http/1.1").await] {
+        wire.send(door.request("GET /v2/slow", "")).await;
+        assert_eq!(wire.head().await.status, 200);
+        while wire.buffer.len() < 5 {
+            assert!(wire.more().await);
+        }
+        assert_eq!(wire.buffer, b"01234");
+        theirs.state.gate.add_permits(1);
+        while wire.buffer.len() < 10 {
+            assert!(wire.more().await);
+        }
+        assert_eq!(wire.buffer, b"0123456789");
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_a_short_answer_is_passed_on_before_it_is_broken_off() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    for _ in 0..5 {
+        let mut wire = door.clear().await;
+        wire.send(door.request("GET /v2/short", "")).await;
+        assert_eq!(wire.head().await.header("content-length"), Some("10"));
+        assert_eq!(wire.rest().await, b"01234");
+    }
+}
+
+#[tokio::test]
+async fn a_protocol_that_nobody_asked_for_is_502_and_no_failure_that_is_tried_again() {
+    let (one, other) = (Theirs::open().await, Theirs::open().await);
+    let door = before(&[&one, &other]);
+    for headers in ["", "Connection: upgrade\r\nUpgrade: x\r\n"] {
+        let before = one.seen().len() + other.seen().len();
+        let mut wire = door.clear().await;
+        wire.send(door.request("GET /v2/switch", headers)).await;
+        assert_eq!(wire.reply().await.status, 502);
+        assert_eq!(one.seen().len() + other.seen().len(), before + 1, "{headers}");
+    }
+    assert!(!(one.all() + &other.all()).to_lowercase().contains("upgrade"), "nobody is asked");
+}
+
+#[tokio::test]
+async fn an_answer_that_has_no_body_does_not_say_how_long_one_is() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    let mut wire = door.clear().await;
+    for _ in 0..2 {
+        wire.send(door.request("GET /v2/204long", "")).await;
+        let reply = wire.head().await;
+        assert_eq!((reply.status, reply.header("content-length")), (204, None));
+    }
+}
+
+#[tokio::test]
+async fn an_old_client_gets_no_answer_before_the_answer() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    for headers in ["", "Content-Length: 0\r\nExpect: 100-continue\r\n"] {
+        let mut wire = door.clear().await;
+        let host = format!("Host: localhost:{}\r\n", door.clear.port());
+        wire.send(format!("GET /v2/hints HTTP/1.0\r\n{host}{headers}\r\n")).await;
+        assert_eq!(wire.reply().await.text(), "done", "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_old_client_was_promised_no_length_of_is_reset_when_it_breaks_off() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    let mut stream = TcpStream::connect(door.clear).await.unwrap();
+    let request = format!("GET /v2/halfchunked HTTP/1.0\r\nHost: localhost:{}\r\n\r\n", door.clear.port());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let error = within(stream.read_to_end(&mut Vec::new())).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}

@@ -140,3 +140,34 @@ async fn a_peer_that_goes_away_in_the_middle_of_an_upload_is_502() {
     assert_eq!(reply.status, 502);
     is_unavailable(&reply);
 }
+
+#[tokio::test]
+async fn who_did_it_decides_how_it_is_logged() {
+    let (_guard, errors) = super::super::http1::errors();
+    let theirs = Theirs::open().await;
+    let mut upstream = upstream(&[theirs.origin()]);
+    upstream.timeouts.write = Duration::from_millis(300);
+    let door = before_upstream(upstream, |config| config.timeouts.stall = Duration::from_millis(300));
+    for (line, body, status) in [
+        ("PATCH /v2/x", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense\r\n", 400),
+        ("PUT /v2/small/x", "Transfer-Encoding: chunked\r\n\r\n3e9\r\n", 413),
+        ("PATCH /v2/x", "Content-Length: 10\r\n\r\nhalf", 408),
+    ] {
+        let mut wire = door.clear().await;
+        let head = format!("{line} HTTP/1.1\r\nHost: localhost:{}\r\n{body}", door.clear.port());
+        wire.send(if status == 413 { head + &"x".repeat(1001) } else { head }).await;
+        assert_eq!(wire.reply().await.status, status);
+    }
+    let mut wire = door.clear().await;
+    wire.send(door.request("PUT /v2/early", "Content-Length: 5\r\n") + "ha").await;
+    assert_eq!(wire.reply().await.status, 401);
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(vec![0_u8; 1001])]));
+    let reply = door.http2().put(door.url("/v2/small/x")).body(body).send().await.unwrap();
+    assert_eq!(reply.status().as_u16(), 413);
+    door.lines(5).await;
+    assert_eq!(String::from_utf8_lossy(&errors.lock()), "");
+    assert_eq!(ask(&door, "GET /v2/close", "").await.status, 502);
+    door.lines(6).await;
+    let errors = errors.lock();
+    assert_eq!(String::from_utf8_lossy(&errors).matches("a request failed").count(), 1, "a peer's fault is one");
+}

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use futures_util::stream;
 use reqwest::Body;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -76,4 +77,107 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
     assert!(wire.rest().await.len() <= 100_000);
     let reply = ours.http2().get(ours.url("/half")).send().await.unwrap();
     assert!(reply.bytes().await.is_err());
+}
+
+/// What a peer does with a request.
+#[derive(Clone, Copy)]
+enum Act {
+    Answer,
+    /// The stream is refused before anything was done (RFC 9113 8.7).
+    Refuse,
+    /// The connection ends.
+    Die,
+}
+
+/// A peer that speaks HTTP/2 by the byte, and does this with the requests that come.
+struct Frames {
+    origin: String,
+    asked: Arc<AtomicU64>,
+    ca: tempfile::NamedTempFile,
+    _tasks: JoinSet<()>,
+}
+
+impl Frames {
+    async fn open(acts: &'static [Act]) -> Self {
+        let (config, _, pem) = certificate();
+        let mut ca = tempfile::NamedTempFile::new().unwrap();
+        ca.write_all(pem.as_bytes()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let asked: Arc<AtomicU64> = Arc::default();
+        let (acceptor, count) = (TlsAcceptor::from(config), asked.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, count) = (acceptor.clone(), count.clone());
+                connections.spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        let _ = talk(stream, acts, &count).await; // the other side may leave
+                    }
+                });
+            }
+        });
+        Self { origin, asked, ca, _tasks: tasks }
+    }
+
+    fn door(&self) -> Door {
+        let mut upstream = upstream(std::slice::from_ref(&self.origin));
+        (upstream.http2, upstream.attempts) = (true, NonZeroU32::MIN);
+        upstream.tls.ca = Some(self.ca.path().to_owned());
+        before_upstream(upstream, |_| {})
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+async fn talk(mut stream: impl Both, acts: &[Act], asked: &AtomicU64) -> std::io::Result<()> {
+    const SETTINGS: u8 = 4;
+    stream.read_exact(&mut [0; 24]).await?; // the preface
+    stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [high, middle, low, kind, flags, id @ ..] = head;
+        stream.read_exact(&mut vec![0; u32::from_be_bytes([0, high, middle, low]) as usize]).await?;
+        if kind == SETTINGS && flags == 0 {
+            stream.write_all(&[0, 0, 0, SETTINGS, 1, 0, 0, 0, 0]).await?;
+        }
+        if kind != 1 {
+            continue;
+        }
+        let act = acts[asked.fetch_add(1, Ordering::Relaxed) as usize];
+        let frame = match act {
+            Act::Answer => [&[0, 0, 1, 1, 5], &id[..], &[0x88]].concat(), // `:status: 200`, and that is all
+            Act::Refuse => [&[0, 0, 4, 3, 0], &id[..], &[0, 0, 0, 7]].concat(),
+            Act::Die => return Ok(()),
+        };
+        stream.write_all(&frame).await?;
+        stream.flush().await?;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_refused_is_begun_anew_whatever_the_method() {
+    let theirs = Frames::open(&[Act::Refuse, Act::Answer, Act::Answer, Act::Refuse, Act::Refuse, Act::Answer]).await;
+    let door = theirs.door();
+    for (method, asked) in [("POST", 2), ("GET", 3), ("DELETE", 6)] {
+        let mut wire = door.clear().await;
+        wire.send(door.request(&format!("{method} /v2/x"), "Content-Length: 0\r\n")).await;
+        assert_eq!((wire.head().await.status, theirs.asked()), (200, asked), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_died_costs_a_read_nothing_and_a_write_is_not_sent_again() {
+    let theirs = Frames::open(&[Act::Answer, Act::Die, Act::Answer, Act::Die]).await;
+    let door = theirs.door();
+    for (method, status, asked) in [("GET", 200, 1), ("GET", 200, 3), ("POST", 502, 4)] {
+        let mut wire = door.clear().await;
+        wire.send(door.request(&format!("{method} /v2/x"), "Content-Length: 0\r\n")).await;
+        assert_eq!((wire.head().await.status, theirs.asked()), (status, asked), "{method}");
+    }
 }

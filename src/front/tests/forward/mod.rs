@@ -12,6 +12,7 @@ use crate::front::{
 };
 
 mod answers;
+mod connections;
 mod failures;
 mod http2;
 mod limits;
@@ -33,6 +34,8 @@ struct State {
     moved: AtomicU64,
     /// Connections that ended.
     ended: AtomicU64,
+    /// Uploads that were begun.
+    begun: AtomicU64,
     /// Holds a peer up where a path says so, until a permit is added.
     gate: Semaphore,
 }
@@ -45,6 +48,7 @@ impl Theirs {
             seen: Mutex::default(),
             moved: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             gate: Semaphore::new(0),
         };
         let state = Arc::new(state);
@@ -187,6 +191,31 @@ impl Talk {
             "close" => return None,
             // As a peer does whose patience with an idle connection ends just then.
             "stale" if self.requests > 1 => return None,
+            "reset" if self.requests > 1 => {
+                self.stream.set_zero_linger().unwrap();
+                return None;
+            }
+            "switch" => {
+                self.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await?;
+                return self.stream.read(&mut [0; 1]).await.ok().map(|_| ());
+            }
+            "slow" => {
+                self.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234").await?;
+                self.state.gate.acquire().await.ok()?.forget();
+                return self.say("56789").await;
+            }
+            "short" => {
+                self.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234").await?;
+                return None;
+            }
+            "hints" => {
+                self.say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n").await?;
+                return self.answer("200 OK", "", "done").await;
+            }
+            "" if method == "POST" => {
+                let upload = format!("{}%3D", self.state.begun.fetch_add(1, Ordering::Relaxed));
+                return self.answer("202 Accepted", &format!("Location: /v2/a/blobs/uploads/{upload}\r\n"), "").await;
+            }
             "garbage" => {
                 self.say("GARBAGE\r\n\r\n").await?;
                 return None;
@@ -225,6 +254,9 @@ impl Talk {
             }
             "204" => return self.say("HTTP/1.1 204 No Content\r\nRange: 0-9\r\n\r\n").await,
             "304" => return self.say("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n").await,
+            "204long" => {
+                return self.say("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\nConnection: close\r\n\r\n").await;
+            }
             "206" => {
                 let headers = "Content-Range: bytes 2-4/10\r\nAccept-Ranges: bytes\r\nServer: nginx/1.2.3\r\n";
                 return self.answer("206 Partial Content", headers, "cde").await;

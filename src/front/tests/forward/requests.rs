@@ -189,3 +189,37 @@ async fn a_slow_peer_stops_a_fast_client() {
     let reply = within(upload).await.unwrap().unwrap();
     assert_eq!(reply.text().await.unwrap(), (total * (64 << 10)).to_string());
 }
+
+#[tokio::test]
+async fn nobody_is_shown_what_a_peer_gets() {
+    let theirs = Theirs::open().await;
+    let door = before(&[&theirs]);
+    let mut wire = door.clear().await;
+    wire.send(door.request("TRACE /v2/echo", "")).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.header("allow").is_some()), (405, true));
+    assert_eq!(theirs.all(), "");
+}
+
+#[tokio::test]
+async fn an_upload_stays_with_its_peer_however_its_id_is_written() {
+    let peers = [Theirs::open().await, Theirs::open().await, Theirs::open().await];
+    let mut upstream = upstream(&peers.each_ref().map(Theirs::origin));
+    upstream.balance = Balance::Upload;
+    let door = before_upstream(upstream, |_| {});
+    let mut wire = door.clear().await;
+    for _ in 0..12 {
+        let counts = || peers.each_ref().map(|peer| peer.state.begun.load(Ordering::Relaxed));
+        let before = counts();
+        wire.send(door.request("POST /v2/a/blobs/uploads/", "Content-Length: 0\r\n")).await;
+        let reply = wire.reply().await;
+        let location = reply.header("location").unwrap();
+        let path = &location[location.find("/v2/").unwrap()..];
+        let began = counts().iter().zip(before).position(|(now, before)| *now > before).unwrap();
+        let patches = || peers[began].all().matches("PATCH").count();
+        let patched = patches();
+        wire.send(door.request(&format!("PATCH {path}"), "Content-Length: 0\r\n")).await;
+        assert_eq!(wire.reply().await.status, 201);
+        assert_eq!(patches(), patched + 1, "{path}");
+    }
+}

@@ -97,3 +97,24 @@ async fn a_client_that_was_refused_permission_and_stays_is_cut() {
     eventually(|| theirs.state.ended.load(Ordering::Relaxed) == 1).await;
     assert_eq!(door.lines(1).await[0]["status"], 401);
 }
+
+#[tokio::test]
+async fn a_client_of_http2_that_was_answered_and_owes_its_body_is_told_of_by_its_answer() {
+    let theirs = Theirs::open().await;
+    let mut upstream = upstream(&[theirs.origin()]);
+    upstream.timeouts.write = Duration::from_millis(300);
+    let door = before_upstream(upstream, |config| config.timeouts = SHORT);
+    let pieces = futures_util::stream::once(async { Ok::<_, std::io::Error>("half") });
+    let endless = futures_util::StreamExt::chain(pieces, futures_util::stream::pending());
+    let client = door.http2();
+    let upload = client.put(door.url("/v2/early")).body(reqwest::Body::wrap_stream(endless)).send();
+    let reply = within(upload).await.unwrap();
+    assert_eq!(reply.status().as_u16(), 401);
+    let line = &door.lines(1).await[0];
+    assert_eq!((line["status"].as_u64(), line["bytes_out"].as_u64()), (Some(401), Some(2)));
+    assert_eq!(line["peer"].as_str(), Some(theirs.address.to_string().as_str()));
+    assert!(line["upstream"] == "hub" && line["first_byte_ms"].as_f64().is_some(), "{line}");
+    let page = door.reports.metrics.page(crate::telemetry::Exposition::Prometheus);
+    let counted = "pierhead_upstream_requests_total{upstream=\"hub\",status=\"4xx\"} 1";
+    assert!(page.lines().any(|line| line == counted), "{page}");
+}
