@@ -17,7 +17,7 @@
 //! owes it for too long. A write that a peer has refused on HTTP/2 is tried again only if it has no body.
 //!
 //! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
-//! ([`rewrite`](super::rewrite)), upgrades of the connection: nobody pushes images through them.
+//! ([`rewrite`]), upgrades of the connection: nobody pushes images through them.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
