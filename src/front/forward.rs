@@ -17,7 +17,7 @@
 //! owes it for too long. A write that a peer has refused on HTTP/2 is tried again only if it has no body.
 //!
 //! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
-//! ([`rewrite`](super::rewrite)), upgrades of the connection: nobody pushes images through them.
+//! ([`rewrite`]), upgrades of the connection: nobody pushes images through them.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -31,14 +31,15 @@ use percent_encoding::percent_decode_str;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::Instant;
 
+use super::fault::{Fate, How, blame_client};
 use super::host::Origins;
 use super::io::Connection;
 use super::refusal::Refusal;
 use super::rewrite::{self, Arrived, Place};
-use super::session::{self, Call, Record, Terms, misfortune};
+use super::session::{self, Call, Record, Terms};
 use super::stream::{self, Epilogue, StreamWatch};
 use super::upstream::{Picked, Pool};
 use super::watch::Phase;
@@ -109,31 +110,6 @@ struct Progress {
     /// Set when we go no further.
     stopped: Option<Stop>,
     lent: bool,
-}
-
-/// How a peer failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum How {
-    /// There was no connection.
-    Unreached,
-    /// It took too long.
-    TimedOut,
-    /// Any other way.
-    #[default]
-    Broken,
-}
-
-impl How {
-    fn of(error: &Error) -> Self {
-        match error.etype() {
-            ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError => Self::Unreached,
-            ErrorType::ConnectTimedout
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::ReadTimedout
-            | ErrorType::WriteTimedout => Self::TimedOut,
-            _ => Self::Broken,
-        }
-    }
 }
 
 /// Why we go no further with a request in its middle.
@@ -493,34 +469,6 @@ pub(super) fn broken(session: &mut Session, record: &mut Record, reused: bool, m
     error
 }
 
-/// What became of a request on a connection that broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// The peer says that it has not looked at it.
-    Unseen,
-    /// The connection had been kept, and was perhaps gone before: peers close what is idle just when we send on it.
-    Stale,
-    Failed,
-}
-
-impl Fate {
-    fn of(error: &Error, reused: bool) -> Self {
-        match error.etype() {
-            // A stream that was refused, a connection that is being closed in order, or HTTP/1.1 that is asked for: for
-            // these, and no others, Pingora has decided on HTTP/2 (RFC 9113 6.8, 7, 8.7).
-            ErrorType::H2Error | ErrorType::H2Downgrade if error.retry == RetryType::Decided(true) => Self::Unseen,
-            // It is asked by HTTP/1.1 then, if that does no harm.
-            ErrorType::InvalidH2 => Self::Stale,
-            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
-                if reused =>
-            {
-                Self::Stale
-            }
-            _ => Self::Failed,
-        }
-    }
-}
-
 /// Tells the client what went wrong, unless it was told something already.
 pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Record) {
     let Some(mut forwarding) = record.forwarding.take() else { return };
@@ -608,20 +556,4 @@ impl Forwarding {
         };
         Some(Answer::error(status, WireError::new("UNAVAILABLE", message)).header(RETRY_AFTER, TRY_AGAIN))
     }
-}
-
-fn blame_client(error: &Error, record: &mut Record) -> Option<Answer> {
-    let (status, code, message) = match (error.etype(), misfortune(error)) {
-        (ErrorType::WriteError | ErrorType::WriteTimedout, _) | (_, BodyError::Gone) => {
-            record.client_left = true;
-            return None;
-        }
-        (_, BodyError::Stalled) => (StatusCode::REQUEST_TIMEOUT, "UNSUPPORTED", BodyError::Stalled.to_string()),
-        (ErrorType::InvalidHTTPHeader, _) => {
-            (StatusCode::BAD_REQUEST, "UNSUPPORTED", "the request's header cannot be passed on".to_owned())
-        }
-        (_, malformed) => (StatusCode::BAD_REQUEST, "UNSUPPORTED", malformed.to_string()),
-    };
-    record.notes.failure.get_or_insert_with(|| error.to_string());
-    Some(Answer::error(status, WireError::new(code, message)))
 }

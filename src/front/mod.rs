@@ -39,6 +39,7 @@ use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod dress;
+mod fault;
 mod forward;
 mod frames;
 mod gate;
