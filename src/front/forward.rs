@@ -8,7 +8,8 @@
 //! **Invariants**
 //! - A request of which a peer got a byte is sent to no other, but for `GET` and `HEAD` without a body of which nothing
 //!   was answered. An answer that was begun is never begun anew.
-//! - An answer that does not reach its end does not look as if it had.
+//! - An answer that does not reach its end does not look as if it had, but to a client of HTTP/1.0 that knows no length:
+//!   there the end of the connection is all there is (RFC 9112 6.3).
 //! - Nothing of a body is kept but the few pieces that Pingora hands from one side to the other.
 //! - Whose fault it is decides what the client is told: 4xx for its own, 5xx for the peer's.
 //!
@@ -22,7 +23,6 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, RETRY_AFTER, SERVER, TRANSFER_ENCODING};
@@ -34,9 +34,9 @@ use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::Instant;
 
+use super::connection::Connection;
 use super::fault::{Fate, How, blame_client};
 use super::host::Origins;
-use super::io::Connection;
 use super::refusal::Refusal;
 use super::rewrite::{self, Arrived, Place};
 use super::session::{self, Call, Record, Terms};
@@ -478,7 +478,6 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
         None => forwarding.blame(error, record),
     };
     if answered && error.esource != ErrorSource::Downstream && !session.is_http2() {
-        forwarding.connection.to_reset.store(!says_its_end(session), Ordering::Relaxed);
         session.downstream_session.shutdown().await; // what came of the answer is the client's
     }
     if let (false, Some(answer)) = (answered, answer) {
@@ -493,13 +492,6 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
         }
     }
     record.forwarding = Some(forwarding);
-}
-
-/// Whether the client sees by itself where the answer that was begun ends.
-fn says_its_end(session: &Session) -> bool {
-    let headers = session.response_written().map(|written| &written.headers);
-    headers
-        .is_none_or(|headers| headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING))
 }
 
 impl Forwarding {

@@ -24,7 +24,8 @@ use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 
-use super::io::{Connection, FrontIo};
+use super::connection::Connection;
+use super::io::FrontIo;
 use super::running::Live;
 use super::stream::watched;
 use super::{Limits, Service};

@@ -24,7 +24,8 @@ use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::io::{Connection, FrontIo, Whose};
+use super::connection::{Connection, Whose};
+use super::io::FrontIo;
 use super::plan::Doorway;
 use super::proxy_protocol::{self, Header};
 use super::running::Live;

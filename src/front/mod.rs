@@ -8,7 +8,7 @@
 //!   [`redirect`]: where a request belongs that came in the clear;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
 //! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
-//!   stream as Pingora sees it;
+//!   stream as Pingora sees it; [`connection`]: what is known about it;
 //! - [`forward`]: requests that somebody else's registry answers; [`route`]: which those are; [`stream`]: how long the
 //!   client of one may owe its body on HTTP/2;
 //! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
@@ -38,6 +38,7 @@ use crate::exchange::{Answer, Exchange, Passage};
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
+mod connection;
 mod dress;
 mod fault;
 mod forward;
@@ -58,7 +59,6 @@ mod proxy_protocol;
 pub mod raw;
 mod redirect;
 mod refusal;
-mod reset;
 mod rewrite;
 mod route;
 mod running;

@@ -23,9 +23,9 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::connection::Connection;
 use super::forward::{self, Forwarding};
 use super::host::{Arrival, READY, is_probe};
-use super::io::Connection;
 use super::limits::Limits;
 use super::peer::Told;
 use super::plan::Plan;

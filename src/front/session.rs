@@ -22,10 +22,10 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
+use super::connection::Connection;
 use super::dress::Dress;
 use super::forward::Forwarding;
 use super::http2;
-use super::io::Connection;
 use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
 use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes};

@@ -162,14 +162,3 @@ async fn an_old_client_gets_no_answer_before_the_answer() {
         assert_eq!(wire.reply().await.text(), "done", "{headers}");
     }
 }
-
-#[tokio::test]
-async fn what_an_old_client_was_promised_no_length_of_is_reset_when_it_breaks_off() {
-    let theirs = Theirs::open().await;
-    let door = before(&[&theirs]);
-    let mut stream = TcpStream::connect(door.clear).await.unwrap();
-    let request = format!("GET /v2/halfchunked HTTP/1.0\r\nHost: localhost:{}\r\n\r\n", door.clear.port());
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let error = within(stream.read_to_end(&mut Vec::new())).await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-}
