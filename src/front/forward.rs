@@ -13,7 +13,7 @@
 //! - Whose fault it is decides what the client is told: 4xx for its own, 5xx for the peer's.
 //!
 //! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
-//! ([`rewrite`](super::rewrite)), upgrades of the connection: nobody pushes images through them.
+//! ([`rewrite`]), upgrades of the connection: nobody pushes images through them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
