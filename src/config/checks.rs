@@ -27,6 +27,7 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     let mut checks = Checks { machine, problems, warnings };
     checks.origins(written);
     checks.listeners(written);
+    checks.trusted_proxies(written);
     checks.monitoring(written);
     checks.certificates(written);
     checks.token(&written.token);
@@ -163,6 +164,21 @@ impl Checks<'_> {
             let message = "trusted_proxies is empty, so nobody's header would be believed and nobody served; name the load \
                            balancer's network there";
             self.report(place, format!("{key}.proxy_protocol"), message);
+        }
+    }
+
+    /// Whoever trusts everybody asks each client who it is, and believes the answer.
+    fn trusted_proxies(&mut self, written: &Written) {
+        for (number, network) in written.trusted_proxies.items().iter().enumerate() {
+            let Some((network, place)) = network.written() else { continue };
+            if network.to_string().ends_with("/0") {
+                let message = format!(
+                    "{network} is everybody: any client may then write who it is and by which of our names it came \
+                     (X-Forwarded-For, -Host, -Proto, PROXY headers), so it passes allow, deny and limits, and logs name \
+                     whom it likes; name the networks of your proxies alone"
+                );
+                self.warn(place, format!("trusted_proxies[{number}]"), message);
+            }
         }
     }
 

@@ -440,9 +440,6 @@ impl<'r> Section<'r> {
         let (path, found) = self.whole(key, Collection::Map);
         let Ok(found) = found else { return Setting::Wrong };
         let Some(node) = found else { return self.absent() };
-        if matches!(node.value, Value::Nothing) {
-            return Setting::Unset;
-        }
         let Some(entries) = self.reader.entries(&node, &path) else { return Setting::Wrong };
         self.reader.written.insert(path.clone(), node.place.clone());
         let entry = |(name, node): &(String, Node)| {

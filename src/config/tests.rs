@@ -15,6 +15,8 @@ use crate::auth::Algorithm;
 use crate::telemetry::{Destination, Format};
 
 mod conf;
+mod readme;
+mod warnings;
 
 pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

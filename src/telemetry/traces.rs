@@ -2,7 +2,7 @@
 //!
 //! One span for each request, made at its end of what the access line is made of. The front asks [`Traces::begin`] which
 //! trace a request belongs to, hands on what [`Trace::headers`] says, and tells [`Traces::end`] how it went. What is told
-//! waits in a queue for [`Export`], which sends it by OTLP over HTTP.
+//! waits in a queue for `Export`, which sends it by OTLP over HTTP.
 //!
 //! Only with the cargo feature `opentelemetry` is there anything behind these names; without it they are empty, and the
 //! key that would switch them on is refused.

@@ -116,3 +116,32 @@ fn check_shows_the_resolved_configuration_and_secrets_are_private() {
     assert!(!shown.stdout.contains("PRIVATE KEY"), "{shown}");
     drop(server);
 }
+
+#[test]
+fn check_and_serve_warn_of_a_trusted_network_that_is_everybody() {
+    let site = Site::new();
+    site.configure(&["trusted_proxies: [0.0.0.0/0]"]);
+    let shown = site.run(&["check"]).ok();
+    let warned = |text: &str| text.contains("trusted_proxies[0]: 0.0.0.0/0 is everybody");
+    assert!(shown.stderr.starts_with("warning: ") && warned(&shown.stderr), "{shown}");
+    let server = site.start();
+    assert!(warned(&server.process.stderr()), "{}", server.process.stderr());
+}
+
+#[test]
+fn check_and_serve_show_a_registry_that_the_routes_hide_at_its_internal_port() {
+    let site = Site::new();
+    site.configure(&[
+        "upstreams: { theirs: { peers: [\"http://127.0.0.1:1\"] } }",
+        "routes: [{ path: /v2/, to: { upstream: theirs } }]",
+    ]);
+    let internal = format!("127.0.0.1:{}", site.internal_port());
+    let way = format!("{internal}/v2/ -> the registry of this server (");
+    let both = format!("{}/v2/ -> the registry of this server", site.authority());
+    let warning = format!("it is reached by the internal port alone ({internal})");
+    let shown = site.run(&["check"]).ok();
+    assert!(shown.stdout.contains(&way) && shown.stderr.contains(&warning), "{shown}");
+    let server = site.start();
+    let said = server.process.stderr();
+    assert!(said.contains(&way) && said.contains(&warning) && !said.contains(&both), "{said}");
+}

@@ -3,17 +3,21 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
 
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::clients::{Client, Skopeo};
+use crate::support::command::Output;
 use crate::support::content::Content;
 use crate::support::distribution::Distribution;
 use crate::support::image::{Image, Layout};
 use crate::support::machine::{self, on_a_fresh_machine};
-use crate::support::pierhead::{ADMIN_PASSWORD, Site};
+use crate::support::pierhead::{ADMIN_PASSWORD, PIERHEAD, Site, pierhead};
+use crate::support::process::Process;
 use crate::support::registry::Registry;
 use crate::support::{free_port, wait_for};
 
@@ -246,5 +250,51 @@ fn started_as_root_we_become_whose_the_state_is_where_there_is_no_tree() {
         for name in ["Uid:", "Gid:"] {
             assert!(ids(name).expect("Linux says so").all(|id| id == OWNER.to_string()), "{status}");
         }
+    });
+}
+
+/// The commands by which the README takes NGINX's place, but for those of GitLab's and systemd's programs.
+fn hand_over() -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("it is there");
+    let section = readme.split("### Take NGINX's place").nth(1).expect("the README has the section");
+    let commands = section.split("```").nth(1).expect("the section has commands");
+    let elsewhere = ["systemctl", "gitlab-ctl", "tee -a", "/usr/local/bin"];
+    let ours = commands.lines().filter(|line| !elsewhere.iter().any(|other| line.contains(other)));
+    ours.map(|line| line.replace("sudo ", "") + "\n").collect()
+}
+
+#[test]
+fn the_readmes_hand_over_leaves_a_server_that_is_not_root_and_reloads() {
+    on_a_fresh_machine(|machine| {
+        let run = |script: &str| {
+            let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin", machine.display());
+            Output::of(Command::new("sh").args(["-euc", script]).env("PATH", path)).ok()
+        };
+        // As GitLab and its NGINX leave it: everything is root's.
+        run("mount -t tmpfs -o mode=0755 tmpfs /var/lib; install -d -m 0755 /etc/gitlab /etc/gitlab/ssl");
+        symlink(PIERHEAD, machine.join("pierhead")).expect("the scratch directory can be written");
+        let pair = rcgen::generate_simple_self_signed(vec!["gitlab.example.com".to_owned()]).expect("a certificate");
+        let ssl = Path::new("/etc/gitlab/ssl");
+        let key = ssl.join("gitlab.example.com.key");
+        fs::write(ssl.join("gitlab.example.com.crt"), pair.cert.pem()).expect("/etc is ours");
+        fs::write(&key, pair.signing_key.serialize_pem()).expect("/etc is ours");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("/etc is ours");
+        let gitlab = "external_url 'https://gitlab.example.com'\n\
+                      registry_external_url 'https://gitlab.example.com:5050'\n";
+        fs::write("/etc/gitlab/gitlab.rb", gitlab).expect("/etc is ours");
+        run(&format!("umask 077\n{}", hand_over()));
+
+        let config = "/etc/pierhead/pierhead.yml";
+        let mut server = Process::start("server", machine, Command::new(PIERHEAD).args(["serve", "-c", config]));
+        server.wait_until("serve", 30, |server| server.stderr().contains(" serves https"));
+        let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
+        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("Linux tells");
+        let id = run("id -u pierhead").stdout.trim().to_owned();
+        assert!(uid.split_whitespace().all(|one| one == id), "{uid} is not {id}: {}", server.stderr());
+
+        Output::of(pierhead().args(["-c", config, "reload"])).ok();
+        run(&format!("chown root:root {config}; chmod 600 {config}"));
+        let refused = Output::of(pierhead().args(["-c", config, "reload"]));
+        assert!(!refused.is_ok() && refused.stderr.contains("ermission"), "what chown and chmod are for: {refused}");
     });
 }

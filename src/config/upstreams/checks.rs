@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::super::checks::Checks;
-use super::super::meant::{TOKEN_PATH, default_external_url};
+use super::super::meant::{INTERNAL, TOKEN_PATH, default_external_url};
 use super::super::problem::{Place, nearest};
 use super::super::reader::{Setting, Switch};
-use super::super::written::Written;
+use super::super::written::{Internal, Written};
 use super::super::{Services, Tokens};
-use super::meant::{candidates, services};
+use super::meant::{candidates, hides_registry, services};
 use super::routes::{Route, To};
 use super::written::{Peer, Tls, Upstream};
 use crate::auth::Guard;
@@ -29,6 +29,8 @@ pub(in super::super) fn check(checks: &mut Checks<'_>, written: &Written) {
         check_route(checks, written, &services, &format!("routes[{number}]"), route, &names);
     }
     find_hidden(checks, written);
+    find_hidden_registry(checks, written, &services, names.as_deref());
+    find_empty(checks, written, &services);
     find_unused(checks, written, &services);
     find_idle_keys(checks, written, &services);
 }
@@ -189,6 +191,13 @@ fn check_realms(checks: &mut Checks<'_>, key: &str, upstream: &Upstream) {
             Setting::Is(..) | Setting::Wrong => {}
         }
     }
+    if let (Some((true, place)), true) = (upstream.strict.written(), upstream.realms.items().is_empty())
+        && !upstream.realms.is_wrong()
+    {
+        let message = "true, and without realms clients would still be sent for tokens to wherever the registry says; write \
+                       in realms where they get them";
+        checks.report(place, format!("{key}.strict"), message);
+    }
 }
 
 /// Somebody answers `/v2/`, and it can be told who.
@@ -329,6 +338,12 @@ fn check_route(
             checks.report(place, format!("{key}.path"), "is kept for the server's own pages below /-/");
         }
     }
+    if let Some((methods, place)) = route.methods.written()
+        && methods.is_empty()
+    {
+        let message = "no method at all: no request would come here; write some, or remove the key where all are meant";
+        checks.report(place, format!("{key}.methods"), message);
+    }
     check_target(checks, written, services, key, route);
 }
 
@@ -422,6 +437,52 @@ fn find_hidden(checks: &mut Checks<'_>, written: &Written) {
             let message = format!("no request comes here: routes[{first}] takes them all; write this one above it");
             checks.warn(&route.place, format!("routes[{number}]"), message);
         }
+    }
+}
+
+/// An embedded registry that the routes leave nothing to.
+fn find_hidden_registry(
+    checks: &mut Checks<'_>,
+    written: &Written,
+    services: &Services,
+    names: Option<&[(String, String)]>,
+) {
+    let Some(names) = names.filter(|_| services.registry) else { return };
+    let routes: Option<Vec<front::Route>> = written.routes.items().iter().map(Route::meant).collect();
+    let Some(routes) = routes else { return };
+    let takers = names.iter().map(|(host, authority)| hides_registry(&routes, host, authority));
+    let Some(takers) = takers.collect::<Option<Vec<usize>>>() else { return };
+    let Some(number) = takers.first() else { return };
+    let left = match internal_port(written) {
+        Some(internal) => format!("it is reached by the internal port alone ({internal})"),
+        None => "and there is no internal port (registry.http.addr: off), so nobody reaches it".to_owned(),
+    };
+    let message = format!(
+        "takes all of /v2/, and the embedded registry, which is on, gets none of it: {left}; write registry: false, or a \
+         route to embedded above this one"
+    );
+    checks.warn(&written.routes.items()[*number].place, format!("routes[{number}]"), message);
+}
+
+fn internal_port(written: &Written) -> Option<String> {
+    match written.registry.internal.clone().or(Internal::At(INTERNAL)) {
+        Internal::At(address) => Some(address.to_string()),
+        Internal::Unix(path) => Some(front::Address::Unix(path).to_string()),
+        Internal::Off => None,
+    }
+}
+
+/// Whoever writes `upstreams` means to stand before a registry, and not to serve one.
+fn find_empty(checks: &mut Checks<'_>, written: &Written, services: &Services) {
+    let said = &written.registry_said;
+    if let (Setting::Is(upstreams, place), true) = (&written.upstreams, services.registry)
+        && upstreams.is_empty()
+        && said.switch.is_unset()
+        && !said.any
+    {
+        let message = "names none, so a registry of this server's own is served, with its own accounts; write an upstream, \
+                       or registry: true where that is meant";
+        checks.warn(place, "upstreams", message);
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::written::Written;
 use super::super::{Services, Tokens};
 use super::written::{self, Edits};
 use crate::exchange::Origin;
-use crate::front::{self, HeaderEdits, PathPrefix, Route, Target, UpstreamTimeouts};
+use crate::front::{self, HeaderEdits, Host, PathPrefix, Route, Target, UpstreamTimeouts};
 use crate::tls;
 
 /// What belongs to the registry.
@@ -81,6 +81,27 @@ pub(in super::super) fn routes(written: &Written, services: &Services, token_pat
 
 fn all_below(path: &str, to: Target) -> Option<Route> {
     Some(Route { host: None, path: PathPrefix::new(path).ok()?, methods: Vec::new(), to })
+}
+
+/// Which route takes all of `/v2/` from the embedded registry, for clients that call us by this name.
+pub(super) fn hides_registry(routes: &[Route], host: &str, authority: &str) -> Option<usize> {
+    let path = |route: &Route| route.path.as_str().trim_end_matches('/').to_owned();
+    let named = |route: &&Route| match &route.host {
+        None => true,
+        Some(Host::Name(name)) => name == host,
+        Some(Host::Authority(own)) => own == authority,
+    };
+    for (number, route) in routes.iter().enumerate().filter(|(_, route)| named(route)) {
+        let (path, embedded) = (path(route), route.to == Target::Embedded);
+        let all = path.is_empty() || path == "/v2";
+        if embedded && (all || path.starts_with("/v2/")) {
+            return None;
+        }
+        if all && route.methods.is_empty() {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// The upstreams, in the order in which they were written.

@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue};
 use super::super::Settings;
 use super::super::scalar::AsDuration;
 use super::super::show::{Item, Page, networks, quoted, scalar};
+use super::meant::hides_registry;
 use super::written::{BALANCES, HOSTS, LOCATIONS};
 use crate::exchange::Origin;
 use crate::front::{self, HeaderEdits, Host, Route, Target, Upstream};
@@ -114,14 +115,19 @@ pub fn ways(settings: &Settings) -> Vec<String> {
         let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(", ")) };
         format!("{methods}{host}{} -> {}", route.path.as_str(), shortly(settings, &route.to))
     };
-    let registry = settings.services.registry.then(|| {
-        format!(
-            "{}/v2/ -> the registry of this server ({})",
-            front.external_url.authority(),
-            settings.registry.root.display()
-        )
-    });
+    let registry = door_of_the_registry(settings)
+        .map(|door| format!("{door}/v2/ -> the registry of this server ({})", settings.registry.root.display()));
     front.routes.iter().map(way).chain(registry).collect()
+}
+
+/// Where the embedded registry answers: by the first of our names that the routes leave to it, else by the internal port.
+fn door_of_the_registry(settings: &Settings) -> Option<String> {
+    let front = &settings.front;
+    let left = |origin: &&Origin| hides_registry(&front.routes, origin.host(), origin.authority()).is_none();
+    let public = std::iter::once(&front.external_url).chain(&front.aliases).find(left);
+    let internal = || front.listeners.iter().find(|listener| listener.internal);
+    let door = public.map(|origin| origin.authority().to_owned());
+    door.or_else(|| internal().map(|listener| listener.address.to_string())).filter(|_| settings.services.registry)
 }
 
 fn shortly(settings: &Settings, target: &Target) -> String {

@@ -1,7 +1,7 @@
 //! What upstreams and routes come to where little is written, and that the page of them means the same.
 
 use super::super::tests::{Desk, meaning};
-use super::super::{Services, Settings, Tokens, show};
+use super::super::{Services, Settings, Tokens, show, ways};
 use crate::front::{Balance, Host, HostSent, LocationForm, Route, Target};
 
 const GITLAB: &str = "upstreams: { gitlab: { peers: ['http://127.0.0.1:5000'] } }\n";
@@ -275,5 +275,81 @@ fn a_redirect_that_comes_back_to_its_route_is_refused() {
         "{ path: /, to: { redirect: 'http://a.example/' } }",
     ] {
         desk.good(&text(route), "");
+    }
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    settings.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_registry_that_the_routes_leave_nothing_to_is_warned_of_and_shown_at_its_internal_port() {
+    let desk = Desk::new();
+    let all = "- { path: /v2/, to: { upstream: a } }\n";
+    let text = |registry: &str, routes: &str| {
+        format!(
+            "external_url: https://a.example\naliases: ['https://b.example']\nregistry: {registry}\n\
+             upstreams: {{ a: {{ peers: ['http://10.0.0.1:5000'] }} }}\nroutes:\n{routes}"
+        )
+    };
+    let by_name = "- { host: a.example, to: { upstream: a } }\n- { host: b.example, path: /v2, to: { upstream: a } }\n";
+    for (registry, routes, taker, left) in [
+        ("{ http: { addr: '127.0.0.1:5002' } }", all, "a.yml:6: routes[0]", "the internal port alone (127.0.0.1:5002)"),
+        ("true", all, "a.yml:6: routes[0]", "the internal port alone (127.0.0.1:5000)"),
+        ("true", by_name, "a.yml:6: routes[0]", "the internal port alone"),
+        ("{ http: { addr: off } }", all, "a.yml:6: routes[0]", "so nobody reaches it"),
+    ] {
+        let settings = desk.good(&text(registry, routes), "");
+        let warnings = warnings(&settings);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}\n{routes}") };
+        assert!(warning.starts_with(taker) && warning.contains(left), "{warning}");
+        let ways = ways(&settings);
+        let own: Vec<_> = ways.iter().filter(|way| way.contains("the registry of this server")).collect();
+        match settings.front.listeners.iter().find(|listener| listener.internal) {
+            Some(internal) => {
+                assert!(own[0].starts_with(&format!("{}/v2/ -> ", internal.address)), "{ways:?}");
+            }
+            None => assert!(own.is_empty(), "{ways:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_the_routes_leave_something_to_is_shown_by_the_name_that_reaches_it() {
+    let desk = Desk::new();
+    let text = |routes: &str| {
+        format!(
+            "external_url: https://a.example\naliases: ['https://b.example:8443']\nregistry: true\n\
+             upstreams: {{ a: {{ peers: ['http://10.0.0.1:5000'] }} }}\nroutes:\n{routes}"
+        )
+    };
+    for (routes, door) in [
+        ("- { path: /v2/theirs/, to: { upstream: a } }\n", "a.example"),
+        ("- { path: /v2/, methods: [GET], to: { upstream: a } }\n", "a.example"),
+        ("- { host: a.example, path: /v2/, to: { upstream: a } }\n", "b.example:8443"),
+        ("- { host: 'b.example:8443', path: /v2/, to: { upstream: a } }\n", "a.example"),
+        ("- { path: /v2/own/, to: embedded }\n- { path: /v2/, to: { upstream: a } }\n", "a.example"),
+    ] {
+        let settings = desk.good(&text(routes), "");
+        assert_eq!(warnings(&settings), [""; 0], "{routes}");
+        let last = ways(&settings).pop().unwrap();
+        assert!(last.starts_with(&format!("{door}/v2/ -> the registry of this server")), "{routes}{last}");
+    }
+}
+
+#[test]
+fn upstreams_that_name_nobody_are_warned_of_where_a_registry_is_served_instead() {
+    let desk = Desk::new();
+    for (text, environment) in [("upstreams: {}", ""), ("upstreams:\n#  gitlab:\n", ""), ("", "PIERHEAD_UPSTREAMS={}")]
+    {
+        let settings = desk.good(text, environment);
+        assert!(settings.services.registry, "{text}");
+        let warnings = warnings(&settings);
+        let [warning] = &warnings[..] else { panic!("{text}{environment}: {warnings:?}") };
+        assert!(warning.contains("names none, so a registry of this server's own is served"), "{warning}");
+        assert_eq!(again(&desk, &settings).warnings, [], "the page says which registry is meant");
+    }
+    for text in ["upstreams: {}\nregistry: true", "upstreams:\nregistry: { http: { addr: off } }", GITLAB, ""] {
+        assert_eq!(warnings(&desk.good(text, "")), [""; 0], "{text}");
     }
 }
