@@ -6,6 +6,8 @@
 //! `registry['nginx'][...]` beats `registry_nginx[...]`, and neither takes anything from `nginx[...]`. The last of several
 //! assignments counts. What only running could tell never counts.
 
+use std::collections::HashMap;
+
 use super::draft::{Draft, REGISTRY, https, is_word, reachable, url};
 use super::ledger::Fate;
 use super::ruby::{self, Statement};
@@ -30,6 +32,10 @@ struct Leaf {
     value: Value,
     /// The line that says something else later.
     beaten: Option<usize>,
+    /// Whether its text speaks of the registry, or reads other text that might.
+    suspect: bool,
+    /// Whether its text speaks of something that keeps somebody out.
+    guards: bool,
 }
 
 /// Reads a `gitlab.rb`.
@@ -43,24 +49,60 @@ pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
     omnibus.draft.finish(Format::GitlabRb)
 }
 
-fn leaves(statements: Vec<Statement>) -> Vec<Leaf> {
-    let mut leaves: Vec<Leaf> = Vec::new();
-    for statement in statements {
-        let runs = matches!(statement.value, Value::Running(_));
-        for leaf in leaves.iter_mut().filter(|leaf| !runs && leaf.path.starts_with(&statement.path)) {
-            leaf.beaten.get_or_insert(statement.line);
+/// The settings, and where each stands: below which paths.
+#[derive(Default)]
+struct Leaves {
+    all: Vec<Leaf>,
+    /// Those that count, below each path that leads to them.
+    below: HashMap<Vec<String>, Vec<usize>>,
+}
+
+impl Leaves {
+    fn take(&mut self, mut statement: Statement) {
+        let unread = statement.value.is_unread();
+        let before = self.below.get(&statement.path).and_then(|found| found.last()).map(|last| &self.all[*last]);
+        let beaten = before.filter(|_| statement.weak).and_then(|before| match &before.value {
+            value if value.is_unread() => {
+                let why = format!("it counts only where line {} says nothing", before.line);
+                statement.value = Value::Running(why);
+                None
+            }
+            Value::Nothing | Value::Flag(false) => None,
+            _ => Some(before.line),
+        });
+        if !unread && beaten.is_none() && !statement.value.is_unread() {
+            for index in self.below.remove(&statement.path).unwrap_or_default() {
+                self.all[index].beaten.get_or_insert(statement.line);
+            }
         }
-        flatten(statement.path, statement.line, statement.value, &mut leaves);
+        let first = self.all.len();
+        let (suspect, guards) = (statement.suspect, statement.guards);
+        flatten(statement.path, statement.line, statement.value, &mut self.all);
+        for (index, leaf) in self.all.iter_mut().enumerate().skip(first) {
+            leaf.beaten = beaten;
+            (leaf.suspect, leaf.guards) = (suspect, guards);
+            for length in (1..=leaf.path.len()).filter(|_| beaten.is_none()) {
+                self.below.entry(leaf.path[..length].to_vec()).or_default().push(index);
+            }
+        }
     }
+}
+
+fn leaves(statements: Vec<Statement>) -> Vec<Leaf> {
+    let mut taken = Leaves::default();
+    for statement in statements {
+        taken.take(statement);
+    }
+    let mut leaves = taken.all;
     // What is written under both names: the new one counts, wherever it stands.
-    let new: Vec<(Vec<String>, usize)> = leaves
+    let new: HashMap<Vec<String>, usize> = leaves
         .iter()
-        .filter(|leaf| leaf.beaten.is_none() && !matches!(leaf.value, Value::Running(_)))
+        .filter(|leaf| leaf.beaten.is_none() && !leaf.value.is_unread())
         .filter(|leaf| leaf.path.starts_with(&["registry".to_owned(), "nginx".to_owned()]))
         .map(|leaf| (leaf.path[2..].to_vec(), leaf.line))
         .collect();
     for leaf in leaves.iter_mut().filter(|leaf| leaf.path[0] == "registry_nginx" && leaf.beaten.is_none()) {
-        leaf.beaten = new.iter().find(|(path, _)| *path == leaf.path[1..]).map(|(_, line)| *line);
+        leaf.beaten = new.get(&leaf.path[1..]).copied();
     }
     leaves
 }
@@ -78,7 +120,7 @@ fn flatten(path: Vec<String>, line: usize, value: Value, leaves: &mut Vec<Leaf>)
                 flatten(path.iter().cloned().chain([number.to_string()]).collect(), line, item, leaves);
             }
         }
-        value => leaves.push(Leaf { path, line, value, beaten: None }),
+        value => leaves.push(Leaf { path, line, value, beaten: None, suspect: false, guards: false }),
     }
 }
 
@@ -101,7 +143,7 @@ struct Omnibus<'s> {
 impl Omnibus<'_> {
     /// The value that counts.
     fn get(&self, path: &[&str]) -> Option<&Value> {
-        let counts = |leaf: &&Leaf| leaf.beaten.is_none() && !matches!(leaf.value, Value::Running(_));
+        let counts = |leaf: &&Leaf| leaf.beaten.is_none() && !leaf.value.is_unread();
         let leaf = self
             .leaves
             .iter()
@@ -321,12 +363,18 @@ impl Omnibus<'_> {
     fn settle(&mut self, leaf: &Leaf) {
         let path: Vec<&str> = leaf.path.iter().map(String::as_str).collect();
         let key = shown(&leaf.path);
-        let about = about_the_registry(&path);
+        let known = about_the_registry(&path);
+        let about = known || (leaf.suspect && leaf.value.running().is_some()) || is_a_way_around(leaf);
         if about && let Some(why) = leaf.value.running() {
             let fate = Fate::Yours(format!(
                 "only running it could tell ({why}); the configuration is as if it were not there"
             ));
-            return self.draft.ledger.add(leaf.line, key, fate);
+            let guarded = leaf.guards;
+            return self.draft.ledger.put(leaf.line, key, fate, guarded);
+        }
+        if about && !known {
+            let why = "it may say something about the registry in a way that is not followed here; see what it does";
+            return self.draft.ledger.put(leaf.line, key, Fate::Yours(why.to_owned()), leaf.guards);
         }
         if let Some(line) = leaf.beaten.filter(|_| about) {
             return self.draft.ledger.add(leaf.line, key, Fate::Ignored(format!("line {line} counts")));
@@ -354,11 +402,7 @@ impl Omnibus<'_> {
             ["nginx", key, ..] => (gitlabs_nginx(key), false),
             _ => (Fate::Elsewhere, false),
         };
-        if guarded {
-            self.draft.ledger.add_guarded(leaf.line, key, fate);
-        } else {
-            self.draft.ledger.add(leaf.line, key, fate);
-        }
+        self.draft.ledger.put(leaf.line, key, fate, guarded);
     }
 
     fn gitlabs_name(&self) -> Fate {
@@ -525,6 +569,14 @@ fn about_the_registry(path: &[&str]) -> bool {
         [first, ..] => first.starts_with("registry") || *first == "the rest of the file",
         [] => false,
     }
+}
+
+/// What is a setting of the registry by another way: through a variable, Chef's node, or another file.
+fn is_a_way_around(leaf: &Leaf) -> bool {
+    const AROUND: [&str; 7] = ["Gitlab", "node", "default", "override", "normal", "automatic", "force_default"];
+    let first = leaf.path[0].as_str();
+    let name = leaf.path.len() == 1 && !first.ends_with("external_url") && first != "roles";
+    leaf.suspect && (name || AROUND.contains(&first))
 }
 
 fn letsencrypt(key: &str) -> Fate {

@@ -25,10 +25,42 @@ pub(super) struct Statement {
     /// From 1.
     pub(super) line: usize,
     pub(super) value: Value,
+    /// Whether it is `||=`, which changes nothing that says something already.
+    pub(super) weak: bool,
+    /// Whether its text speaks of the registry, or reads other text that might.
+    pub(super) suspect: bool,
+    /// Whether its text speaks of something that keeps somebody out.
+    pub(super) guards: bool,
 }
 
 /// Words that begin what ends with `end`.
 const OPENING: [&str; 10] = ["if", "unless", "case", "while", "until", "for", "begin", "def", "class", "module"];
+/// What runs text that is not here, or keeps the rest of the file from being run.
+const ELSEWHERE: [&str; 12] = [
+    "from_file",
+    "eval",
+    "instance_eval",
+    "class_eval",
+    "load",
+    "require",
+    "require_relative",
+    "send",
+    "public_send",
+    "return",
+    "exit",
+    "raise",
+];
+/// What keeps somebody out, as keys of Omnibus' and directives of NGINX's.
+const GUARDS: [&str; 6] = [
+    "listen_addresses",
+    "ssl_verify_client",
+    "custom_gitlab_server_config",
+    "real_ip_trusted_addresses",
+    "allow",
+    "deny",
+];
+/// Words that end the statement before them.
+const ENDING: [&str; 7] = ["do", "then", "else", "elsif", "when", "ensure", "end"];
 /// Words behind a statement that make it depend on something.
 const MODIFIERS: [&str; 5] = ["if", "unless", "while", "until", "rescue"];
 
@@ -37,8 +69,7 @@ pub(super) fn read(text: &str) -> Vec<Statement> {
     let mut reader = Reader::new(text);
     while reader.statement() {}
     if let Some(start) = reader.lost {
-        let value = Value::Running("a string without an end: nothing behind it was read".to_owned());
-        reader.found.push(Statement { path: vec!["the rest of the file".to_owned()], line: reader.line(start), value });
+        reader.left(start, text.len(), "the rest of the file", "a string without an end: nothing behind it was read");
     }
     reader.found
 }
@@ -155,6 +186,35 @@ impl<'t> Reader<'t> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
+    /// Names a piece of text that was not understood; it may be about anything.
+    fn left(&mut self, start: usize, end: usize, key: &str, why: &str) {
+        let (suspect, guards) = (true, self.speaks_of(start, end, &GUARDS));
+        let value = Value::Running(why.to_owned());
+        let line = self.line(start);
+        self.found.push(Statement { path: vec![key.to_owned()], line, value, weak: false, suspect, guards });
+    }
+
+    /// Names what was skipped, where it may be about the registry.
+    fn left_if_suspect(&mut self, start: usize, why: &str) {
+        if self.is_suspect(start, self.at) {
+            let key = self.excerpt(start);
+            self.left(start, self.at, &key, why);
+        }
+    }
+
+    fn is_suspect(&self, start: usize, end: usize) -> bool {
+        let text = self.bytes.get(start..end).unwrap_or_default();
+        let registry = text.windows(b"registry".len()).any(|word| word.eq_ignore_ascii_case(b"registry"));
+        registry || self.speaks_of(start, end, &ELSEWHERE)
+    }
+
+    /// Whether one of these words is in a piece of the text.
+    fn speaks_of(&self, start: usize, end: usize, words: &[&str]) -> bool {
+        let text = self.bytes.get(start..end).unwrap_or_default();
+        let parts = text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+        parts.into_iter().any(|part| words.iter().any(|word| word.as_bytes() == part))
+    }
+
     fn looks_at(&self, words: &[&str]) -> bool {
         let length = self.rest().iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
         words.iter().any(|word| word.as_bytes() == &self.rest()[..length])
@@ -180,14 +240,19 @@ impl<'t> Reader<'t> {
         }
         if self.looks_at(&OPENING) {
             self.open(start);
-        } else if self.looks_at(&["else", "ensure", "then", "do"]) {
+        } else if self.looks_at(&["do"]) {
+            self.block(start);
+        } else if self.looks_at(&["else", "ensure", "then"]) {
             self.word();
         } else if self.looks_at(&["elsif", "when", "in", "rescue"]) {
+            self.word();
             self.skip_statement();
+            self.left_if_suspect(start, "a condition");
         } else if self.looks_at(&["end"]) {
             self.word();
             self.blocks.pop();
             self.skip_statement();
+            self.left_if_suspect(start, "Ruby that is more than an assignment");
         } else {
             self.assignment(start);
         }
@@ -200,23 +265,32 @@ impl<'t> Reader<'t> {
     fn open(&mut self, start: usize) {
         let keyword = self.word().to_owned();
         self.skip_statement();
-        // `while x do` is one block, not two.
-        if self.looks_at(&["do"]) {
+        self.left_if_suspect(start, "a condition");
+        // `while x do` is one block, not two; behind `if list.any? do` there are two.
+        if self.looks_at(&["do"]) && ["while", "until", "for"].contains(&keyword.as_str()) {
             self.word();
         }
         self.blocks.push((keyword, self.line(start)));
+    }
+
+    /// `do |x|` of a call.
+    fn block(&mut self, start: usize) {
+        self.word();
+        self.blocks.push(("do".to_owned(), self.line(start)));
+        self.block_parameters();
     }
 
     fn assignment(&mut self, start: usize) {
         let within = self.blocks.last().cloned();
         let path = self.path();
         self.blanks();
+        let weak = self.rest().starts_with(b"||=");
         let value = if path.is_empty() {
             None
         } else if self.rest().starts_with(b"=") && !matches!(self.bytes.get(self.at + 1), Some(b'=' | b'~' | b'>')) {
             self.at += 1;
             Some(self.whole_value())
-        } else if self.rest().starts_with(b"||=") {
+        } else if weak {
             self.at += 3;
             Some(self.whole_value())
         } else if path.len() == 1 && self.begins_argument() {
@@ -234,11 +308,10 @@ impl<'t> Reader<'t> {
             Some((keyword, line)) => Value::Running(format!("inside `{keyword}` of line {line}")),
             None => value,
         };
-        self.found.push(Statement { path, line: self.line(start), value });
+        let (suspect, guards) = (self.is_suspect(start, self.at), self.speaks_of(start, self.at, &GUARDS));
+        self.found.push(Statement { path, line: self.line(start), value, weak, suspect, guards });
         if self.looks_at(&["do"]) {
-            self.word();
-            self.blocks.push(("do".to_owned(), self.line(start)));
-            self.block_parameters();
+            self.block(start);
         }
     }
 
@@ -312,7 +385,7 @@ impl<'t> Reader<'t> {
             Some(b'\'' | b'"' | b'(' | b'[' | b'%' | b':') => true,
             Some(byte) if byte.is_ascii_uppercase() || byte.is_ascii_digit() => true,
             Some(byte) if byte.is_ascii_lowercase() => {
-                !self.looks_at(&MODIFIERS) && !self.looks_at(&["do", "and", "or"])
+                !self.looks_at(&MODIFIERS) && !self.looks_at(&ENDING) && !self.looks_at(&["and", "or"])
             }
             _ => false,
         }
@@ -351,7 +424,7 @@ impl<'t> Reader<'t> {
         self.blanks();
         match self.peek() {
             None | Some(b'\n' | b';') => value,
-            Some(_) if self.looks_at(&["do", "end"]) => value,
+            Some(_) if self.looks_at(&ENDING) => value,
             Some(_) if self.looks_at(&MODIFIERS) => {
                 let word = self.word();
                 let why = format!("it depends on `{word}`");
@@ -394,7 +467,7 @@ impl<'t> Reader<'t> {
         match self.peek() {
             None | Some(b'\n' | b';' | b',' | b']' | b'}' | b')') => value,
             Some(b'=') if self.rest().starts_with(b"=>") => value,
-            Some(_) if depth == 0 && (self.looks_at(&MODIFIERS) || self.looks_at(&["do", "end"])) => value,
+            Some(_) if depth == 0 && (self.looks_at(&MODIFIERS) || self.looks_at(&ENDING)) => value,
             Some(_) => {
                 self.skip();
                 computed(value)
@@ -426,11 +499,17 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// `ENV['NAME']`, whatever else stands there.
+    /// `ENV['NAME']`, whatever else stands there: a default that stands behind the name may be a secret.
     fn environment_excerpt(&self, start: usize) -> String {
         let text = self.text.get(start..self.at).unwrap_or_default();
-        let name = text.split(['\'', '"']).nth(1).filter(|name| name.len() < 64);
-        name.map_or_else(|| "ENV".to_owned(), |name| format!("ENV['{name}']"))
+        let name = ["ENV[", "ENV.fetch(", "ENV.fetch "].iter().find_map(|call| {
+            let rest = text.strip_prefix(call)?.trim_start();
+            let quote = rest.chars().next().filter(|letter| matches!(letter, '\'' | '"'))?;
+            rest[1..].split_once(quote).map(|(name, _)| name)
+        });
+        let plain =
+            |name: &&str| name.len() < 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        name.filter(plain).map_or_else(|| "ENV".to_owned(), |name| format!("ENV['{name}']"))
     }
 
     fn number(&mut self) -> Value {

@@ -72,6 +72,61 @@ fn the_last_of_several_assignments_counts_but_not_one_that_only_running_could_te
 }
 
 #[test]
+fn whatever_speaks_of_the_registry_in_another_way_is_left_to_the_operator() {
+    for line in [
+        "from_file '/etc/gitlab/registry-acl.rb'",
+        "from_file '/etc/gitlab/more.rb'",
+        "eval File.read('/etc/gitlab/x.rb')",
+        "require '/etc/gitlab/x.rb'",
+        "{ 'ssl_verify_client' => 'on' }.each { |k, v| registry_nginx[k] = v }",
+        "ENV['Z'] && registry_nginx['listen_port'] = 8888",
+        "(registry_nginx['listen_port'] = 9999) if ENV['Z']",
+        "lambda { registry_nginx['listen_port'] = 1010 }",
+        "Gitlab['registry']['enable'] = true",
+        "default['registry']['x'] = 1",
+        "n = registry_nginx",
+        "return if ENV['HA']",
+        "if (registry_nginx['listen_port'] = 1)\nend",
+        "[1].each do\nend.each { registry_nginx['x'] = 1 }",
+    ] {
+        let imported = front(&format!("{SHARED}{line}\n"));
+        let left = imported.ledger.lines().iter().any(|l| l.line >= 3 && matches!(l.fate, Fate::Yours(_)));
+        assert!(left && page(&imported).contains("TODO"), "{line}: {}", imported.report);
+    }
+    let guarded = front(&format!("{SHARED}lambda {{ registry_nginx['ssl_verify_client'] = 'on' }}\n"));
+    assert!(guarded.report.contains("PROTECTION LOST"), "{}", guarded.report);
+    let other = front(&format!("{SHARED}gitlab_rails['x'] = ENV['Y']\nputs 'x'\n"));
+    assert!(!other.report.contains("Left to you"), "{}", other.report);
+}
+
+#[test]
+fn a_default_beats_nothing_that_says_something() {
+    let port = |text: &str| {
+        let imported = front(&format!("{SHARED}{text}"));
+        (page(&imported).lines().find(|line| line.contains("address")).unwrap().trim().to_owned(), imported.report)
+    };
+    let (address, report) = port("registry_nginx['listen_port'] = 5678\nregistry_nginx['listen_port'] ||= 5999\n");
+    assert_eq!(address, "- address: \":5678\"");
+    assert!(report.contains("source:4: registry_nginx['listen_port']: line 3 counts"), "{report}");
+    assert_eq!(port("registry_nginx['listen_port'] ||= 5999\n").0, "- address: \":5999\"");
+    assert_eq!(
+        port("registry_nginx['listen_port'] = nil\nregistry_nginx['listen_port'] ||= 5999\n").0,
+        "- address: \":5999\""
+    );
+    let (address, report) = port("registry_nginx['listen_port'] = ENV['P']\nregistry_nginx['listen_port'] ||= 5999\n");
+    assert_eq!(address, "- address: \":5050\"");
+    assert!(report.contains("it counts only where line 3 says nothing"), "{report}");
+}
+
+#[test]
+fn a_file_with_many_settings_is_read_in_a_moment() {
+    let lines: String = (0..30_000).map(|number| format!("registry['x']['k{number}'] = {number}\n")).collect();
+    let begun = std::time::Instant::now();
+    front(&format!("{SHARED}{lines}{lines}"));
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn without_a_name_of_its_own_the_registry_is_on_port_5050_of_gitlabs() {
     let imported = front("external_url 'https://gitlab.test'\n");
     assert!(page(&imported).contains("external_url: https://gitlab.test:5050"), "{}", page(&imported));
