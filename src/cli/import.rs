@@ -40,10 +40,10 @@ pub struct Import {
     /// What Pierhead is to do
     #[arg(long, value_enum, default_value_t = Mode::Front)]
     mode: Mode,
-    /// Where the configuration goes, with mode 0600 [default: stdout]
+    /// Where the configuration goes: a new file, with mode 0600 [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write FILE also where it exists; what is in it is lost
+    /// Write FILE also where it exists, but never SOURCE; what is in it is lost
     #[arg(long, requires = "output")]
     force: bool,
     /// How SOURCE is written [default: seen from what is in it]
@@ -78,7 +78,7 @@ enum Format {
 ///
 /// # Errors
 /// The source cannot be read, is none of the three, or leaves no way to serve its images; the configuration cannot be
-/// written.
+/// written, or would take the place of a file without `--force`.
 pub(super) fn run(command: &Import) -> Result<(), Failure> {
     let file = command.source.display().to_string();
     if let Some(path) = &command.output {

@@ -93,19 +93,29 @@ fn spare(taken: &[String], usual: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Mode, Site};
     use super::*;
 
     #[test]
     fn of_addresses_that_take_each_others_connections_one_is_left() {
-        let folded = |addresses: &[&str]| {
-            let new = |address: &&str| Listening { address: (*address).to_owned(), tls: true, redirect: false };
-            let mut listeners = addresses.iter().map(new).collect();
-            fold(&mut listeners, &mut Ledger::default());
-            listeners.into_iter().map(|listening| listening.address).collect::<Vec<_>>()
+        let site = Site { file: "", mode: Mode::Front, exists: &|_| false };
+        let folded = |addresses: &[(&str, u16)]| {
+            let mut draft = Draft::new(&site);
+            for (host, port) in addresses {
+                draft.listen(host, *port, true, false);
+            }
+            fold(&mut draft.listeners, &mut draft.ledger);
+            assert!(draft.ledger.lines().is_empty());
+            draft.listeners.into_iter().map(|listening| listening.address).collect::<Vec<_>>()
         };
-        assert_eq!(folded(&["0.0.0.0:1", ":1"]), [":1"]);
-        assert_eq!(folded(&[":1", "127.0.0.1:1", "[::1]:1", ":2"]), [":1", ":2"]);
-        assert_eq!(folded(&["0.0.0.0:1", "127.0.0.1:1", "[::1]:1"]), ["0.0.0.0:1", "[::1]:1"]);
-        assert_eq!(folded(&["10.0.0.1:1", "127.0.0.1:1", "unix:/a:1"]), ["10.0.0.1:1", "127.0.0.1:1", "unix:/a:1"]);
+        assert_eq!(folded(&[("0.0.0.0", 1), ("[::]", 1)]), [":1"]);
+        assert_eq!(folded(&[("*", 1), ("127.0.0.1", 1), ("::1", 1), ("*", 2)]), [":1", ":2"]);
+        assert_eq!(folded(&[("0.0.0.0", 1), ("127.0.0.1", 1), ("::1", 1)]), ["0.0.0.0:1", "[::1]:1"]);
+        assert_eq!(folded(&[("10.0.0.1", 1), ("127.0.0.1", 1)]), ["10.0.0.1:1", "127.0.0.1:1"]);
+        let mut draft = Draft::new(&site);
+        draft.listen("*", 1, true, false);
+        draft.listen("127.0.0.1", 1, false, false);
+        fold(&mut draft.listeners, &mut draft.ledger);
+        assert!(matches!(draft.ledger.lines()[0].fate, Fate::Yours(_)));
     }
 }

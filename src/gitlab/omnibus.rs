@@ -6,16 +6,17 @@
 //! `registry['nginx'][...]` beats `registry_nginx[...]`, and neither takes anything from `nginx[...]`. The last of several
 //! assignments counts. What only running could tell never counts.
 
-use std::collections::HashMap;
-
 use super::draft::{Draft, REGISTRY, https, is_word, reachable, url};
 use super::ledger::Fate;
-use super::ruby::{self, Statement};
+use super::ruby;
 use super::value::Value;
 use super::{Format, Imported, Mode, Site, nginx, words};
 use crate::exchange::Origin;
 
 mod inside;
+mod leaves;
+
+use leaves::{Leaf, leaves};
 
 /// The port on GitLab's own name that Omnibus gives the registry when nothing else is said.
 const SHARED_PORT: u16 = 5050;
@@ -24,19 +25,6 @@ const SHARED: &str = "/var/opt/gitlab/gitlab-rails/shared";
 /// The certificate whose key signs GitLab's tokens.
 const BUNDLE: &str = "/var/opt/gitlab/registry/gitlab-registry.crt";
 const ISSUER: &str = "omnibus-gitlab-issuer";
-
-/// One setting: no hash any more.
-struct Leaf {
-    path: Vec<String>,
-    line: usize,
-    value: Value,
-    /// The line that says something else later.
-    beaten: Option<usize>,
-    /// Whether its text speaks of the registry, or reads other text that might.
-    suspect: bool,
-    /// Whether its text speaks of something that keeps somebody out.
-    guards: bool,
-}
 
 /// Reads a `gitlab.rb`.
 pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
@@ -50,81 +38,6 @@ pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
     }
     omnibus.nothing_open(&leaves);
     omnibus.draft.finish(Format::GitlabRb)
-}
-
-/// The settings, and where each stands: below which paths.
-#[derive(Default)]
-struct Leaves {
-    all: Vec<Leaf>,
-    /// Those that count, below each path that leads to them.
-    below: HashMap<Vec<String>, Vec<usize>>,
-}
-
-impl Leaves {
-    fn take(&mut self, mut statement: Statement) {
-        let unread = statement.value.is_unread();
-        let before = self.below.get(&statement.path).and_then(|found| found.last()).map(|last| &self.all[*last]);
-        let beaten = before.filter(|_| statement.weak).and_then(|before| match &before.value {
-            value if value.is_unread() => {
-                let why = format!("it counts only where line {} says nothing", before.line);
-                statement.value = Value::Running(why);
-                None
-            }
-            Value::Nothing | Value::Flag(false) => None,
-            _ => Some(before.line),
-        });
-        if !unread && beaten.is_none() && !statement.value.is_unread() {
-            for index in self.below.remove(&statement.path).unwrap_or_default() {
-                self.all[index].beaten.get_or_insert(statement.line);
-            }
-        }
-        let first = self.all.len();
-        let (suspect, guards) = (statement.suspect, statement.guards);
-        flatten(statement.path, statement.line, statement.value, &mut self.all);
-        for (index, leaf) in self.all.iter_mut().enumerate().skip(first) {
-            leaf.beaten = beaten;
-            (leaf.suspect, leaf.guards) = (suspect, guards);
-            for length in (1..=leaf.path.len()).filter(|_| beaten.is_none()) {
-                self.below.entry(leaf.path[..length].to_vec()).or_default().push(index);
-            }
-        }
-    }
-}
-
-fn leaves(statements: Vec<Statement>) -> Vec<Leaf> {
-    let mut taken = Leaves::default();
-    for statement in statements {
-        taken.take(statement);
-    }
-    let mut leaves = taken.all;
-    // What is written under both names: the new one counts, wherever it stands.
-    let new: HashMap<Vec<String>, usize> = leaves
-        .iter()
-        .filter(|leaf| leaf.beaten.is_none() && !leaf.value.is_unread())
-        .filter(|leaf| leaf.path.starts_with(&["registry".to_owned(), "nginx".to_owned()]))
-        .map(|leaf| (leaf.path[2..].to_vec(), leaf.line))
-        .collect();
-    for leaf in leaves.iter_mut().filter(|leaf| leaf.path[0] == "registry_nginx" && leaf.beaten.is_none()) {
-        leaf.beaten = new.get(&leaf.path[1..]).copied();
-    }
-    leaves
-}
-
-fn flatten(path: Vec<String>, line: usize, value: Value, leaves: &mut Vec<Leaf>) {
-    match value {
-        Value::Map(entries) if !entries.is_empty() => {
-            for entry in entries {
-                let path = path.iter().cloned().chain([entry.key]).collect();
-                flatten(path, entry.line, entry.value, leaves);
-            }
-        }
-        Value::List(items) if items.iter().any(|item| matches!(item, Value::Map(_))) => {
-            for (number, item) in items.into_iter().enumerate() {
-                flatten(path.iter().cloned().chain([number.to_string()]).collect(), line, item, leaves);
-            }
-        }
-        value => leaves.push(Leaf { path, line, value, beaten: None, suspect: false, guards: false }),
-    }
 }
 
 /// `registry['nginx']['https']`.

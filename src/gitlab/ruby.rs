@@ -11,6 +11,7 @@
 
 use super::value::{Entry, Value};
 
+mod naming;
 mod skipping;
 mod strings;
 
@@ -35,30 +36,6 @@ pub(super) struct Statement {
 
 /// Words that begin what ends with `end`.
 const OPENING: [&str; 10] = ["if", "unless", "case", "while", "until", "for", "begin", "def", "class", "module"];
-/// What runs text that is not here, or keeps the rest of the file from being run.
-const ELSEWHERE: [&str; 12] = [
-    "from_file",
-    "eval",
-    "instance_eval",
-    "class_eval",
-    "load",
-    "require",
-    "require_relative",
-    "send",
-    "public_send",
-    "return",
-    "exit",
-    "raise",
-];
-/// What keeps somebody out, as keys of Omnibus' and directives of NGINX's.
-const GUARDS: [&str; 6] = [
-    "listen_addresses",
-    "ssl_verify_client",
-    "custom_gitlab_server_config",
-    "real_ip_trusted_addresses",
-    "allow",
-    "deny",
-];
 /// Words that end the statement before them.
 const ENDING: [&str; 7] = ["do", "then", "else", "elsif", "when", "ensure", "end"];
 /// Words behind a statement that make it depend on something.
@@ -186,35 +163,6 @@ impl<'t> Reader<'t> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// Names a piece of text that was not understood; it may be about anything.
-    fn left(&mut self, start: usize, end: usize, key: &str, why: &str) {
-        let (suspect, guards) = (true, self.speaks_of(start, end, &GUARDS));
-        let value = Value::Running(why.to_owned());
-        let line = self.line(start);
-        self.found.push(Statement { path: vec![key.to_owned()], line, value, weak: false, suspect, guards });
-    }
-
-    /// Names what was skipped, where it may be about the registry.
-    fn left_if_suspect(&mut self, start: usize, why: &str) {
-        if self.is_suspect(start, self.at) {
-            let key = self.excerpt(start);
-            self.left(start, self.at, &key, why);
-        }
-    }
-
-    fn is_suspect(&self, start: usize, end: usize) -> bool {
-        let text = self.bytes.get(start..end).unwrap_or_default();
-        let registry = text.windows(b"registry".len()).any(|word| word.eq_ignore_ascii_case(b"registry"));
-        registry || self.speaks_of(start, end, &ELSEWHERE)
-    }
-
-    /// Whether one of these words is in a piece of the text.
-    fn speaks_of(&self, start: usize, end: usize, words: &[&str]) -> bool {
-        let text = self.bytes.get(start..end).unwrap_or_default();
-        let parts = text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
-        parts.into_iter().any(|part| words.iter().any(|word| word.as_bytes() == part))
-    }
-
     fn looks_at(&self, words: &[&str]) -> bool {
         let length = self.rest().iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
         words.iter().any(|word| word.as_bytes() == &self.rest()[..length])
@@ -308,7 +256,7 @@ impl<'t> Reader<'t> {
             Some((keyword, line)) => Value::Running(format!("inside `{keyword}` of line {line}")),
             None => value,
         };
-        let (suspect, guards) = (self.is_suspect(start, self.at), self.speaks_of(start, self.at, &GUARDS));
+        let (suspect, guards) = (self.is_suspect(start, self.at), self.guards(start, self.at));
         self.found.push(Statement { path, line: self.line(start), value, weak, suspect, guards });
         if self.looks_at(&["do"]) {
             self.block(start);
@@ -323,16 +271,6 @@ impl<'t> Reader<'t> {
             let length = rest.iter().position(|byte| matches!(byte, b'|' | b'\n')).unwrap_or(rest.len());
             self.at += 1 + length + usize::from(rest.get(length) == Some(&b'|'));
         }
-    }
-
-    /// The beginning of a statement that is not understood: up to a blank, never a value.
-    fn excerpt(&self, start: usize) -> String {
-        const LONGEST: usize = 40;
-        let rest = self.text.get(start..).unwrap_or_default();
-        let end = rest.char_indices().nth(LONGEST).map_or(rest.len(), |(at, _)| at);
-        let first = &rest[..end];
-        let end = first.find(|letter: char| letter.is_whitespace() || letter == '(' || letter == '"' || letter == '\'');
-        first[..end.unwrap_or(first.len())].to_owned()
     }
 
     /// `name['key'][:key].key`.
