@@ -14,7 +14,7 @@ pub(super) fn commands(draft: &Draft<'_>, format: Format) -> String {
     let authority = draft.external.as_ref().map_or("REGISTRY:PORT", |origin| origin.authority());
     let scheme = if draft.external.as_ref().is_none_or(Origin::is_secure) { "https" } else { "http" };
     let mut text =
-        String::from("Next, as root, with the file at /etc/pierhead/pierhead.yml (0600: it may hold secrets):\n\n");
+        String::from("Next, as root, with the file at /etc/pierhead/pierhead.yml, which may hold secrets:\n\n");
     text.push_str("  pierhead check -c /etc/pierhead/pierhead.yml\n\n");
     if draft.site.mode == Mode::Embedded {
         text.push_str(&before_embedding(draft));
