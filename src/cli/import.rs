@@ -3,8 +3,9 @@
 //! The file is read as text and nothing of it is run. The configuration goes to stdout, or with 0600 to a file, since it
 //! may hold secrets; the report goes to stderr.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -39,9 +40,12 @@ pub struct Import {
     /// What Pierhead is to do
     #[arg(long, value_enum, default_value_t = Mode::Front)]
     mode: Mode,
-    /// Where the configuration goes, with mode 0600 [default: stdout]
+    /// Where the configuration goes: a new file, with mode 0600 [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write FILE also where it exists, but never SOURCE; what is in it is lost
+    #[arg(long, requires = "output")]
+    force: bool,
     /// How SOURCE is written [default: seen from what is in it]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -74,9 +78,12 @@ enum Format {
 ///
 /// # Errors
 /// The source cannot be read, is none of the three, or leaves no way to serve its images; the configuration cannot be
-/// written.
+/// written, or would take the place of a file without `--force`.
 pub(super) fn run(command: &Import) -> Result<(), Failure> {
     let file = command.source.display().to_string();
+    if let Some(path) = &command.output {
+        may_write(path, command)?;
+    }
     let text =
         read(&command.source).map_err(|error| Failure::failed(format_args!("{file}: cannot be read: {error}")))?;
     let format = command.format.map(Into::into).or_else(|| gitlab::recognise(&text)).ok_or_else(|| Failure {
@@ -104,11 +111,29 @@ pub(super) fn run(command: &Import) -> Result<(), Failure> {
     }
 }
 
+/// The file that is written is a new one, or one that may be lost: never what is read, nor a link or a device.
+fn may_write(path: &Path, command: &Import) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure { code: 2, message: format!("{}: {why}", path.display()) });
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.is_file() {
+        return refused("is not a regular file; name another");
+    }
+    let same = |source: Metadata| (source.dev(), source.ino()) == (found.dev(), found.ino());
+    if fs::metadata(&command.source).is_ok_and(same) {
+        return refused("is the file that is read; name another");
+    }
+    if !command.force {
+        return refused("exists already; --force replaces it");
+    }
+    Ok(())
+}
+
 fn yaml(text: &str, source: &Path, site: &Site<'_>) -> Result<Imported, Failure> {
-    let leaves = config::leaves(&gitlab::without_erb(text), source).map_err(Failure::configuration)?;
+    let plain = gitlab::without_erb(text);
+    let leaves = config::leaves(&plain.text, source).map_err(Failure::configuration)?;
     let leaf = |leaf: config::Leaf| gitlab::Leaf { line: leaf.line, path: leaf.path, value: leaf.value };
     let leaves: Vec<gitlab::Leaf> = leaves.into_iter().map(leaf).collect();
-    Ok(gitlab::gitlab_yml(&leaves, site))
+    Ok(gitlab::gitlab_yml(&leaves, &plain, site))
 }
 
 /// The text of a file; bytes that are no UTF-8 are in comments, as a rule, and are replaced.
@@ -165,7 +190,6 @@ mod tests {
         let Err(problems) = config::load(Some(&file), [], &machine) else { return Vec::new() };
         let absent = |message: &str| {
             message.contains("does not exist")
-                || message.contains("is taken by")
                 || message.contains("cannot be read")
                 || message.contains("is Pierhead's own")
         };
@@ -222,7 +246,7 @@ mod tests {
         "gitlab_rails['shared_path']",
         "letsencrypt['enable']",
     ];
-    const VALUES: [&str; 48] = [
+    const VALUES: [&str; 54] = [
         "nil",
         "true",
         "false",
@@ -253,6 +277,12 @@ mod tests {
         "'lb.example.com'",
         "['*', '[::]']",
         "['10.0.0.1']",
+        "['0.0.0.0', '[::]']",
+        "['*', '127.0.0.1']",
+        "['registry.internal']",
+        "['10.0.0.1', ENV['X']]",
+        "5001",
+        "':5001'",
         "['unix:/run/x']",
         "[]",
         "{}",

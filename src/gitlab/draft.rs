@@ -8,6 +8,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::addresses;
 use super::handover;
 use super::ledger::{Fate, Ledger};
 use super::page::{Node, Page};
@@ -36,6 +37,8 @@ pub(super) struct Draft<'s> {
     /// Who may come in, where not everybody may.
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
+    /// Whether GitLab's NGINX does not serve the registry, so that somebody else's place is taken.
+    pub(super) elsewhere: bool,
     /// Whether the registry behind is asked over TLS.
     pub(super) tls_peers: bool,
     /// Why nothing is written.
@@ -67,6 +70,7 @@ impl<'s> Draft<'s> {
             certificate: (None, None),
             allow: Vec::new(),
             deny: Vec::new(),
+            elsewhere: false,
             tls_peers: false,
             hopeless: None,
         }
@@ -80,10 +84,18 @@ impl<'s> Draft<'s> {
         (self.site.exists)(Path::new(path))
     }
 
-    /// Adds what was said of trusted proxies; what are no networks comes back.
+    /// Adds what was said of trusted proxies, but for what is no network and what is everybody's.
     pub(super) fn trust(&mut self, words: &[String]) -> Fate {
         let (good, bad): (Vec<_>, Vec<_>) = words.iter().map(|word| network(word).ok_or(word)).partition(Result::is_ok);
-        self.trusted.extend(good.into_iter().flatten());
+        let (wide, good): (Vec<_>, Vec<_>) = good.into_iter().flatten().partition(|network| is_wide(network));
+        self.trusted.extend(good);
+        if !wide.is_empty() {
+            return Fate::Yours(
+                "one of them is so wide that clients could write their own address; write the proxies' networks to \
+                 trusted_proxies"
+                    .to_owned(),
+            );
+        }
         if bad.is_empty() {
             return Fate::Translated("trusted_proxies".to_owned());
         }
@@ -135,7 +147,9 @@ impl<'s> Draft<'s> {
     /// Writes what was gathered.
     pub(super) fn finish(mut self, format: Format) -> Imported {
         self.origin();
+        addresses::fold(&mut self.listeners, &mut self.ledger);
         self.doors();
+        addresses::separate(&mut self);
         if self.is_front() && self.page.get(&["upstreams", "gitlab", "peers"]).is_none() {
             self.peer(&format!("http://{REGISTRY}"));
             let note = format!("nothing says where the registry listens: {REGISTRY} is what is usual");
@@ -228,6 +242,15 @@ pub(super) fn network(text: &str) -> Option<String> {
     match text.parse::<IpNet>() {
         Ok(network) => Some(network.trunc().to_string()),
         Err(_) => text.parse::<IpAddr>().ok().map(|address| address.to_string()),
+    }
+}
+
+/// Whether a network holds more than any private one: its addresses are anybody's.
+fn is_wide(network: &str) -> bool {
+    match network.parse::<IpNet>() {
+        Ok(IpNet::V4(network)) => network.prefix_len() < 8,
+        Ok(IpNet::V6(network)) => network.prefix_len() < 7,
+        Err(_) => false,
     }
 }
 

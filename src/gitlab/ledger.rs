@@ -91,6 +91,11 @@ impl Ledger {
         self.lines.push(Line { line, key: printable(&key.into()), fate, guarded: true });
     }
 
+    /// Adds a line that may be about something that kept somebody out.
+    pub(super) fn put(&mut self, line: usize, key: impl Into<String>, fate: Fate, guarded: bool) {
+        self.lines.push(Line { line, key: printable(&key.into()), fate, guarded });
+    }
+
     /// The lines, in the order in which they were settled.
     pub fn lines(&self) -> &[Line] {
         &self.lines

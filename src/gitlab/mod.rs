@@ -13,6 +13,7 @@
 //! rails     what the registry's part of a gitlab.yml means here
 //! words     what is called the same in NGINX's directives and in Omnibus' keys
 //! draft     the configuration as it comes together
+//! addresses which of the ports can be side by side
 //! page      the configuration as text
 //! ledger    what became of every line
 //! handover  the commands that change places, there and back
@@ -26,6 +27,7 @@
 
 use std::path::Path;
 
+mod addresses;
 mod block;
 mod directives;
 mod draft;
@@ -46,7 +48,7 @@ mod words;
 mod tests;
 
 pub use ledger::{Fate, Ledger, Line};
-pub use rails::{Leaf, without_erb};
+pub use rails::{Leaf, Plain, without_erb};
 
 /// What Pierhead is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,6 @@ pub fn nginx_block(text: &str, site: &Site<'_>) -> Imported {
 }
 
 /// Reads the leaves of a `gitlab.yml`, whose text went through [`without_erb`].
-pub fn gitlab_yml(leaves: &[Leaf], site: &Site<'_>) -> Imported {
-    rails::import(leaves, site)
+pub fn gitlab_yml(leaves: &[Leaf], plain: &Plain, site: &Site<'_>) -> Imported {
+    rails::import(leaves, plain, site)
 }

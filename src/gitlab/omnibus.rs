@@ -8,12 +8,15 @@
 
 use super::draft::{Draft, REGISTRY, https, is_word, reachable, url};
 use super::ledger::Fate;
-use super::ruby::{self, Statement};
+use super::ruby;
 use super::value::Value;
 use super::{Format, Imported, Mode, Site, nginx, words};
 use crate::exchange::Origin;
 
 mod inside;
+mod leaves;
+
+use leaves::{Leaf, leaves};
 
 /// The port on GitLab's own name that Omnibus gives the registry when nothing else is said.
 const SHARED_PORT: u16 = 5050;
@@ -23,63 +26,18 @@ const SHARED: &str = "/var/opt/gitlab/gitlab-rails/shared";
 const BUNDLE: &str = "/var/opt/gitlab/registry/gitlab-registry.crt";
 const ISSUER: &str = "omnibus-gitlab-issuer";
 
-/// One setting: no hash any more.
-struct Leaf {
-    path: Vec<String>,
-    line: usize,
-    value: Value,
-    /// The line that says something else later.
-    beaten: Option<usize>,
-}
-
 /// Reads a `gitlab.rb`.
 pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
-    let mut omnibus = Omnibus { leaves: leaves(ruby::read(text)), draft: Draft::new(site), named: false };
+    let mut omnibus = Omnibus { leaves: leaves(ruby::read(text)), lists: false, draft: Draft::new(site), named: false };
+    let speaks = |leaf: &Leaf| leaf.value.text().is_some_and(|text| text.contains("allow ") || text.contains("deny "));
+    omnibus.lists = omnibus.leaves.iter().any(speaks);
     omnibus.compute();
     let leaves = std::mem::take(&mut omnibus.leaves);
     for leaf in &leaves {
         omnibus.settle(leaf);
     }
+    omnibus.nothing_open(&leaves);
     omnibus.draft.finish(Format::GitlabRb)
-}
-
-fn leaves(statements: Vec<Statement>) -> Vec<Leaf> {
-    let mut leaves: Vec<Leaf> = Vec::new();
-    for statement in statements {
-        let runs = matches!(statement.value, Value::Running(_));
-        for leaf in leaves.iter_mut().filter(|leaf| !runs && leaf.path.starts_with(&statement.path)) {
-            leaf.beaten.get_or_insert(statement.line);
-        }
-        flatten(statement.path, statement.line, statement.value, &mut leaves);
-    }
-    // What is written under both names: the new one counts, wherever it stands.
-    let new: Vec<(Vec<String>, usize)> = leaves
-        .iter()
-        .filter(|leaf| leaf.beaten.is_none() && !matches!(leaf.value, Value::Running(_)))
-        .filter(|leaf| leaf.path.starts_with(&["registry".to_owned(), "nginx".to_owned()]))
-        .map(|leaf| (leaf.path[2..].to_vec(), leaf.line))
-        .collect();
-    for leaf in leaves.iter_mut().filter(|leaf| leaf.path[0] == "registry_nginx" && leaf.beaten.is_none()) {
-        leaf.beaten = new.iter().find(|(path, _)| *path == leaf.path[1..]).map(|(_, line)| *line);
-    }
-    leaves
-}
-
-fn flatten(path: Vec<String>, line: usize, value: Value, leaves: &mut Vec<Leaf>) {
-    match value {
-        Value::Map(entries) if !entries.is_empty() => {
-            for entry in entries {
-                let path = path.iter().cloned().chain([entry.key]).collect();
-                flatten(path, entry.line, entry.value, leaves);
-            }
-        }
-        Value::List(items) if items.iter().any(|item| matches!(item, Value::Map(_))) => {
-            for (number, item) in items.into_iter().enumerate() {
-                flatten(path.iter().cloned().chain([number.to_string()]).collect(), line, item, leaves);
-            }
-        }
-        value => leaves.push(Leaf { path, line, value, beaten: None }),
-    }
 }
 
 /// `registry['nginx']['https']`.
@@ -93,6 +51,8 @@ fn shown(path: &[String]) -> String {
 
 struct Omnibus<'s> {
     leaves: Vec<Leaf>,
+    /// Whether somewhere it is said who may come in.
+    lists: bool,
     draft: Draft<'s>,
     /// Whether `registry_external_url` says what clients call the registry.
     named: bool,
@@ -101,7 +61,7 @@ struct Omnibus<'s> {
 impl Omnibus<'_> {
     /// The value that counts.
     fn get(&self, path: &[&str]) -> Option<&Value> {
-        let counts = |leaf: &&Leaf| leaf.beaten.is_none() && !matches!(leaf.value, Value::Running(_));
+        let counts = |leaf: &&Leaf| leaf.beaten.is_none() && !leaf.value.is_unread();
         let leaf = self
             .leaves
             .iter()
@@ -143,6 +103,8 @@ impl Omnibus<'_> {
         if secure {
             self.certificate();
         }
+        let off = |value: Option<&Value>| value == Some(&Value::Flag(false));
+        self.draft.elsewhere = off(self.get(&["registry", "enable"])) || off(self.nginx("enable"));
         self.draft.proxy_protocol = self.nginx_is_on("proxy_protocol");
         match self.draft.site.mode {
             Mode::Front => self.front(),
@@ -175,16 +137,43 @@ impl Omnibus<'_> {
         https(gitlab.host(), Some(&SHARED_PORT.to_string()))
     }
 
+    /// What says nothing about a registry makes none; without a name there is no listener, and what stands instead is open
+    /// to everybody, which it must not be where the file kept somebody out.
+    fn nothing_open(&mut self, leaves: &[Leaf]) {
+        if self.draft.external.is_some() || self.draft.hopeless.is_some() {
+            return;
+        }
+        let closed = !self.draft.allow.is_empty() || !self.draft.deny.is_empty() || self.draft.proxy_protocol;
+        let guarded = self.draft.ledger.lines().iter().any(|line| line.guarded);
+        let about = |leaf: &Leaf| {
+            let path: Vec<&str> = leaf.path.iter().map(String::as_str).collect();
+            leaf.suspect && !matches!(path.as_slice(), ["external_url" | "letsencrypt" | "nginx", ..])
+        };
+        if closed || guarded || leaves.iter().any(is_an_address) {
+            let why = "nothing that could be read says what clients call this registry, and not everybody may come to it: a \
+                       configuration without listeners would be open";
+            self.draft.hopeless = Some(why.to_owned());
+        } else if !leaves.iter().any(about) {
+            self.draft.hopeless = Some("nothing in it is about a registry".to_owned());
+        }
+    }
+
     fn doors(&mut self, secure: bool, shared: bool) {
         let Some(external) = self.draft.external.clone() else { return };
         let said = self.nginx_text("listen_port").and_then(|port| port.parse().ok()).filter(|port| *port > 0);
         let port = said.unwrap_or_else(|| external.port());
         let addresses = self.nginx("listen_addresses").map(Value::words).filter(|words| !words.is_empty());
-        let addresses = addresses.unwrap_or_else(|| vec!["*".to_owned()]);
+        let unread = addresses.is_none() && self.leaves.iter().any(is_an_address);
+        let addresses = addresses.unwrap_or_else(|| if unread { Vec::new() } else { vec!["*".to_owned()] });
         let back = self.nginx_text("redirect_http_to_https_port").and_then(|port| port.parse().ok()).unwrap_or(80);
         let redirects = self.nginx_is_on("redirect_http_to_https") && external.is_secure() && !shared;
         for address in &addresses {
             self.draft.listen(address, port, secure, false);
+        }
+        if self.draft.listeners.is_empty() {
+            let why = "127.0.0.1 only: none of the addresses that are written could be read; write them";
+            self.draft.ledger.add(0, "listeners", Fate::Yours(why.to_owned()));
+            self.draft.listen("127.0.0.1", port, secure, false);
         }
         for address in addresses.iter().filter(|_| redirects && back != port) {
             self.draft.listen(address, back, false, true);
@@ -220,9 +209,31 @@ impl Omnibus<'_> {
         Some(format!("{}/jwt/auth", base.trim().trim_end_matches('/')))
     }
 
-    fn front(&mut self) {
+    /// Where the registry is: on this machine, or where GitLab asks one that it does not run.
+    fn registry_behind(&mut self) -> String {
         let address = self.text(&["registry", "registry_http_addr"]).unwrap_or_else(|| REGISTRY.to_owned());
-        let peer = format!("http://{}", reachable(&address));
+        let here = format!("http://{}", reachable(&address));
+        if self.get(&["registry", "enable"]) != Some(&Value::Flag(false)) {
+            return here;
+        }
+        let api = self.text(&["gitlab_rails", "registry_api_url"]).and_then(|api| Some(url(&api)?.0));
+        let Some(api) = api else {
+            let why = format!(
+                "GitLab does not run the registry, and nothing that could be read says where it is: {here} is a guess"
+            );
+            self.draft.ledger.add(0, "upstreams.gitlab.peers", Fate::Yours(why));
+            return here;
+        };
+        if api.is_secure() {
+            self.draft.tls_peers = true;
+            let why = "its certificate is verified, by the authorities of this machine unless you name another";
+            self.draft.ledger.add(0, "upstreams.gitlab.tls.ca", Fate::Yours(why.to_owned()));
+        }
+        api.to_string()
+    }
+
+    fn front(&mut self) {
+        let peer = self.registry_behind();
         self.draft.peer(&peer);
         let redirects = self.get(&["registry", "autoredirect"]).is_some_and(Value::is_on);
         if let Some(realm) = self.realm().filter(|_| !redirects) {
@@ -321,12 +332,19 @@ impl Omnibus<'_> {
     fn settle(&mut self, leaf: &Leaf) {
         let path: Vec<&str> = leaf.path.iter().map(String::as_str).collect();
         let key = shown(&leaf.path);
-        let about = about_the_registry(&path);
+        let known = about_the_registry(&path);
+        let about = known || (leaf.suspect && leaf.value.running().is_some()) || is_a_way_around(leaf);
         if about && let Some(why) = leaf.value.running() {
             let fate = Fate::Yours(format!(
                 "only running it could tell ({why}); the configuration is as if it were not there"
             ));
-            return self.draft.ledger.add(leaf.line, key, fate);
+            // Of addresses that cannot be read the narrowest is taken.
+            let guarded = leaf.guards && !is_an_address(leaf);
+            return self.draft.ledger.put(leaf.line, key, fate, guarded);
+        }
+        if about && !known {
+            let why = "it may say something about the registry in a way that is not followed here; see what it does";
+            return self.draft.ledger.put(leaf.line, key, Fate::Yours(why.to_owned()), leaf.guards);
         }
         if let Some(line) = leaf.beaten.filter(|_| about) {
             return self.draft.ledger.add(leaf.line, key, Fate::Ignored(format!("line {line} counts")));
@@ -354,11 +372,7 @@ impl Omnibus<'_> {
             ["nginx", key, ..] => (gitlabs_nginx(key), false),
             _ => (Fate::Elsewhere, false),
         };
-        if guarded {
-            self.draft.ledger.add_guarded(leaf.line, key, fate);
-        } else {
-            self.draft.ledger.add(leaf.line, key, fate);
-        }
+        self.draft.ledger.put(leaf.line, key, fate, guarded);
     }
 
     fn gitlabs_name(&self) -> Fate {
@@ -404,7 +418,12 @@ impl Omnibus<'_> {
             }
             "proxy_protocol" if !value.is_on() => Fate::NotNeeded("it is off".to_owned()),
             "proxy_protocol" => Fate::Translated("listeners.proxy_protocol".to_owned()),
-            "real_ip_trusted_addresses" => self.draft.trust(&value.words()),
+            "real_ip_trusted_addresses" => {
+                let fate = self.draft.trust(&value.words());
+                // Without them allow and deny are for the proxies' addresses.
+                let lost = self.lists && matches!(fate, Fate::Yours(_));
+                return (fate, lost);
+            }
             "proxy_set_headers" => Fate::NotNeeded("there are none".to_owned()),
             "ssl_certificate" if self.draft.certificate.0.is_some() => {
                 Fate::Translated("tls.certificates.certificate".to_owned())
@@ -454,7 +473,11 @@ impl Omnibus<'_> {
         let Some(text) = leaf.value.text() else { return Fate::NotNeeded("it is empty".to_owned()) };
         // The text of a heredoc begins on the line after.
         let first = leaf.line + usize::from(text.ends_with('\n'));
-        super::block::custom(&nginx::read(text, first), &mut self.draft);
+        let directives = nginx::read(text, first);
+        super::block::custom(&directives, &mut self.draft);
+        for directive in &directives {
+            inside::nested(directive, &mut self.draft);
+        }
         Fate::Translated("what its directives became, which are listed one by one".to_owned())
     }
 
@@ -463,6 +486,9 @@ impl Omnibus<'_> {
         let (front, key) = (self.draft.is_front(), path.first().copied().unwrap_or_default());
         let translated = |key: &str| Fate::Translated(key.to_owned());
         match key {
+            "registry_http_addr" if front && self.draft.elsewhere && self.draft.tls_peers => {
+                return Fate::NotNeeded("GitLab does not run its registry".to_owned());
+            }
             "enable" => return Fate::NotNeeded("whether GitLab runs its registry; see the hand-over below".to_owned()),
             "registry_http_addr" if front => return translated("upstreams.gitlab.peers"),
             "registry_http_addr" => return translated("registry.http.addr"),
@@ -497,7 +523,7 @@ impl Omnibus<'_> {
             }
             "registry_host" | "registry_port" => Fate::Translated("external_url".to_owned()),
             "registry_api_url" if front => {
-                Fate::Translated("upstreams.gitlab.known_as, where it is another than the peer's".to_owned())
+                Fate::Translated("upstreams.gitlab.peers or, where it is another, known_as".to_owned())
             }
             "registry_path" => self.images(),
             "registry_issuer" if !front => Fate::Translated("registry.auth.token.issuer".to_owned()),
@@ -525,6 +551,25 @@ fn about_the_registry(path: &[&str]) -> bool {
         [first, ..] => first.starts_with("registry") || *first == "the rest of the file",
         [] => false,
     }
+}
+
+/// What is a setting of the registry by another way: through a variable, Chef's node, or another file.
+fn is_a_way_around(leaf: &Leaf) -> bool {
+    const AROUND: [&str; 7] = ["Gitlab", "node", "default", "override", "normal", "automatic", "force_default"];
+    let first = leaf.path[0].as_str();
+    let name = leaf.path.len() == 1 && !first.ends_with("external_url") && first != "roles";
+    leaf.suspect && (name || AROUND.contains(&first))
+}
+
+/// Whether it says where the registry's NGINX listens.
+fn is_an_address(leaf: &Leaf) -> bool {
+    let path: Vec<&str> = leaf.path.iter().map(String::as_str).collect();
+    let key =
+        matches!(path.as_slice(), ["registry", "nginx", "listen_addresses"] | ["registry_nginx", "listen_addresses"]);
+    let nothing = leaf.value == Value::Nothing
+        || leaf.value == Value::List(Vec::new())
+        || leaf.value == Value::Text(String::new());
+    key && leaf.beaten.is_none() && !nothing
 }
 
 fn letsencrypt(key: &str) -> Fate {

@@ -25,30 +25,85 @@ pub struct Leaf {
     pub value: Option<String>,
 }
 
-/// The text with a mark in place of each `<%...%>`, which only running could tell. Lines stay where they are.
-pub fn without_erb(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
+/// A text without Ruby.
+#[derive(Debug, Default)]
+pub struct Plain {
+    /// With a mark in place of each value that Ruby computes. Lines stay where they are.
+    pub text: String,
+    /// The lines that depend on a condition, which are taken away: number and key of each.
+    conditional: Vec<(usize, String)>,
+}
+
+/// The text with a mark in place of each `<%...%>`, which only running could tell, and without what stands between
+/// `<% if %>` and `<% end %>`, which may not hold.
+pub fn without_erb(text: &str) -> Plain {
+    let mut plain = Plain::default();
+    let (mut rest, mut depth) = (text, 0_usize);
     while let Some(start) = rest.find("<%") {
-        clean.push_str(&rest[..start]);
+        plain.take(&rest[..start], depth);
         let tail = &rest[start..];
         let end = tail.find("%>").map_or(tail.len(), |end| end + 2);
-        clean.push_str(ERB);
-        clean.extend(tail[..end].chars().filter(|letter| *letter == '\n'));
+        let before = plain.text.rsplit('\n').next().unwrap_or_default();
+        let after = tail[end..].split('\n').next().unwrap_or_default();
+        if before.trim().is_empty() && after.trim().is_empty() && !tail.starts_with("<%=") {
+            depth = nesting(&tail[2..end], depth);
+            plain.text.push('#');
+        } else if depth == 0 {
+            plain.text.push_str(ERB);
+        }
+        plain.text.extend(tail[..end].chars().filter(|letter| *letter == '\n'));
         rest = &tail[end..];
     }
-    clean.push_str(rest);
-    clean
+    plain.take(rest, depth);
+    plain
+}
+
+impl Plain {
+    /// Takes text between pieces of Ruby, that many conditions deep.
+    fn take(&mut self, text: &str, depth: usize) {
+        if depth == 0 {
+            return self.text.push_str(text);
+        }
+        for (number, line) in text.split('\n').enumerate() {
+            if number > 0 {
+                self.text.push('\n');
+            }
+            if let Some((key, _)) = line.split_once(':').filter(|(key, _)| !key.trim_start().starts_with('#')) {
+                let line = self.text.matches('\n').count() + 1;
+                self.conditional.push((line, key.trim().to_owned()));
+            }
+        }
+    }
+}
+
+/// How deep conditions are behind a piece of Ruby.
+fn nesting(code: &str, depth: usize) -> usize {
+    let code = code.trim_matches(['-', '%', '>']).trim();
+    let words = || code.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    match words().next().unwrap_or_default() {
+        "if" | "unless" | "case" | "while" | "until" | "for" | "begin" => depth + 1,
+        "end" => depth.saturating_sub(1),
+        _ if words().any(|word| word == "do") => depth + 1,
+        _ => depth,
+    }
 }
 
 /// Reads the leaves of a `gitlab.yml`.
-pub(super) fn import(leaves: &[Leaf], site: &Site<'_>) -> Imported {
+pub(super) fn import(leaves: &[Leaf], plain: &Plain, site: &Site<'_>) -> Imported {
     let mut rails = Rails { leaves, draft: Draft::new(site) };
     rails.compute();
     for leaf in leaves {
         let key = leaf.path.strip_prefix(SECTION).unwrap_or(&leaf.path);
         let fate = rails.fate(key, leaf);
         rails.draft.ledger.add(leaf.line, leaf.path.clone(), fate);
+    }
+    for (line, key) in &plain.conditional {
+        let why = "it depends on a condition (ERB); the configuration is as if it were not there".to_owned();
+        rails.draft.ledger.add(*line, key.clone(), Fate::Yours(why));
+    }
+    let about = |leaf: &Leaf| leaf.path.strip_prefix(SECTION).unwrap_or(&leaf.path).starts_with("registry");
+    if plain.conditional.is_empty() && !leaves.iter().any(about) {
+        rails.draft.hopeless = Some("nothing in it is about a registry".to_owned());
     }
     rails.draft.finish(Format::GitlabYml)
 }

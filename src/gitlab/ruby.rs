@@ -11,6 +11,7 @@
 
 use super::value::{Entry, Value};
 
+mod naming;
 mod skipping;
 mod strings;
 
@@ -25,10 +26,18 @@ pub(super) struct Statement {
     /// From 1.
     pub(super) line: usize,
     pub(super) value: Value,
+    /// Whether it is `||=`, which changes nothing that says something already.
+    pub(super) weak: bool,
+    /// Whether its text speaks of the registry, or reads other text that might.
+    pub(super) suspect: bool,
+    /// Whether its text speaks of something that keeps somebody out.
+    pub(super) guards: bool,
 }
 
 /// Words that begin what ends with `end`.
 const OPENING: [&str; 10] = ["if", "unless", "case", "while", "until", "for", "begin", "def", "class", "module"];
+/// Words that end the statement before them.
+const ENDING: [&str; 7] = ["do", "then", "else", "elsif", "when", "ensure", "end"];
 /// Words behind a statement that make it depend on something.
 const MODIFIERS: [&str; 5] = ["if", "unless", "while", "until", "rescue"];
 
@@ -37,8 +46,7 @@ pub(super) fn read(text: &str) -> Vec<Statement> {
     let mut reader = Reader::new(text);
     while reader.statement() {}
     if let Some(start) = reader.lost {
-        let value = Value::Running("a string without an end: nothing behind it was read".to_owned());
-        reader.found.push(Statement { path: vec!["the rest of the file".to_owned()], line: reader.line(start), value });
+        reader.left(start, text.len(), "the rest of the file", "a string without an end: nothing behind it was read");
     }
     reader.found
 }
@@ -180,14 +188,19 @@ impl<'t> Reader<'t> {
         }
         if self.looks_at(&OPENING) {
             self.open(start);
-        } else if self.looks_at(&["else", "ensure", "then", "do"]) {
+        } else if self.looks_at(&["do"]) {
+            self.block(start);
+        } else if self.looks_at(&["else", "ensure", "then"]) {
             self.word();
         } else if self.looks_at(&["elsif", "when", "in", "rescue"]) {
+            self.word();
             self.skip_statement();
+            self.left_if_suspect(start, "a condition");
         } else if self.looks_at(&["end"]) {
             self.word();
             self.blocks.pop();
             self.skip_statement();
+            self.left_if_suspect(start, "Ruby that is more than an assignment");
         } else {
             self.assignment(start);
         }
@@ -200,23 +213,32 @@ impl<'t> Reader<'t> {
     fn open(&mut self, start: usize) {
         let keyword = self.word().to_owned();
         self.skip_statement();
-        // `while x do` is one block, not two.
-        if self.looks_at(&["do"]) {
+        self.left_if_suspect(start, "a condition");
+        // `while x do` is one block, not two; behind `if list.any? do` there are two.
+        if self.looks_at(&["do"]) && ["while", "until", "for"].contains(&keyword.as_str()) {
             self.word();
         }
         self.blocks.push((keyword, self.line(start)));
+    }
+
+    /// `do |x|` of a call.
+    fn block(&mut self, start: usize) {
+        self.word();
+        self.blocks.push(("do".to_owned(), self.line(start)));
+        self.block_parameters();
     }
 
     fn assignment(&mut self, start: usize) {
         let within = self.blocks.last().cloned();
         let path = self.path();
         self.blanks();
+        let weak = self.rest().starts_with(b"||=");
         let value = if path.is_empty() {
             None
         } else if self.rest().starts_with(b"=") && !matches!(self.bytes.get(self.at + 1), Some(b'=' | b'~' | b'>')) {
             self.at += 1;
             Some(self.whole_value())
-        } else if self.rest().starts_with(b"||=") {
+        } else if weak {
             self.at += 3;
             Some(self.whole_value())
         } else if path.len() == 1 && self.begins_argument() {
@@ -234,11 +256,10 @@ impl<'t> Reader<'t> {
             Some((keyword, line)) => Value::Running(format!("inside `{keyword}` of line {line}")),
             None => value,
         };
-        self.found.push(Statement { path, line: self.line(start), value });
+        let (suspect, guards) = (self.is_suspect(start, self.at), self.guards(start, self.at));
+        self.found.push(Statement { path, line: self.line(start), value, weak, suspect, guards });
         if self.looks_at(&["do"]) {
-            self.word();
-            self.blocks.push(("do".to_owned(), self.line(start)));
-            self.block_parameters();
+            self.block(start);
         }
     }
 
@@ -250,16 +271,6 @@ impl<'t> Reader<'t> {
             let length = rest.iter().position(|byte| matches!(byte, b'|' | b'\n')).unwrap_or(rest.len());
             self.at += 1 + length + usize::from(rest.get(length) == Some(&b'|'));
         }
-    }
-
-    /// The beginning of a statement that is not understood: up to a blank, never a value.
-    fn excerpt(&self, start: usize) -> String {
-        const LONGEST: usize = 40;
-        let rest = self.text.get(start..).unwrap_or_default();
-        let end = rest.char_indices().nth(LONGEST).map_or(rest.len(), |(at, _)| at);
-        let first = &rest[..end];
-        let end = first.find(|letter: char| letter.is_whitespace() || letter == '(' || letter == '"' || letter == '\'');
-        first[..end.unwrap_or(first.len())].to_owned()
     }
 
     /// `name['key'][:key].key`.
@@ -312,7 +323,7 @@ impl<'t> Reader<'t> {
             Some(b'\'' | b'"' | b'(' | b'[' | b'%' | b':') => true,
             Some(byte) if byte.is_ascii_uppercase() || byte.is_ascii_digit() => true,
             Some(byte) if byte.is_ascii_lowercase() => {
-                !self.looks_at(&MODIFIERS) && !self.looks_at(&["do", "and", "or"])
+                !self.looks_at(&MODIFIERS) && !self.looks_at(&ENDING) && !self.looks_at(&["and", "or"])
             }
             _ => false,
         }
@@ -351,7 +362,7 @@ impl<'t> Reader<'t> {
         self.blanks();
         match self.peek() {
             None | Some(b'\n' | b';') => value,
-            Some(_) if self.looks_at(&["do", "end"]) => value,
+            Some(_) if self.looks_at(&ENDING) => value,
             Some(_) if self.looks_at(&MODIFIERS) => {
                 let word = self.word();
                 let why = format!("it depends on `{word}`");
@@ -394,7 +405,7 @@ impl<'t> Reader<'t> {
         match self.peek() {
             None | Some(b'\n' | b';' | b',' | b']' | b'}' | b')') => value,
             Some(b'=') if self.rest().starts_with(b"=>") => value,
-            Some(_) if depth == 0 && (self.looks_at(&MODIFIERS) || self.looks_at(&["do", "end"])) => value,
+            Some(_) if depth == 0 && (self.looks_at(&MODIFIERS) || self.looks_at(&ENDING)) => value,
             Some(_) => {
                 self.skip();
                 computed(value)
@@ -426,11 +437,17 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// `ENV['NAME']`, whatever else stands there.
+    /// `ENV['NAME']`, whatever else stands there: a default that stands behind the name may be a secret.
     fn environment_excerpt(&self, start: usize) -> String {
         let text = self.text.get(start..self.at).unwrap_or_default();
-        let name = text.split(['\'', '"']).nth(1).filter(|name| name.len() < 64);
-        name.map_or_else(|| "ENV".to_owned(), |name| format!("ENV['{name}']"))
+        let name = ["ENV[", "ENV.fetch(", "ENV.fetch "].iter().find_map(|call| {
+            let rest = text.strip_prefix(call)?.trim_start();
+            let quote = rest.chars().next().filter(|letter| matches!(letter, '\'' | '"'))?;
+            rest[1..].split_once(quote).map(|(name, _)| name)
+        });
+        let plain =
+            |name: &&str| name.len() < 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        name.filter(plain).map_or_else(|| "ENV".to_owned(), |name| format!("ENV['{name}']"))
     }
 
     fn number(&mut self) -> Value {

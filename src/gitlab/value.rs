@@ -49,6 +49,11 @@ impl Value {
         }
     }
 
+    /// Whether only running could tell what it says, all of it or a part: half a list is another list.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self, Self::Running(_) | Self::List(_)) && self.running().is_some()
+    }
+
     /// The first thing in it that only running could tell.
     pub(super) fn running(&self) -> Option<&str> {
         match self {

@@ -53,7 +53,15 @@ pub(super) fn settle(name: &str, value: &str, draft: &mut Draft<'_>) -> Option<S
         }
         "real_ip_recursive" => unneeded("it is always so"),
         "real_ip_header" => match value.to_ascii_lowercase().as_str() {
-            "x-forwarded-for" | "x-real-ip" | "proxy_protocol" | "forwarded" => unneeded(
+            "x-real-ip" => (
+                Fate::Yours(
+                    "trusted_proxies are believed in X-Forwarded-For before X-Real-IP: see that the proxy writes that header \
+                     anew too, and hands on none that a client wrote"
+                        .to_owned(),
+                ),
+                false,
+            ),
+            "x-forwarded-for" | "proxy_protocol" | "forwarded" => unneeded(
                 "trusted_proxies are believed in X-Forwarded-For, X-Real-IP, Forwarded and the PROXY header alike",
             ),
             _ => (Fate::Yours("that header is not read: let the proxy write X-Forwarded-For anew".to_owned()), false),

@@ -164,12 +164,54 @@ fn a_file_is_written_for_its_owner_alone_and_replaced_as_a_whole() {
     fs::write(&target, "old").expect("the directory can be written");
     fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).expect("it is ours");
     let source = fixture("own-domain.rb");
-    let said = Output::of(pierhead().args(["import", "--mode", "embedded", "-o"]).arg(&target).arg(&source)).ok();
+    let run = |arguments: &[&str]| {
+        Output::of(
+            pierhead().args(["import", "--mode", "embedded"]).args(arguments).arg("-o").arg(&target).arg(&source),
+        )
+    };
+    run(&[]).refused(&["exists already", "--force"]);
+    assert_eq!(target_text().expect("a file"), "old");
+    let said = run(&["--force"]).ok();
     assert_eq!(said.stdout, "");
     assert_eq!(fs::metadata(&target).expect("a file").permissions().mode() & 0o777, 0o600);
     assert!(target_text().expect("a file").contains("secret: not-a-real-secret"));
     assert!(!said.stderr.contains("not-a-real"), "{}", said.stderr);
     assert!(said.stderr.contains("systemctl enable --now pierhead"), "{}", said.stderr);
+}
+
+#[test]
+fn neither_the_source_nor_a_link_or_a_device_is_ever_written_over() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let text = fs::read_to_string(fixture("own-domain.rb")).expect("a fixture");
+    fs::write(path("source"), &text).expect("the directory can be written");
+    fs::hard_link(path("source"), path("again")).expect("the directory can be written");
+    std::os::unix::fs::symlink(path("nowhere"), path("link")).expect("the directory can be written");
+    let run = |source: &Path, target: &Path| {
+        Output::of(pierhead().args(["import", "--force", "-o"]).arg(target).arg(source)).refused(&["name another"])
+    };
+    for target in ["source", "again", "link", "."] {
+        assert_eq!(run(&path("source"), &path(target)).code(), Some(2), "{target}");
+    }
+    run(&path("source"), Path::new("/dev/null"));
+    std::os::unix::fs::symlink(path("source"), path("alias")).expect("the directory can be written");
+    run(&path("alias"), &path("source"));
+    assert_eq!(fs::read_to_string(path("source")).expect("a file"), text);
+    assert!(!path("nowhere").exists());
+}
+
+#[test]
+fn ruby_on_lines_of_its_own_in_a_gitlab_yml_is_named_and_what_depends_on_it_is_left() {
+    let folder = folder();
+    let source = folder.path().join("gitlab.yml");
+    let text = "production:\n  gitlab:\n    host: gitlab.example.com\n    https: true\n  registry:\n    enabled: true\n    \
+                host: registry.example.com\n    port: 5005\n    <% if true %>\n    port: 6006\n    <% end %>\n";
+    fs::write(&source, text).expect("the directory can be written");
+    let said = import(&source, "front");
+    assert!(said.stdout.contains("external_url: https://registry.example.com:5005\n"), "{}", said.stdout);
+    assert!(said.stderr.contains("gitlab.yml:10: port: it depends on a condition (ERB)"), "{}", said.stderr);
+    fs::write(&source, "production:\n  gitlab:\n    host: gitlab.example.com\n").expect("the directory can be written");
+    Output::of(pierhead().arg("import").arg(&source)).refused(&["nothing in it is about a registry"]);
 }
 
 #[test]

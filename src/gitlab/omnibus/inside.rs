@@ -4,6 +4,7 @@
 
 use super::super::draft::{Draft, bindable, go_seconds};
 use super::super::ledger::Fate;
+use super::super::nginx::Directive;
 use super::super::value::Value;
 
 /// A setting of the registry itself, for the registry that is inside.
@@ -115,5 +116,30 @@ pub(super) fn environment(draft: &mut Draft<'_>, name: &str, value: &Value) -> F
                 .to_owned(),
         ),
         _ => Fate::NotNeeded("it is for the process of GitLab's registry".to_owned()),
+    }
+}
+
+/// What stands inside a `location` or an `if` of raw text for NGINX: each directive, and whether it kept somebody out.
+pub(super) fn nested(outer: &Directive, draft: &mut Draft<'_>) {
+    // The condition of an `if` may name a secret.
+    let within = match outer.name.as_str() {
+        "location" => format!("location {}", outer.text()),
+        name => name.to_owned(),
+    };
+    for directive in outer.block.iter().flatten() {
+        let guard = match directive.name.as_str() {
+            "allow" | "deny" | "auth_basic" | "auth_request" | "auth_jwt" | "satisfy" | "limit_except"
+            | "limit_req" | "limit_conn" | "internal" => true,
+            "return" => directive.first().starts_with(['4', '5']),
+            _ => false,
+        };
+        let why = if guard {
+            "what it keeps out is for listeners and routes to say"
+        } else {
+            "what it does is for routes to say"
+        };
+        let key = format!("custom_gitlab_server_config: {within}: {}", directive.name);
+        draft.ledger.put(directive.line, key, Fate::Yours(why.to_owned()), guard);
+        nested(directive, draft);
     }
 }

@@ -29,7 +29,8 @@ impl Reader<'_> {
     }
 
     /// The inside of a string up to `close`. With `double` it has escapes and interpolation.
-    fn delimited(&mut self, open: u8, close: u8, double: bool) -> Value {
+    pub(super) fn delimited(&mut self, open: u8, close: u8, double: bool) -> Value {
+        let start = self.at.saturating_sub(1);
         let (mut text, mut depth, mut running) = (Vec::new(), 0_usize, false);
         while let Some(byte) = self.peek() {
             self.at += 1;
@@ -53,6 +54,7 @@ impl Reader<'_> {
                 }
             }
         }
+        self.lost.get_or_insert(start);
         Value::Running("a string without an end: nothing behind it was read".to_owned())
     }
 
@@ -97,8 +99,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Past the end of a string; whether it has one.
-    pub(super) fn past_quote(&mut self, quote: u8) -> bool {
+    /// Past the end of a string within an interpolation; whether it has one.
+    fn past_quote(&mut self, quote: u8) -> bool {
         while let Some(byte) = self.peek() {
             self.at += 1;
             match byte {
@@ -131,7 +133,7 @@ impl Reader<'_> {
             b'<' => b'>',
             other => other,
         };
-        let text = self.delimited(open, close, matches!(kind, b'Q' | b'W' | b'I'));
+        let text = self.delimited(open, close, matches!(kind, b'Q' | b'W' | b'I' | b'r' | b'x'));
         match (kind, text) {
             (_, Value::Running(why)) => Value::Running(why),
             (b'w' | b'W' | b'i' | b'I', Value::Text(text)) => {
@@ -160,6 +162,7 @@ impl Reader<'_> {
         loop {
             if next >= self.bytes.len() {
                 self.resume = Some(self.bytes.len());
+                self.lost.get_or_insert(here);
                 return Value::Running("a heredoc without an end: nothing behind it was read".to_owned());
             }
             let end = self.end_of_line(next);

@@ -94,6 +94,69 @@ fn what_only_running_could_tell_is_named_and_never_counts() {
 }
 
 #[test]
+fn quotes_in_patterns_letters_and_other_literals_hide_no_setting() {
+    for odd in [
+        "x = 1 if node =~ /it's/",
+        "if x =~ /it's/ then y end",
+        "puts %q(don't)",
+        "puts x if a == ?'",
+        "x = ?'",
+        "x = ?\"",
+        "y.gsub(%r{'/\"}, 'a')",
+        "puts /['\"]/.match(z)",
+        "a.split(/'/).map { |w| w }",
+        "n = 10 / 2",
+        "n = a / b; m = c / d",
+        "n = `it's`",
+        "p \"#{h['it']}\", 'x'",
+        "t = a ? 'b' : 'c'",
+    ] {
+        let said = said(&format!("{odd}\nr['a'] = 'on'\n{odd}\nr['b'] = 'off'\n"));
+        assert!(said.iter().any(|line| line == "2 r.a \"on\""), "{odd}: {said:#?}");
+        assert!(said.iter().any(|line| line == "4 r.b \"off\""), "{odd}: {said:#?}");
+    }
+}
+
+#[test]
+fn a_string_that_runs_over_lines_is_never_skipped_in_silence() {
+    let found = said("x << 'a\nr['q'] = 1\nb'\nr['a'] = 2\n").join("|");
+    assert!(found.contains("lines 1 to 2 <not read from line 1 to line 2"), "{found}");
+    let found = said("x << <<~A\n a\n").join("|");
+    assert!(found.contains("the rest of the file"), "{found}");
+}
+
+#[test]
+fn nothing_of_a_block_counts_wherever_its_end_seems_to_be() {
+    for text in [
+        "if x\n a.map do |y|\n  y\n end.each do |z|\n  z\n end\n r['a'] = 1\nend",
+        "if x\n y = 1 + if z\n  1\n else\n  2\n end\n r['a'] = 1\nend",
+        "if list.any? do |x| x end\n r['a'] = 1\nend",
+        "if x\n y.end\n y = :end\n foo end: 5\n r['a'] = 1\nend",
+        "if x\n begin\n  1\n end while false\n r['a'] = 1\nend",
+        "if x then b 1 else r['a'] = 1 end",
+        "if x then r['a'] = 2 else r['a'] = 1 end",
+    ] {
+        let said = said(&format!("{text}\nr['b'] = 2"));
+        let inside = said.iter().filter(|line| line.contains(" r.a ")).collect::<Vec<_>>();
+        assert!(!inside.is_empty() && inside.iter().all(|line| line.contains("<inside `")), "{text}: {said:#?}");
+        assert!(said.last().unwrap().ends_with(" r.b \"2\""), "{text}: {said:#?}");
+    }
+    assert_eq!(said("if x then r['a'] = 2 else r['a'] = 1 end").len(), 2);
+}
+
+#[test]
+fn of_the_environment_only_the_name_is_shown() {
+    for (text, shown) in [
+        ("a ENV.fetch(NAME, 'hunter2')", "ENV"),
+        ("a ENV[NAME] || 'hunter2'", "ENV"),
+        ("a ENV.fetch('hunter 2', '')", "ENV"),
+        ("a ENV.fetch('NAME', 'hunter2')", "ENV['NAME']"),
+    ] {
+        assert_eq!(said(text), [format!("1 a <the environment ({shown})>")]);
+    }
+}
+
+#[test]
 fn nothing_takes_longer_than_its_length() {
     let units = [
         "a[",
@@ -112,6 +175,10 @@ fn nothing_takes_longer_than_its_length() {
         "end\n",
         "a = b +\n",
         "<<A",
+        "a +if ",
+        "x /[ ",
+        "x %(",
+        "x ?' ",
     ];
     for unit in units {
         let begun = Instant::now();
