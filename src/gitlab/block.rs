@@ -238,7 +238,7 @@ impl<'s> Block<'s> {
         let proxy = |heard: &Heard| matches!(heard, Heard::Tcp(listen) if listen.proxy_protocol);
         let believed = header == "x-forwarded-for" || listens.iter().any(proxy);
         let network = |directive: &&Directive| {
-            super::draft::network(directive.first()).is_some_and(|network| !network.ends_with("/0"))
+            super::draft::network(directive.first()).is_some_and(|network| !super::draft::is_wide(&network))
         };
         let verifies = said("proxy_ssl_verify").iter().any(|directive| directive.first() == "on");
         let trusts = believed && said("set_real_ip_from").iter().any(network);
@@ -297,8 +297,8 @@ impl<'s> Block<'s> {
             .filter(|alias| Some(alias) != self.draft.external.as_ref())
             .map(|alias| alias.to_string())
             .collect();
-        if !aliases.is_empty() {
-            self.draft.page.put(&["aliases"], aliases);
+        for alias in aliases {
+            self.draft.page.push(&["aliases"], alias);
         }
     }
 

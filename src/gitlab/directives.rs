@@ -124,9 +124,6 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
         "keepalive_timeout" => patience(directive.first(), &["timeouts", "idle"], draft),
         "client_header_timeout" => patience(&value, &["timeouts", "header"], draft),
         "client_body_timeout" | "send_timeout" => patience(&value, &["timeouts", "stall"], draft),
-        "set_real_ip_from" if directive.arguments.iter().any(|word| word.ends_with("/0")) => {
-            yours("everybody would be believed: write the networks of your proxies to trusted_proxies")
-        }
         "set_real_ip_from" => draft.trust(&directive.arguments),
         "proxy_set_header" => words::request_header(directive.first(), second(), draft),
         "add_header" => words::response_header(directive.first(), second().unwrap_or_default(), draft),

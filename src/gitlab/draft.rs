@@ -246,7 +246,7 @@ pub(super) fn network(text: &str) -> Option<String> {
 }
 
 /// Whether a network holds more than any private one: its addresses are anybody's.
-fn is_wide(network: &str) -> bool {
+pub(super) fn is_wide(network: &str) -> bool {
     match network.parse::<IpNet>() {
         Ok(IpNet::V4(network)) => network.prefix_len() < 8,
         Ok(IpNet::V6(network)) => network.prefix_len() < 7,

@@ -272,6 +272,12 @@ fn peers_that_are_verified_now_are_named() {
 }
 
 #[test]
+fn a_name_that_is_written_twice_is_one_alias() {
+    let imported = server(&format!("server_name b.test; server_name b.test; {REGISTRY}"));
+    assert!(page(&imported).contains("aliases:\n  - https://b.test\n\n"), "{}", page(&imported));
+}
+
+#[test]
 fn a_server_on_one_line_is_recognised() {
     assert_eq!(recognise("server { listen 80; location / { proxy_pass http://a; } }"), Some(Format::Nginx));
     assert_eq!(recognise("http { server { listen 80; }"), Some(Format::Nginx));
