@@ -1,19 +1,29 @@
 //! What does NGINX's server block for a registry mean here?
 //!
-//! The first server that hands requests on is the registry's; a server that only sends clients to https is a listener
-//! that redirects. `location /` and `/v2/` are the registry, other locations become routes. `include`, `if` and variables
-//! are named and left: what they do is known only to the NGINX that runs.
+//! The registry's server is the one that hands `/v2/` on, else the first that hands anything on; a server that only sends
+//! clients to https is a listener that redirects. Of what is said around a server, in it and in the registry's location the
+//! innermost counts, as it does for NGINX. `include`, `if` and variables are named and left: what they do is known only to
+//! the NGINX that runs.
+//!
+//! **Invariant:** where nothing can be listened on, or nobody can be kept out as before, nothing is written.
 
-use super::directives::{admit, of_upstream, settle};
-use super::draft::{Draft, REGISTRY, is_host};
+use std::collections::{HashMap, HashSet};
+
+use super::directives::{admit, inside, keeps_out, kind, lists, of_upstream, refuses, settle};
+use super::draft::{Draft, is_host};
 use super::ledger::Fate;
+use super::listens::{self, Heard, Listen};
+use super::locations::{self, Deed, Location};
 use super::nginx::{self, Directive};
 use super::page::Node;
-use super::{Format, Imported, Mode, Site};
+use super::routing::{Peers, Road};
+use super::{Format, Imported, Site};
 use crate::exchange::Origin;
 
 /// `http { server { ... } }` and what else stands around a server.
 const WRAPPERS: [&str; 2] = ["http", "events"];
+/// The header that NGINX believes where none is named.
+const BELIEVED: &str = "X-Real-IP";
 
 /// Reads an NGINX configuration.
 pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
@@ -21,17 +31,16 @@ pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
     unwrap(nginx::read(text, 1), &mut all);
     let (servers, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|directive| directive.name == "server");
     let (upstreams, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|directive| directive.name == "upstream");
-    let main = servers.iter().position(hands_on).unwrap_or(0);
-    let mut block =
-        Block { draft: Draft::new(site), upstreams, routes: Vec::new(), used: Vec::new(), rules: Vec::new() };
+    let main = registrys(&servers);
+    let mut block = Block::new(Draft::new(site), upstreams);
     let redirect =
         servers.iter().enumerate().find_map(|(number, server)| if number == main { None } else { sends_to(server) });
     if let Some(server) = servers.get(main) {
         block.origin(server, redirect.as_deref());
+        block.survey(&others, server);
     }
-    block.draft.tls_peers = servers.get(main).is_some_and(speaks_tls_with_peers);
     for directive in &others {
-        block.word(directive, "");
+        block.say(directive, "", 0);
     }
     for (number, server) in servers.iter().enumerate() {
         if number == main {
@@ -44,6 +53,13 @@ pub(super) fn import(text: &str, site: &Site<'_>) -> Imported {
     }
     block.close();
     block.draft.finish(Format::Nginx)
+}
+
+/// The server that is most like a registry's; the first of several.
+fn registrys(servers: &[Directive]) -> usize {
+    let likeness = |server| locations::likeness(server).max(u8::from(hands_on(server)));
+    let best = servers.iter().map(likeness).max().unwrap_or(0);
+    servers.iter().position(|server| likeness(server) == best).unwrap_or(0)
 }
 
 /// The directives of Omnibus' `custom_gitlab_server_config`.
@@ -101,21 +117,9 @@ impl Block<'_> {
     }
 }
 
-fn inside(directive: &Directive) -> &[Directive] {
-    directive.block.as_deref().unwrap_or_default()
-}
-
 /// Whether requests are handed on from there.
 fn hands_on(server: &Directive) -> bool {
     inside(server).iter().any(|directive| directive.name == "proxy_pass" || hands_on(directive))
-}
-
-/// Whether the registry that requests are handed on to is asked over TLS.
-fn speaks_tls_with_peers(server: &Directive) -> bool {
-    let tls = |directive: &Directive| directive.name == "proxy_pass" && directive.first().starts_with("https://");
-    inside(server)
-        .iter()
-        .any(|directive| tls(directive) || (directive.name == "location" && speaks_tls_with_peers(directive)))
 }
 
 /// Where a server sends everybody to.
@@ -129,9 +133,9 @@ fn sends_to(server: &Directive) -> Option<String> {
 }
 
 /// `location /v2/`, `proxy_set_header X-A`: as much as tells it from others of its name.
-fn named(directive: &Directive) -> String {
+pub(super) fn named(directive: &Directive) -> String {
     match directive.name.as_str() {
-        "location" | "if" | "include" => format!("{} {}", directive.name, directive.text()),
+        "location" | "include" => format!("{} {}", directive.name, directive.text()),
         "proxy_set_header" | "add_header" | "proxy_hide_header" | "set" => {
             format!("{} {}", directive.name, directive.first())
         }
@@ -139,28 +143,138 @@ fn named(directive: &Directive) -> String {
     }
 }
 
-/// What `weight` takes.
-const HEAVIEST: u32 = 100;
-
-/// URLs, and their weights.
-type Peers = Vec<(String, u32)>;
-
-struct Block<'s> {
-    draft: Draft<'s>,
+pub(super) struct Block<'s> {
+    pub(super) draft: Draft<'s>,
     /// `upstream NAME { ... }`
-    upstreams: Vec<Directive>,
-    /// Path and target, besides the registry's.
-    routes: Vec<(String, Node)>,
+    pub(super) upstreams: Vec<Directive>,
+    /// Where in `upstreams` a name is.
+    pub(super) named: HashMap<String, usize>,
     /// The `upstream` blocks that somebody is handed on to.
-    used: Vec<String>,
-    /// `allow` and `deny` of the registry.
-    rules: Vec<Directive>,
+    pub(super) used: HashSet<String>,
+    /// Where requests go, besides the registry's.
+    pub(super) roads: Vec<Road>,
+    /// Upstreams besides the registry's, and which of them has these peers.
+    pub(super) others: Vec<(String, Node)>,
+    pub(super) known: HashMap<(Peers, bool), String>,
+    /// `allow` and `deny` of the registry, and whether they can be said here.
+    pub(super) rules: Vec<Directive>,
+    pub(super) admits: bool,
+    /// How deep each kind of directive is said for the registry, and in which line.
+    innermost: HashMap<&'static str, (usize, usize)>,
+    /// Whether trusted proxies write a header that is read here.
+    believed: bool,
+    /// Whether somebody may be believed at all.
+    trusts: bool,
+    /// Whether the registry's own location was found, and hands requests on.
+    pub(super) found: bool,
+    /// Whether somebody needs a password all over the server.
+    pub(super) guarded: bool,
+    /// Whether `allow` and `deny` around the locations are not what holds for every path here.
+    pub(super) ruled_around: bool,
+    /// Whether the registry's peers are asked who they are.
+    pub(super) verifies: bool,
 }
 
-impl Block<'_> {
-    fn add(&mut self, directive: &Directive, within: &str, fate: Fate) {
+impl<'s> Block<'s> {
+    fn new(draft: Draft<'s>, upstreams: Vec<Directive>) -> Self {
+        let mut named = HashMap::new();
+        for (number, upstream) in upstreams.iter().enumerate() {
+            named.entry(upstream.first().to_owned()).or_insert(number);
+        }
+        Self {
+            draft,
+            upstreams,
+            named,
+            used: HashSet::new(),
+            roads: Vec::new(),
+            others: Vec::new(),
+            known: HashMap::new(),
+            rules: Vec::new(),
+            admits: true,
+            innermost: HashMap::new(),
+            believed: false,
+            trusts: false,
+            found: false,
+            guarded: false,
+            ruled_around: false,
+            verifies: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, directive: &Directive, within: &str, fate: Fate) {
         let key = format!("{within}{}", named(directive));
         self.draft.ledger.add(directive.line, key, fate);
+    }
+
+    pub(super) fn add_guarded(&mut self, directive: &Directive, within: &str, fate: Fate) {
+        let key = format!("{within}{}", named(directive));
+        self.draft.ledger.add_guarded(directive.line, key, fate);
+    }
+
+    /// Looks at all that is said for the registry, before any of it is settled.
+    fn survey(&mut self, around: &[Directive], server: &Directive) {
+        let locations = locations::all(server);
+        let registry = locations::registrys(&locations).map(|number| &locations[number]);
+        let mut scopes: Vec<&[Directive]> = vec![around, inside(server)];
+        scopes.extend(registry.iter().flat_map(|location| location.scopes()).map(inside));
+        let mut listens = Vec::new();
+        for (depth, scope) in scopes.iter().enumerate() {
+            for directive in *scope {
+                listens.extend(
+                    (depth == 1).then(|| listens::read(directive, false)).filter(|_| directive.name == "listen"),
+                );
+                if let Some(kind) = kind(&directive.name) {
+                    self.innermost.insert(kind, (depth, directive.line));
+                }
+            }
+        }
+        let said = |name: &str| {
+            let depth = kind(name).and_then(|kind| self.innermost.get(kind)).map(|(depth, _)| *depth);
+            let scope: &[Directive] = depth.and_then(|depth| scopes.get(depth)).copied().unwrap_or_default();
+            scope.iter().filter(|directive| kind(&directive.name) == kind(name)).collect::<Vec<_>>()
+        };
+        let header =
+            said("real_ip_header").first().map_or(BELIEVED, |directive| directive.first()).to_ascii_lowercase();
+        let proxy = |heard: &Heard| matches!(heard, Heard::Tcp(listen) if listen.proxy_protocol);
+        let believed = header == "x-forwarded-for" || listens.iter().any(proxy);
+        let network = |directive: &&Directive| {
+            super::draft::network(directive.first()).is_some_and(|network| !super::draft::is_wide(&network))
+        };
+        let verifies = said("proxy_ssl_verify").iter().any(|directive| directive.first() == "on");
+        let trusts = believed && said("set_real_ip_from").iter().any(network);
+        let rules: Vec<Directive> = said("allow").into_iter().cloned().collect();
+        (self.believed, self.trusts, self.verifies) = (believed, trusts, verifies);
+        self.admits = rules.is_empty() || lists(&rules).is_some();
+        self.rules = rules;
+        let deep = self.innermost.get("allow").is_some_and(|(depth, _)| *depth > 1);
+        let around_ruled = around.iter().chain(inside(server)).any(locations::is_rule);
+        self.ruled_around = around_ruled && (deep || !self.admits);
+        self.found = registry.is_none_or(|location| matches!(location.deed(), Deed::HandsOn(_)));
+        let asks = |directive: &Directive| directive.name.starts_with("auth_") && keeps_out(directive);
+        self.guarded = around.iter().chain(inside(server)).any(asks);
+        let tls = |location: &&Location<'_>| matches!(location.deed(), Deed::HandsOn(to) if to.first().starts_with("https://"));
+        self.draft.tls_peers = registry.as_ref().is_some_and(tls);
+    }
+
+    /// Settles a directive of the registry's, unless one further in overrules it.
+    pub(super) fn say(&mut self, directive: &Directive, within: &str, depth: usize) {
+        let inner = kind(&directive.name).and_then(|kind| self.innermost.get(kind)).filter(|(inner, _)| *inner > depth);
+        if let Some((_, line)) = inner {
+            let why = format!("line {line} is further in, and decides for the registry");
+            return self.add(directive, within, Fate::Ignored(why));
+        }
+        let yours = |why: &str| Fate::Yours(why.to_owned());
+        match directive.name.as_str() {
+            // They are settled together, at the end.
+            "allow" | "deny" => {}
+            "ssl_certificate" | "ssl_certificate_key" => self.certificate(directive),
+            "set_real_ip_from" | "real_ip_header" if !self.believed => {
+                let why = "trusted_proxies are believed in X-Forwarded-For before all else, and another header was read: see that \
+                           they write it anew, then write their networks to trusted_proxies";
+                self.add(directive, within, yours(why));
+            }
+            _ => self.word(directive, within),
+        }
     }
 
     /// The origin that clients use: the server's name, with the port that it is reached at.
@@ -168,11 +282,12 @@ impl Block<'_> {
         let names = inside(server).iter().filter(|directive| directive.name == "server_name");
         let mut names = names.flat_map(|directive| &directive.arguments).filter(|name| plain(name));
         let Some(host) = names.next() else { return };
-        let listens: Vec<Listen> = inside(server).iter().filter_map(Listen::of).collect();
-        let tls = listens.iter().any(|listen| listen.tls) || speaks_tls(server);
+        let listens = heard(server);
+        let tls = listens.iter().any(|listen| listen.tls);
         let secure = tls || forwards_https(server);
         let told = redirect.and_then(port_of);
-        let port = told.or_else(|| listens.first().filter(|_| tls || !secure).map(|listen| listen.port));
+        let first = listens.iter().find(|listen| listen.tls == tls);
+        let port = told.or_else(|| first.filter(|_| tls || !secure).map(|listen| listen.port));
         let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
         self.draft.external = Origin::new(secure, &authority).ok();
         let aliases: Vec<String> = names
@@ -182,36 +297,69 @@ impl Block<'_> {
             .filter(|alias| Some(alias) != self.draft.external.as_ref())
             .map(|alias| alias.to_string())
             .collect();
-        if !aliases.is_empty() {
-            self.draft.page.put(&["aliases"], aliases);
+        for alias in aliases {
+            self.draft.page.push(&["aliases"], alias);
         }
     }
 
     /// The registry's server.
     fn server(&mut self, server: &Directive) {
         self.add(server, "", Fate::Translated("the whole".to_owned()));
-        let tls = speaks_tls(server);
+        self.listens(server);
         for directive in inside(server) {
             match directive.name.as_str() {
-                "listen" => self.listen(directive, tls),
+                "listen" | "location" => {}
                 "server_name" => self.names(directive),
-                "location" => self.location(directive),
                 "ssl" => self.add(directive, "", Fate::Translated("listeners.tls".to_owned())),
-                "ssl_certificate" | "ssl_certificate_key" => self.certificate(directive),
-                "allow" | "deny" => self.rules.push(directive.clone()),
-                _ => self.word(directive, ""),
+                _ => self.say(directive, "", 1),
             }
+        }
+        if inside(server).iter().any(refuses) || !self.found {
+            self.hopeless("the registry's requests are refused there, or sent elsewhere");
+        }
+        self.locations(server);
+    }
+
+    pub(super) fn hopeless(&mut self, why: &str) {
+        self.draft.hopeless.get_or_insert(why.to_owned());
+    }
+
+    fn listens(&mut self, server: &Directive) {
+        let tls = speaks_tls(server);
+        let kept = listens::together(&heard(server));
+        for directive in inside(server).iter().filter(|directive| directive.name == "listen") {
+            self.listen(directive, &listens::read(directive, tls), &kept);
+        }
+        for listen in &kept {
+            let before = self.draft.listeners.len();
+            self.draft.listen(&listen.host, listen.port, listen.tls, false);
+            if let Some(listening) = self.draft.listeners.get_mut(before..).and_then(<[_]>::first_mut) {
+                listening.proxy_protocol = listen.proxy_protocol;
+            }
+        }
+        if !self.draft.listeners.iter().any(|listening| !listening.redirect) {
+            self.hopeless("nothing that it listens on could be read, and the usual would be open to everybody");
         }
     }
 
-    fn listen(&mut self, directive: &Directive, tls: bool) {
-        match Listen::of(directive) {
-            Some(listen) => {
-                self.draft.proxy_protocol |= listen.proxy_protocol;
-                self.draft.listen(&listen.host, listen.port, listen.tls || tls, false);
+    fn listen(&mut self, directive: &Directive, heard: &Heard, kept: &[Listen]) {
+        match heard {
+            Heard::Tcp(listen) if listen.proxy_protocol && !self.trusts => {
+                let why = "nothing says whose PROXY header is to be believed, so none is expected: write the load balancer's \
+                           network to trusted_proxies, and proxy_protocol: required";
+                self.add_guarded(directive, "", Fate::Yours(why.to_owned()));
+            }
+            Heard::Tcp(listen) if listens::is_kept(listen, kept) => {
                 self.add(directive, "", Fate::Translated("listeners".to_owned()));
             }
-            None => self.add(directive, "", Fate::Yours("write listeners: a socket is unix:PATH".to_owned())),
+            Heard::Tcp(_) => {
+                let why = "another listen has this port, with or without TLS and the PROXY header: see listeners";
+                self.add(directive, "", Fate::Yours(why.to_owned()));
+            }
+            Heard::Quic => {
+                self.add(directive, "", Fate::NotServedYet("HTTP/3 is not spoken: clients come over TCP".to_owned()));
+            }
+            Heard::Unknown => self.add(directive, "", Fate::Yours("write listeners: a socket is unix:PATH".to_owned())),
         }
     }
 
@@ -245,184 +393,28 @@ impl Block<'_> {
         self.add(directive, "", fate);
     }
 
-    fn location(&mut self, location: &Directive) {
-        let within = format!("{}: ", named(location));
-        let (path, exact) = match location.arguments.as_slice() {
-            [path] => (path.as_str(), false),
-            [mark, path] if mark == "^~" => (path.as_str(), false),
-            [mark, path] if mark == "=" => (path.as_str(), true),
-            _ => ("", false),
-        };
-        let registry = matches!(path, "/" | "/v2" | "/v2/");
-        if path.contains("/.well-known") {
-            let why = "certificates are not fetched by Pierhead yet; whoever fetches them needs another way";
-            self.add(location, "", Fate::NotServedYet(why.to_owned()));
-            return self.rest(location, &within, "as the location");
-        }
-        if path.is_empty() {
-            self.add(location, "", Fate::Yours("a pattern: routes take the beginning of a path".to_owned()));
-            return self.rest(location, &within, "as the location");
-        }
-        let kept = match inside(location)
-            .iter()
-            .find(|directive| matches!(directive.name.as_str(), "proxy_pass" | "return"))
-        {
-            Some(directive) if directive.name == "proxy_pass" => self.proxied(path, registry, directive),
-            Some(directive) => self.answered(path, registry, directive),
-            None => Fate::Yours("it serves files, or nothing that is known here".to_owned()),
-        };
-        let fate = match &kept {
-            Fate::Translated(key) if exact => Fate::Translated(format!("{key} (and what is below that path)")),
-            fate => fate.clone(),
-        };
-        let ours = registry && matches!(fate, Fate::Translated(_));
-        self.add(location, "", fate);
-        for directive in inside(location) {
-            match directive.name.as_str() {
-                "proxy_pass" | "return" => self.add(directive, &within, kept.clone()),
-                "allow" | "deny" if ours => self.rules.push(directive.clone()),
-                _ if ours => self.word(directive, &within),
-                "proxy_set_header" | "proxy_read_timeout" | "proxy_connect_timeout" | "proxy_send_timeout" => {
-                    let why = "what is set for the registry is not set for this route: see upstreams";
-                    self.add(directive, &within, Fate::Yours(why.to_owned()));
-                }
-                _ => self.word(directive, &within),
-            }
-        }
-    }
-
-    /// Requests that are handed on: to the registry's upstream, or to one of their own.
-    fn proxied(&mut self, path: &str, registry: bool, directive: &Directive) -> Fate {
-        let Some((peers, settings)) = self.peers(directive.first()) else {
-            return Fate::Yours("where requests are handed on to is a variable, a socket, or another path".to_owned());
-        };
-        let known = self.draft.page.get(&["upstreams", "gitlab", "peers"]).is_some();
-        if registry && (!known || path != "/") {
-            if self.draft.site.mode == Mode::Embedded {
-                let address = peers.first().map_or(REGISTRY.to_owned(), |(url, _)| super::draft::reachable(url));
-                if address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
-                    self.draft.page.put(&["registry", "http", "addr"], address);
-                }
-                return Fate::Translated("the registry inside".to_owned());
-            }
-            self.upstream("gitlab", &peers, &settings);
-            return Fate::Translated("upstreams.gitlab.peers".to_owned());
-        }
-        if matches!(path, "/jwt" | "/jwt/" | "/jwt/auth" | "/jwt/auth/") {
-            return self.tokens(&peers, &settings);
-        }
-        if !registry && !routable(path) {
-            return Fate::Yours("not a path that routes could begin with".to_owned());
-        }
-        if registry {
-            return Fate::NotNeeded(
-                "nothing but /v2/ is the registry's, and that has a location of its own".to_owned(),
-            );
-        }
-        let name = format!("route{}", self.routes.len() + 1);
-        self.upstream(&name, &peers, &settings);
-        self.routes.push((path.to_owned(), Node::map([("upstream", name.as_str().into())])));
-        Fate::Translated(format!("routes, upstreams.{name}"))
-    }
-
-    /// GitLab's token endpoint, on the same name.
-    fn tokens(&mut self, peers: &[(String, u32)], settings: &[Directive]) -> Fate {
-        if !self.draft.is_front() {
-            return Fate::Yours(
-                "without registry.auth.token tokens are Pierhead's own here, from the same path".to_owned(),
-            );
-        }
-        self.upstream("tokens", peers, settings);
-        self.draft.page.put(&["token", "upstream"], "tokens");
-        Fate::Translated("token.upstream, upstreams.tokens".to_owned())
-    }
-
-    fn answered(&mut self, path: &str, registry: bool, directive: &Directive) -> Fate {
-        let (status, text) = match directive.arguments.as_slice() {
-            [status, text @ ..] if status.parse::<u16>().is_ok() => (status.as_str(), text.join(" ")),
-            _ => ("302", directive.text()),
-        };
-        if registry && path == "/" && !text.starts_with("http") {
-            return Fate::NotNeeded("what is no path of the registry is answered 404".to_owned());
-        }
-        if !routable(path) {
-            return Fate::Yours("not a path that routes could begin with".to_owned());
-        }
-        let target = if text.starts_with("http") {
-            let url = text.replace("$request_uri", "/");
-            if url.contains('$') || !matches!(status, "301" | "302" | "303" | "307" | "308") {
-                return Fate::Yours("where it sends clients is a variable of NGINX".to_owned());
-            }
-            Node::map([("redirect", url.into()), ("status", status.into())])
-        } else if status.parse::<u16>().is_ok_and(|status| (200..600).contains(&status)) && !text.contains('$') {
-            Node::map([("answer", status.into())])
-        } else {
-            return Fate::Yours("its answer is none that routes can give".to_owned());
-        };
-        self.routes.push((path.to_owned(), target));
-        Fate::Translated("routes".to_owned())
-    }
-
-    /// The peers behind `proxy_pass`, with their weights, and what else their `upstream` block says.
-    fn peers(&mut self, target: &str) -> Option<(Peers, Vec<Directive>)> {
-        let (scheme, rest) = target.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if target.contains('$') || !matches!(path, "" | "/" | "/v2/") {
-            return None;
-        }
-        let Some(upstream) = self.upstreams.iter().find(|upstream| upstream.first() == authority).cloned() else {
-            let origin = Origin::new(scheme == "https", authority).ok()?;
-            return Some((vec![(origin.to_string(), 1)], Vec::new()));
-        };
-        self.used.push(authority.to_owned());
-        let servers = inside(&upstream)
-            .iter()
-            .filter(|directive| directive.name == "server" && !directive.text().contains(" down"));
-        let peers = servers.filter_map(|server| {
-            let weight = server.arguments.iter().find_map(|word| word.strip_prefix("weight=")?.parse().ok());
-            let weight = weight.unwrap_or(1u32).clamp(1, HEAVIEST);
-            let address =
-                if server.first().contains(':') { server.first().to_owned() } else { format!("{}:80", server.first()) };
-            Some((Origin::new(scheme == "https", &address).ok()?.to_string(), weight))
-        });
-        let peers: Peers = peers.collect();
-        if peers.is_empty() { None } else { Some((peers, inside(&upstream).to_vec())) }
-    }
-
-    fn upstream(&mut self, name: &str, peers: &[(String, u32)], settings: &[Directive]) {
-        let nodes: Vec<Node> = peers
-            .iter()
-            .map(|(url, weight)| match weight {
-                1 => url.as_str().into(),
-                weight => Node::map([("url", url.as_str().into()), ("weight", weight.to_string().into())]),
-            })
-            .collect();
-        self.draft.page.put(&["upstreams", name, "peers"], Node::List(nodes));
-        if settings.iter().any(|directive| directive.name == "least_conn") {
-            self.draft.page.put(&["upstreams", name, "balance"], "least_loaded");
-        }
-    }
-
     /// A server that sends everybody to https.
     fn redirecting(&mut self, server: &Directive) {
         self.add(server, "", Fate::Translated("listeners.redirect".to_owned()));
         for directive in inside(server) {
             match directive.name.as_str() {
-                "listen" => match Listen::of(directive) {
-                    Some(listen) => {
+                "listen" => match listens::read(directive, false) {
+                    Heard::Tcp(listen) => {
                         self.draft.listen(&listen.host, listen.port, false, true);
                         self.add(directive, "", Fate::Translated("listeners.redirect".to_owned()));
                     }
-                    None => self.add(directive, "", Fate::Yours("write listeners: a socket is unix:PATH".to_owned())),
+                    Heard::Quic | Heard::Unknown => {
+                        self.add(directive, "", Fate::Yours("write listeners: a socket is unix:PATH".to_owned()));
+                    }
                 },
                 "server_name" => {
                     self.add(directive, "", Fate::NotNeeded("every client is sent to external_url".to_owned()))
                 }
                 "return" | "rewrite" => self.add(directive, "", Fate::Translated("listeners.redirect".to_owned())),
-                "location" if directive.text().contains("/.well-known") => self.location(directive),
+                "location" if directive.text().contains("/.well-known") => self.challenge(directive, false),
                 "location" => {
                     self.add(directive, "", Fate::Translated("listeners.redirect".to_owned()));
-                    self.rest(directive, &format!("{}: ", named(directive)), "as the location");
+                    self.rest(directive, &format!("{}: ", named(directive)), "as the location", false);
                 }
                 _ => self.add(directive, "", Fate::NotNeeded("this listener only redirects".to_owned())),
             }
@@ -436,28 +428,38 @@ impl Block<'_> {
             "",
             Fate::Yours("another server: import a file with it alone if it is a registry's".to_owned()),
         );
-        self.rest(server, "another server: ", "as the server");
+        self.rest(server, "another server: ", "as the server", false);
     }
 
-    /// Everything below, which shares the fate of what it is in.
-    fn rest(&mut self, outer: &Directive, within: &str, why: &str) {
+    /// Everything below, which shares the fate of what it is in; `lost` where that was the registry's.
+    pub(super) fn rest(&mut self, outer: &Directive, within: &str, why: &str, lost: bool) {
         for directive in inside(outer) {
-            self.add(directive, within, Fate::NotNeeded(why.to_owned()));
-            self.rest(directive, within, why);
+            match lost && (keeps_out(directive) || refuses(directive)) {
+                true => self.add_guarded(directive, within, Fate::Yours(why.to_owned())),
+                false => self.add(directive, within, Fate::NotNeeded(why.to_owned())),
+            }
+            self.rest(directive, within, why, lost);
         }
     }
 
-    fn word(&mut self, directive: &Directive, within: &str) {
+    pub(super) fn word(&mut self, directive: &Directive, within: &str) {
         settle(directive, format!("{within}{}", named(directive)), &mut self.draft);
         if directive.block.is_some() && !matches!(directive.name.as_str(), "types" | "map" | "geo") {
-            self.rest(directive, &format!("{within}{}: ", named(directive)), "as what it is in");
+            self.rest(directive, &format!("{within}{}: ", named(directive)), "as what it is in", false);
         }
+    }
+
+    /// Where whoever gives out certificates looks.
+    pub(super) fn challenge(&mut self, location: &Directive, lost: bool) {
+        let why = "certificates are not fetched by Pierhead yet; whoever fetches them needs another way";
+        self.add(location, "", Fate::NotServedYet(why.to_owned()));
+        self.rest(location, &format!("{}: ", named(location)), "as the location", lost);
     }
 
     fn close(&mut self) {
-        admit(&std::mem::take(&mut self.rules), "", &mut self.draft);
+        admit(&self.rules, "", &mut self.draft);
         for upstream in std::mem::take(&mut self.upstreams) {
-            let used = self.used.iter().any(|name| name == upstream.first());
+            let used = self.used.contains(upstream.first());
             let front = self.draft.is_front();
             let fate = match (used, front) {
                 (true, true) => Fate::Translated("upstreams".to_owned()),
@@ -471,14 +473,8 @@ impl Block<'_> {
                 self.add(directive, "upstream: ", fate);
             }
         }
-        if !self.routes.is_empty() {
-            let registry =
-                if self.draft.is_front() { Node::map([("upstream", "gitlab".into())]) } else { "embedded".into() };
-            let routes = std::mem::take(&mut self.routes);
-            let all = std::iter::once(("/v2/".to_owned(), registry)).chain(routes);
-            let nodes: Vec<Node> = all.map(|(path, to)| Node::map([("path", path.into()), ("to", to)])).collect();
-            self.draft.page.put(&["routes"], Node::List(nodes));
-        }
+        self.routes();
+        self.shut();
         self.upstream_certificate();
         self.silence();
         let left = |key: &str, why: &str, draft: &mut Draft<'_>| draft.ledger.add(0, key, Fate::Yours(why.to_owned()));
@@ -493,34 +489,16 @@ impl Block<'_> {
             left("registry.auth.token", why, &mut self.draft);
         }
     }
-}
-
-/// One `listen`.
-struct Listen {
-    host: String,
-    port: u16,
-    tls: bool,
-    proxy_protocol: bool,
-}
-
-impl Listen {
-    fn of(directive: &Directive) -> Option<Self> {
-        if directive.name != "listen" || directive.first().starts_with("unix:") {
-            return None;
+    /// Without a name there are no listeners, and those that are there without them are open to everybody.
+    fn shut(&mut self) {
+        let narrow = self.draft.listeners.iter().any(|listening| !listening.address.starts_with(':'));
+        let kept_out = !self.rules.is_empty() || self.draft.ledger.lines().iter().any(|line| line.guarded);
+        if self.draft.external.is_none() && (narrow || kept_out) {
+            self.hopeless(
+                "no server_name is a name, so nothing could listen as it does there, and not everybody may come in: write one, \
+                 and import again",
+            );
         }
-        let flag = |name: &str| directive.arguments.iter().skip(1).any(|word| word == name);
-        let address = directive.first();
-        let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
-            _ => match address.parse() {
-                Ok(port) => ("*", port),
-                Err(_) => (address, 80),
-            },
-        };
-        if port == 0 {
-            return None;
-        }
-        Some(Self { host: host.to_owned(), port, tls: flag("ssl"), proxy_protocol: flag("proxy_protocol") })
     }
 }
 
@@ -537,12 +515,18 @@ fn forwards_https(server: &Directive) -> bool {
     })
 }
 
-/// What routes can begin with: no empty components, no dots, nothing that a URI would have to encode.
-fn routable(path: &str) -> bool {
-    let letter = |letter: u8| letter.is_ascii_alphanumeric() || b"-._~%!&'()*+,;=:@".contains(&letter);
-    let good = |component: &str| !["", ".", ".."].contains(&component) && component.bytes().all(letter);
-    let Some(bare) = path.strip_prefix('/') else { return false };
-    path == "/" || bare.strip_suffix('/').unwrap_or(bare).split('/').all(good)
+/// All that a server listens on and could be read; what NGINX listens on where nothing is said.
+fn heard(server: &Directive) -> Vec<Listen> {
+    let tls = speaks_tls(server);
+    let listens: Vec<&Directive> = inside(server).iter().filter(|directive| directive.name == "listen").collect();
+    if listens.is_empty() {
+        return vec![Listen::usual(tls)];
+    }
+    let read = listens.into_iter().filter_map(|directive| match listens::read(directive, tls) {
+        Heard::Tcp(listen) => Some(listen),
+        Heard::Quic | Heard::Unknown => None,
+    });
+    read.collect()
 }
 
 /// A name, and no pattern or anything.
@@ -557,3 +541,6 @@ fn port_of(target: &str) -> Option<u16> {
     let digits: String = rest[colon + 1..].chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,16 +14,76 @@ const CONNECT: std::ops::RangeInclusive<u64> = 1..=300;
 /// The least that `limits.blob` takes.
 const SMALLEST_BLOB: u64 = 1 << 20;
 
+/// Directives of which the innermost alone counts, with all of its name that stand beside it.
+const INNERMOST: [&str; 26] = [
+    "access_log",
+    "add_header",
+    "client_body_timeout",
+    "client_header_timeout",
+    "client_max_body_size",
+    "error_log",
+    "keepalive_timeout",
+    "proxy_connect_timeout",
+    "proxy_hide_header",
+    "proxy_read_timeout",
+    "proxy_send_timeout",
+    "proxy_set_header",
+    "proxy_ssl_certificate",
+    "proxy_ssl_certificate_key",
+    "proxy_ssl_name",
+    "proxy_ssl_trusted_certificate",
+    "proxy_ssl_verify",
+    "real_ip_header",
+    "real_ip_recursive",
+    "send_timeout",
+    "set_real_ip_from",
+    "ssl_certificate",
+    "ssl_certificate_key",
+    "ssl_ciphers",
+    "ssl_protocols",
+    "ssl_verify_client",
+];
+
+/// What overrules a directive of an outer block: one of the same kind further in.
+pub(super) fn kind(name: &str) -> Option<&'static str> {
+    match name {
+        "allow" | "deny" => Some("allow"),
+        _ => INNERMOST.into_iter().find(|other| *other == name),
+    }
+}
+
+/// What a directive has in its block.
+pub(super) fn inside(directive: &Directive) -> &[Directive] {
+    directive.block.as_deref().unwrap_or_default()
+}
+
+/// Whether somebody is kept out by it, or slowed down.
+pub(super) fn keeps_out(directive: &Directive) -> bool {
+    match directive.name.as_str() {
+        "allow" | "deny" | "limit_except" | "limit_req" | "limit_conn" | "satisfy" | "internal" | "secure_link"
+        | "valid_referers" => true,
+        "auth_basic" | "auth_request" | "auth_jwt" | "ssl_verify_client" => directive.first() != "off",
+        "auth_basic_user_file" => true,
+        "if" => inside(directive).iter().any(|inner| refuses(inner) || keeps_out(inner)),
+        _ => false,
+    }
+}
+
+/// `return 403;`
+pub(super) fn refuses(directive: &Directive) -> bool {
+    directive.name == "return" && directive.first().parse::<u16>().is_ok_and(|status| status >= 400)
+}
+
 /// A directive of an `upstream` block.
 pub(super) fn of_upstream(directive: &Directive) -> Fate {
     match directive.name.as_str() {
         "server" if directive.first().starts_with("unix:") => {
             Fate::Yours("a peer is an http:// or https:// URL".to_owned())
         }
-        "server" if directive.text().contains(" backup") => {
-            Fate::Yours("it is a peer like the others: there are no spare ones".to_owned())
+        "server" if has(directive, "backup") => {
+            Fate::Yours("left out: it got requests only when no other peer did, and there are no spare ones".to_owned())
         }
-        "server" if directive.text().contains(" down") => Fate::NotNeeded("it is down".to_owned()),
+        "server" if has(directive, "down") => Fate::NotNeeded("it is down".to_owned()),
         "server" if directive.text().contains("_fails=") || directive.text().contains("fail_timeout=") => {
             Fate::Translated("upstreams.gitlab.peers (when a peer is left out for a while: see ejection)".to_owned())
         }
@@ -37,6 +97,11 @@ pub(super) fn of_upstream(directive: &Directive) -> Fate {
         }
         _ => Fate::Yours("a directive that is not known here".to_owned()),
     }
+}
+
+/// Whether a word is among its arguments, after the first.
+pub(super) fn has(directive: &Directive, word: &str) -> bool {
+    directive.arguments.iter().skip(1).any(|argument| argument == word)
 }
 
 /// What a directive becomes that needs no more than itself.
@@ -86,6 +151,17 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
             Fate::Translated("log.access".to_owned())
         }
         "include" => yours("not followed: import what it names too, if it is about the registry"),
+        "if" if keeps_out(directive) => {
+            let why = "a condition is known only to the NGINX that runs, and nothing is refused by it here".to_owned();
+            return draft.ledger.add_guarded(directive.line, key, Fate::Yours(why));
+        }
+        "auth_basic" | "auth_request" | "auth_jwt" if !keeps_out(directive) => {
+            Fate::NotNeeded("no password is asked for".to_owned())
+        }
+        "return" if refuses(directive) => {
+            let why = "what refuses everything is not known to be meant for the registry".to_owned();
+            return draft.ledger.add_guarded(directive.line, key, Fate::Yours(why));
+        }
         "if" | "rewrite" | "set" | "map" | "geo" | "try_files" => {
             yours("what it does is known only to the NGINX that runs")
         }
@@ -97,6 +173,9 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
         | "limit_req"
         | "limit_conn"
         | "satisfy"
+        | "internal"
+        | "secure_link"
+        | "valid_referers"
         | "auth_jwt" => {
             let why = "who may come in is for GitLab's tokens, listeners.allow and deny, and limits to say".to_owned();
             return draft.ledger.add_guarded(directive.line, key, Fate::NotSupported(why));
@@ -157,31 +236,36 @@ fn body(text: &str, draft: &mut Draft<'_>) -> Fate {
 
 /// `allow` and `deny`: the first that fits decides, where a list here is for all. Those orders that mean the same are
 /// translated: `deny A; allow all;`, `allow B; deny all;`, `deny A; allow B; deny all;`.
-pub(super) fn admit(rules: &[Directive], within: &str, draft: &mut Draft<'_>) {
+pub(super) fn lists<'r>(rules: impl IntoIterator<Item = &'r Directive>) -> Option<(Vec<String>, Vec<String>)> {
     let mut stage = 0; // denies, allows, the last word
-    let (mut allow, mut deny, mut same) = (Vec::new(), Vec::new(), true);
-    let mut closed = false;
+    let (mut allow, mut deny, mut closed) = (Vec::new(), Vec::new(), false);
     for rule in rules {
-        let all = rule.first() == "all";
+        // More than one word is a forgotten semicolon.
+        let [word] = rule.arguments.as_slice() else { return None };
         match (rule.name.as_str(), stage) {
-            (_, 2) => same = false,
-            (name, _) if all => {
+            (_, 2) => return None,
+            (name, _) if word == "all" => {
                 closed = name == "deny";
                 stage = 2;
             }
-            ("deny", 0) => deny.push(rule.first()),
+            ("deny", 0) => deny.push(network(word)?),
             ("allow", _) => {
                 stage = 1;
-                allow.push(rule.first());
+                allow.push(network(word)?);
             }
-            _ => same = false,
+            _ => return None,
         }
     }
     if !closed {
         allow.clear();
     }
-    let networks = |words: &[&str]| words.iter().map(|word| network(word)).collect::<Option<Vec<String>>>();
-    let read = if same && (!closed || !allow.is_empty()) { networks(&allow).zip(networks(&deny)) } else { None };
+    // A list of nobody is for everybody here.
+    (!closed || !allow.is_empty()).then_some((allow, deny))
+}
+
+/// Puts `allow` and `deny` before everything that listens.
+pub(super) fn admit(rules: &[Directive], within: &str, draft: &mut Draft<'_>) {
+    let read = lists(rules);
     for rule in rules {
         let key = format!("{within}{}", rule.name);
         match &read {

@@ -52,6 +52,8 @@ pub(super) struct Listening {
     pub(super) address: String,
     pub(super) tls: bool,
     pub(super) redirect: bool,
+    /// Whether a PROXY header begins every connection to this one; [`Draft::proxy_protocol`] is for all.
+    pub(super) proxy_protocol: bool,
 }
 
 impl<'s> Draft<'s> {
@@ -117,7 +119,7 @@ impl<'s> Draft<'s> {
                 return;
             }
         };
-        let listening = Listening { address: format!("{host}:{port}"), tls, redirect };
+        let listening = Listening { address: format!("{host}:{port}"), tls, redirect, proxy_protocol: false };
         if !self.listeners.iter().any(|other| other.address == listening.address) {
             self.listeners.push(listening);
         }
@@ -201,7 +203,7 @@ impl<'s> Draft<'s> {
                     true => node.push(("redirect".to_owned(), "https".into())),
                     false => node.push(("tls".to_owned(), listening.tls.into())),
                 }
-                if required {
+                if required || (listening.proxy_protocol && !self.trusted.is_empty()) {
                     node.push(("proxy_protocol".to_owned(), "required".into()));
                 }
                 for (key, networks) in lists.iter().filter(|(_, networks)| !networks.is_empty() && !listening.redirect)
@@ -244,7 +246,7 @@ pub(super) fn network(text: &str) -> Option<String> {
 }
 
 /// Whether a network holds more than any private one: its addresses are anybody's.
-fn is_wide(network: &str) -> bool {
+pub(super) fn is_wide(network: &str) -> bool {
     match network.parse::<IpNet>() {
         Ok(IpNet::V4(network)) => network.prefix_len() < 8,
         Ok(IpNet::V6(network)) => network.prefix_len() < 7,

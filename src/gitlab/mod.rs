@@ -6,6 +6,9 @@
 //! value     what a setting says
 //! omnibus   what the statements of a gitlab.rb mean here
 //! block     what the directives of a server block mean here
+//! locations which locations it has, and what they are for
+//! listens   what it listens on
+//! routing   where its requests go
 //! directives what single directives mean
 //! rails     what the registry's part of a gitlab.yml means here
 //! words     what is called the same in NGINX's directives and in Omnibus' keys
@@ -30,10 +33,13 @@ mod directives;
 mod draft;
 mod handover;
 mod ledger;
+mod listens;
+mod locations;
 mod nginx;
 mod omnibus;
 mod page;
 mod rails;
+mod routing;
 mod ruby;
 mod value;
 mod words;
@@ -92,7 +98,9 @@ pub fn recognise(text: &str) -> Option<Format> {
         let word = line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap_or("");
         let rest = line[word.len()..].trim_start();
         match word {
-            "server" | "upstream" | "http" | "map" | "include" | "proxy_cache_path" if rest.ends_with(['{', ';']) => {
+            "server" | "upstream" | "http" | "map" | "include" | "proxy_cache_path"
+                if rest.starts_with('{') || rest.ends_with(['{', ';', '}']) =>
+            {
                 Some(Format::Nginx)
             }
             "production" | "registry" | "gitlab" if rest.starts_with(':') => Some(Format::GitlabYml),
