@@ -316,6 +316,31 @@ pub async fn collect<E: Exchange>(exchange: &mut E, limit: usize) -> Result<Byte
     Ok(body.freeze())
 }
 
+/// Headers, in lower case, that say where a message ends or which it is, so that nobody but the front may say them.
+pub const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "date",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+
+/// Headers, in lower case, that a registry tells its clients and they could not go on without.
+pub const ANSWERS: [&str; 8] = [
+    "content-encoding",
+    "content-range",
+    "docker-content-digest",
+    "docker-upload-uuid",
+    "link",
+    "location",
+    "range",
+    "www-authenticate",
+];
+
 /// The announced length of a body, if the header is there and a number.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

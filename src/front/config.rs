@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{Gate, Limits, Networks, Route, Upstream};
-use crate::exchange::Origin;
+use crate::exchange::{FRAMING, Origin};
 use crate::tls;
 
 /// The front door, as meant.
@@ -74,18 +74,7 @@ impl Config {
 
 /// Whether a header says where an answer ends or which it is, so that nobody but us may say it.
 pub fn is_our_own(name: &HeaderName) -> bool {
-    const OURS: [&str; 9] = [
-        "connection",
-        "content-length",
-        "date",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-request-id",
-    ];
-    OURS.contains(&name.as_str())
+    FRAMING.contains(&name.as_str())
 }
 
 /// What holds for the internal listener alone.

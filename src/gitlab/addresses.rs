@@ -17,7 +17,12 @@ const SPARE: std::ops::Range<u16> = 5_002..5_099;
 /// Host and port of `:5050`, `0.0.0.0:5050`, `localhost:5050`.
 fn parts(address: &str) -> Option<(&str, &str)> {
     let (host, port) = address.rsplit_once(':').filter(|_| !address.starts_with("unix:"))?;
-    Some((if host == "[::]" { "" } else { host }, port))
+    let host = match host {
+        "[::]" => "",
+        "localhost" => "127.0.0.1",
+        other => other,
+    };
+    Some((host, port))
 }
 
 fn takes(wide: &str, narrow: &str) -> bool {
@@ -26,7 +31,7 @@ fn takes(wide: &str, narrow: &str) -> bool {
 }
 
 fn overlap(one: &str, other: &str) -> bool {
-    one == other || takes(one, other) || takes(other, one)
+    parts(one).is_some_and(|one| parts(other) == Some(one)) || one == other || takes(one, other) || takes(other, one)
 }
 
 /// Drops the listeners whose connections another one takes.
@@ -36,7 +41,8 @@ pub(super) fn fold(listeners: &mut Vec<Listening>, ledger: &mut Ledger) {
         let wider =
             |other: &&Listening| other.address != listening.address && takes(&other.address, &listening.address);
         let Some(other) = all.iter().find(wider) else { return true };
-        if (other.tls, other.redirect) != (listening.tls, listening.redirect) {
+        let manner = |listening: &Listening| (listening.tls, listening.redirect, listening.proxy_protocol);
+        if manner(other) != manner(listening) {
             let why = format!(
                 "{} is left out, since {} takes its connections, and not in the same way; write one of them",
                 listening.address, other.address

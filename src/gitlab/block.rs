@@ -479,7 +479,7 @@ impl<'s> Block<'s> {
         self.silence();
         let left = |key: &str, why: &str, draft: &mut Draft<'_>| draft.ledger.add(0, key, Fate::Yours(why.to_owned()));
         if self.draft.is_front() {
-            let why = "NGINX does not say where GitLab gives out tokens; write https://GITLAB/jwt/auth, and no other service is believed";
+            let why = "NGINX does not say where GitLab gives out tokens; write https://GITLAB/jwt/auth, and with `strict` clients are sent to no other";
             left("upstreams.gitlab.realms", why, &mut self.draft);
         } else {
             let why = "NGINX does not say where the images are: without it they are in Pierhead's own folder";

@@ -99,6 +99,9 @@ impl Omnibus<'_> {
         let secure = self
             .nginx("listen_https")
             .map_or_else(|| self.draft.external.as_ref().is_none_or(Origin::is_secure), Value::is_on);
+        if secure {
+            self.clients_come_with_tls();
+        }
         self.doors(secure, shared);
         if secure {
             self.certificate();
@@ -111,6 +114,15 @@ impl Omnibus<'_> {
             Mode::Embedded => self.embedded(),
         }
         self.clashes();
+    }
+
+    /// Where NGINX speaks TLS clients come with it, whatever the URL says.
+    fn clients_come_with_tls(&mut self) {
+        let Some(clear) = self.draft.external.take_if(|external| !external.is_secure()) else { return };
+        self.draft.external = https(clear.host(), Some(&clear.port().to_string()));
+        let note =
+            format!("{clear} is written, but listen_https has clients speak TLS there: https:// is what they use");
+        self.draft.ledger.add(0, "registry_external_url", Fate::Yours(note));
     }
 
     /// `gitlab_rails['registry_host']` and its port, where nothing else is said.
@@ -165,7 +177,8 @@ impl Omnibus<'_> {
         let addresses = self.nginx("listen_addresses").map(Value::words).filter(|words| !words.is_empty());
         let unread = addresses.is_none() && self.leaves.iter().any(is_an_address);
         let addresses = addresses.unwrap_or_else(|| if unread { Vec::new() } else { vec!["*".to_owned()] });
-        let back = self.nginx_text("redirect_http_to_https_port").and_then(|port| port.parse().ok()).unwrap_or(80);
+        let back = self.nginx_text("redirect_http_to_https_port").and_then(|port| port.parse().ok());
+        let back = back.filter(|port| *port > 0).unwrap_or(80);
         let redirects = self.nginx_is_on("redirect_http_to_https") && external.is_secure() && !shared;
         for address in &addresses {
             self.draft.listen(address, port, secure, false);

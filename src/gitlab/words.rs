@@ -4,6 +4,7 @@
 
 use super::draft::Draft;
 use super::ledger::Fate;
+use crate::exchange::{ANSWERS, FRAMING};
 
 /// The longest that `tls.hsts` takes, in seconds.
 const HSTS_LONGEST: u64 = 3_650 * 86_400;
@@ -123,30 +124,6 @@ pub(super) fn hsts(seconds: u64, draft: &mut Draft<'_>) -> Fate {
     draft.page.put(&["tls", "hsts"], value);
     Fate::Translated("tls.hsts".to_owned())
 }
-
-/// What says where a message ends, or which it is: nobody may set these.
-const FRAMING: [&str; 9] = [
-    "connection",
-    "content-length",
-    "date",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-request-id",
-];
-/// What the registry says to its clients and they could not go on without.
-const ANSWERS: [&str; 8] = [
-    "content-encoding",
-    "content-range",
-    "docker-content-digest",
-    "docker-upload-uuid",
-    "link",
-    "location",
-    "range",
-    "www-authenticate",
-];
 
 /// A header that NGINX sets on its way to the registry; `None` where it takes it away.
 pub(super) fn request_header(name: &str, value: Option<&str>, draft: &mut Draft<'_>) -> Fate {

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::super::problem::{Place, quoted};
 use super::super::reader::{Item, Section, Setting, Switch};
 use super::super::scalar;
-use crate::exchange::Origin;
+use crate::exchange::{ANSWERS, Origin};
 use crate::front::{Balance, HostSent, LocationForm, Network, PathPrefix, is_our_own};
 
 /// An upstream as written.
@@ -333,20 +333,10 @@ fn of_requests(name: &HeaderName) -> Result<(), String> {
 /// And of an answer: what a client could not go on without stays the registry's, and what we rewrite stays ours.
 fn of_answers(name: &HeaderName) -> Result<(), String> {
     let text = name.as_str();
-    let ours = [
-        "content-encoding",
-        "content-range",
-        "docker-content-digest",
-        "docker-upload-uuid",
-        "link",
-        "location",
-        "range",
-        "www-authenticate",
-    ];
     if text == "strict-transport-security" {
         return Err(format!("{text} is written as tls.hsts; remove it"));
     }
-    if is_our_own(name) || ours.contains(&text) {
+    if is_our_own(name) || ANSWERS.contains(&text) {
         return Err(format!("{text} is the registry's, or Pierhead's, to say; remove it"));
     }
     Ok(())
