@@ -141,7 +141,7 @@ fn check_and_serve_show_a_registry_that_the_routes_hide_at_its_internal_port() {
     let warning = format!("it is reached by the internal port alone ({internal})");
     let shown = site.run(&["check"]).ok();
     assert!(shown.stdout.contains(&way) && shown.stderr.contains(&warning), "{shown}");
-    let server = site.start();
+    let server = site.start_unready();
     let said = server.process.stderr();
     assert!(said.contains(&way) && said.contains(&warning) && !said.contains(&both), "{said}");
 }
