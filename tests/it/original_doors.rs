@@ -248,7 +248,8 @@ fn a_drain_is_as_long_as_the_file_says() {
         let upload = repository.begin().expect("begun");
         let (mut slow, bytes) = std::io::pipe().map(|(read, write)| (write, read)).expect("a pipe");
         let sending = std::thread::spawn(move || repository.send(&upload, bytes).is_ok());
-        slow.write_all(&vec![0; 1000]).expect("the client reads");
+        // More than all sockets on the way hold, so that the server has begun to read when it is written.
+        slow.write_all(&vec![0; 16 << 20]).expect("the client reads");
         process.terminate();
         process.wait_until("be told to stop", 20, |process| process.stderr().contains("stopping"));
         if ended {

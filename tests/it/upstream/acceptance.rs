@@ -410,7 +410,8 @@ fn where_an_answer_leads_elsewhere_the_operator_is_told_and_with_strict_the_clie
     let site = Site::new();
     for strict in [false, true] {
         let (origin, _asked) = sayer(answer.clone());
-        let server = before_one(&site, &origin, &format!("health: off, strict: {strict}"), &[]);
+        let listed = "realms: [\"https://gitlab.test/jwt/auth\"]"; // `strict` asks for it
+        let server = before_one(&site, &origin, &format!("health: off, strict: {strict}, {listed}"), &[]);
         let answer = registry_of(&site).request(Method::POST, "/v2/a/blobs/uploads/").send().expect("an answer");
         let id = answer.headers()["x-request-id"].to_str().expect("text").to_owned();
         let (status, led) = (answer.status().as_u16(), answer.headers().get(LOCATION).cloned());
