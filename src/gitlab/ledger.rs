@@ -130,6 +130,7 @@ impl Ledger {
             text.push('\n');
         }
         let count = |heading| self.lines.iter().filter(|line| line.fate.heading() == heading).count();
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "{} settings: {} translated, {} not needed, {} without effect before, {} not about the registry; \
