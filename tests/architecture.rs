@@ -30,6 +30,11 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("saphyr_parser", &["config"]),
     ("sqlx", &["metadata"]),
     ("rcgen", &["tls", "auth", "front"]), // front: only its tests make certificates
+    ("rustls_acme", &["tls"]),
+    ("instant_acme", &["tls"]),
+    ("reqwest", &["tls", "front", "server"]),
+    ("hickory_proto", &["tls"]),
+    ("hickory_net", &["tls"]),
     ("nix", &["server", "cli", "storage", "config"]),
 ];
 

@@ -97,6 +97,9 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             certificates: found.map_or_else(|| certificates(written.tls.certificates), |found| vec![found]),
             policy: written.tls.policy.or(tls::Policy::default()),
             local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
+            acme: None,
+            clients: Vec::new(),
+            ticket_keys: Vec::new(),
         },
         auth: auth::Config {
             path: token_path,

@@ -138,7 +138,14 @@ fn fixed_of_front(old: &front::Config, new: &front::Config) -> Vec<&'static str>
 }
 
 fn fixed_of_tls(old: &tls::Config, new: &tls::Config) -> Vec<&'static str> {
-    let tls::Config { certificates: _, policy: _, local: tls::Local { directory, names: _ } } = new;
+    let tls::Config {
+        certificates: _,
+        policy: _,
+        local: tls::Local { directory, names: _ },
+        acme: _,
+        clients: _,
+        ticket_keys: _,
+    } = new;
     if *directory == old.local.directory { Vec::new() } else { vec!["tls.local"] }
 }
 

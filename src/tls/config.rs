@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Policy;
+use super::{Policy, acme};
 
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +11,15 @@ pub struct Config {
     pub certificates: Vec<Files>,
     /// What is agreed to on every listener, but for an internal port with TLS of its own.
     pub policy: Policy,
-    /// When there are no files: a local authority and a certificate of our own.
+    /// When there are no files: a local authority and a certificate of our own. Also until there is an ordered one.
     pub local: Local,
+    /// Certificates that are ordered from an authority, shown behind those of files.
+    pub acme: Option<acme::Config>,
+    /// Which clients may come by which name. The first that has the name counts.
+    pub clients: Vec<NamedClients>,
+    /// Secrets that ticket keys are derived from, each the content of a file (32 bytes or more), so that several nodes
+    /// accept each other's tickets: the first is used for new ones. None: each process has keys of its own.
+    pub ticket_keys: Vec<PathBuf>,
 }
 
 /// A certificate and its key.
@@ -31,6 +38,21 @@ impl Files {
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
         Self { certificate, key, password: None }
     }
+}
+
+/// Which clients may come by some names, by the certificates that they show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedClients {
+    /// The names, in lower case, `*.` for a wildcard; none: every name.
+    pub names: Vec<String>,
+    /// Whose certificates count.
+    pub clients: Clients,
+    /// How many certificates may lie between a client's and the authority's.
+    pub depth: usize,
+    /// Lists of certificates that are withdrawn (PEM).
+    pub revoked: Vec<PathBuf>,
+    /// The request header that says whose certificate it was; it is taken away from every client's request.
+    pub header: String,
 }
 
 /// The local authority: a folder and the names its certificate must carry.

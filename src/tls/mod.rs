@@ -12,8 +12,9 @@
 //!
 //! A port may have TLS of its own ([`Port`]): one certificate, and clients that prove who they are.
 //!
-//! Absent for now: ACME.
+//! Certificates that are ordered from an authority are [`acme`]'s.
 
+pub mod acme;
 mod config;
 mod error;
 mod facts;
@@ -38,7 +39,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-pub use config::{Clients, Config, Files, Local, Port, Version};
+pub use config::{Clients, Config, Files, Local, NamedClients, Port, Version};
 pub use error::Error;
 pub use policy::Policy;
 use policy::provider;

@@ -1,0 +1,186 @@
+//! How do we prove that a name is ours?
+//!
+//! The authority asks at the name, and whoever is there must know the answer. Answers are files in the storage folder, so
+//! that any of several nodes can give them: `challenges/http-01/TOKEN` holds the key authorization (RFC 8555 8.1),
+//! `challenges/tls-alpn-01/NAME` too, and whoever is asked makes the certificate of RFC 8737 from it.
+//!
+//! **Invariant:** nothing of what a client sends becomes a path but a token of base64url or a DNS name.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::ClientHello;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use sha2::{Digest as _, Sha256};
+
+use super::super::policy::provider;
+use crate::storage::durable;
+
+/// The protocol that an authority asks by (RFC 8737 6.2).
+const PROTOCOL: &[u8] = b"acme-tls/1";
+/// The longest token. Let's Encrypt's have 43 characters.
+const LONGEST_TOKEN: usize = 256;
+/// The longest DNS name as text (RFC 1035 2.3.4).
+const LONGEST_NAME: usize = 253;
+/// The longest key authorization: a token, a dot and a digest.
+const LONGEST_ANSWER: u64 = 512;
+
+/// A way to prove that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Challenge {
+    /// In a TLS handshake on port 443 (RFC 8737).
+    TlsAlpn01,
+    /// With a file on port 80 (RFC 8555 8.3).
+    Http01,
+    /// With a record in the DNS (RFC 8555 8.4).
+    Dns01,
+}
+
+impl Challenge {
+    /// As RFC 8555 spells it, and the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
+}
+
+/// Whether it is an authority that asks, and no client: it offers the one protocol of RFC 8737 and nothing else.
+pub fn is_asked_for(hello: &ClientHello<'_>) -> bool {
+    rustls_acme::is_tls_alpn_challenge(hello)
+}
+
+/// Answers to challenges.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    folder: PathBuf,
+}
+
+impl Answers {
+    /// Those of a storage folder.
+    pub fn of(storage: &Path) -> Self {
+        Self { folder: storage.join("challenges") }
+    }
+
+    /// The key authorization for a token of HTTP-01, if there is one.
+    pub async fn http(&self, token: &str) -> Option<String> {
+        let file = self.file(Challenge::Http01, token)?;
+        tokio::task::spawn_blocking(move || read(&file)).await.ok()?
+    }
+
+    /// What to do the handshake with that proves a name, if one is to be proven. The handshake is all of that connection.
+    pub async fn tls(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        let name = name.to_ascii_lowercase();
+        let file = self.file(Challenge::TlsAlpn01, &name)?;
+        let made = tokio::task::spawn_blocking(move || Some(proof(&name, &read(&file)?)));
+        match made.await.ok()?? {
+            Ok(config) => Some(config),
+            Err(error) => {
+                tracing::error!(%error, "the proof that a name is ours cannot be made");
+                None
+            }
+        }
+    }
+
+    /// Has every node answer. `subject` is the token of HTTP-01, or the name of TLS-ALPN-01.
+    #[allow(dead_code)] // the same
+    pub(super) fn put(&self, kind: Challenge, subject: &str, key_authorization: &str) -> io::Result<()> {
+        let file = self.file(kind, subject).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        durable::make_dirs(file.parent().unwrap_or(&self.folder))?;
+        durable::write(&file, key_authorization.as_bytes(), durable::SECRET)
+    }
+
+    /// Has no node answer any more.
+    #[allow(dead_code)] // the same
+    pub(super) fn take(&self, kind: Challenge, subject: &str) -> io::Result<()> {
+        let Some(file) = self.file(kind, subject) else { return Ok(()) };
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&self, kind: Challenge, subject: &str) -> Option<PathBuf> {
+        let fits = match kind {
+            Challenge::Http01 => is_token(subject),
+            Challenge::TlsAlpn01 => is_name(subject),
+            Challenge::Dns01 => false,
+        };
+        fits.then(|| self.folder.join(kind.name()).join(subject))
+    }
+}
+
+/// RFC 8555 8.1: base64url.
+fn is_token(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=LONGEST_TOKEN).contains(&text.len()) && text.bytes().all(fits)
+}
+
+fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let label = |label: &str| !label.is_empty() && label.bytes().all(fits);
+    text.len() <= LONGEST_NAME && text.split('.').all(label)
+}
+
+fn read(file: &Path) -> Option<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(file).ok()?.take(LONGEST_ANSWER).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// RFC 8737 3: a certificate of the name that carries the digest of the key authorization.
+fn proof(name: &str, key_authorization: &str) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut params = CertificateParams::new(vec![name.to_owned()])?;
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&Sha256::digest(key_authorization))];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params.self_signed(&key)?.der().clone();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = provider();
+    // Not compared with each other: the library knows nothing of the extension, which is critical.
+    let pair = CertifiedKey::new(vec![certificate], provider.key_provider.load_private_key(key)?);
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::ALL_VERSIONS)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_is_there_for_as_long_as_it_is_wanted_and_on_every_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Answers::of(folder.path()), Answers::of(folder.path()));
+        one.put(Challenge::Http01, "to-Ken_1", "to-Ken_1.thumb").unwrap();
+        one.put(Challenge::TlsAlpn01, "a.test", "token.thumb").unwrap();
+        assert_eq!(other.http("to-Ken_1").await.as_deref(), Some("to-Ken_1.thumb"));
+        let config = other.tls("A.test").await.unwrap();
+        assert_eq!(config.alpn_protocols, [PROTOCOL]);
+        other.take(Challenge::Http01, "to-Ken_1").unwrap();
+        one.take(Challenge::Http01, "to-Ken_1").unwrap();
+        assert!(one.http("to-Ken_1").await.is_none() && one.tls("b.test").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_clients_send_names_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Answers::of(folder.path());
+        answers.put(Challenge::Http01, "token", "answer").unwrap();
+        durable::write(&folder.path().join("secret"), b"secret", durable::SECRET).unwrap();
+        for sent in ["../../secret", "", ".", "..", "a/../../../secret", "/etc/hostname", "a\0", "%2e%2e", "é"] {
+            assert!(answers.http(sent).await.is_none() && answers.tls(sent).await.is_none(), "{sent}");
+            assert!(answers.put(Challenge::Http01, sent, "x").is_err(), "{sent}");
+        }
+    }
+}

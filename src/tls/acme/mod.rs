@@ -1,0 +1,20 @@
+//! How does a certificate come from an authority by ACME (RFC 8555)?
+//!
+//! ```text
+//! config      what the operator wants: names, directory, challenges
+//! challenge   proofs that a name is ours: answers that every node can give
+//! order       the contract with an authority: one order, from names to a certificate
+//! ```
+//!
+//! **Invariants**
+//! - What is in the storage folder is all that there is to know: account, certificates, answers to challenges, failures.
+//!   Every node that shares the folder can answer a challenge, and each shows a certificate as soon as it lies there.
+//! - What is shown is never worse than before: a certificate takes its place by the same rules as one of files.
+
+mod challenge;
+mod config;
+#[allow(dead_code)] // its first caller comes next
+mod order;
+
+pub use challenge::{Answers, Challenge, is_asked_for};
+pub use config::{Config, Dns, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
