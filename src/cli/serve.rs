@@ -45,6 +45,7 @@ impl From<server::Error> for Failure {
             server::Error::Tls(_) | server::Error::Upstream(_) => 78,
             server::Error::PortForbidden(_)
             | server::Error::Folder { .. }
+            | server::Error::Order { .. }
             | server::Error::NotRoot { .. }
             | server::Error::Privileges(_) => 77,
             #[cfg(feature = "opentelemetry")]

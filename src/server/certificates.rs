@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::Error;
 use super::privileges::current_user;
+use super::{Error, folders};
 use crate::config::Settings;
 use crate::front;
 use crate::telemetry::Metrics;
@@ -50,6 +50,7 @@ impl FromFiles {
     /// Adds the local authority's certificate where one is needed and none was named.
     pub(super) fn complete(self, settings: &Settings, now: SystemTime) -> Result<Loaded, Error> {
         let Self { usual, internal, upstreams } = self;
+        settings.tls.acme.as_ref().map(folders::prepare_orders).transpose()?;
         let mut authority = None;
         let usual = match usual {
             None if settings.front.needs_certificates() => {

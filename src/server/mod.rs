@@ -117,6 +117,20 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// Something that it takes to order certificates.
+    #[error(
+        "cannot use {} as user {user}, who orders certificates: {source}; give that user the right to (`{key}`)", path.display()
+    )]
+    Order {
+        /// The file or folder.
+        path: PathBuf,
+        /// Who we are.
+        user: String,
+        /// The key that names it.
+        key: &'static str,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// `user` names somebody whom only root could become.
     #[error("user: started as {we}, we cannot become {user}; start as root or as {user}, or take `user` away")]
     NotRoot {
