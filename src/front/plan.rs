@@ -24,6 +24,7 @@ use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Service
 use crate::exchange::{Kind, Passage, content_length};
 use crate::telemetry::{Forwarded, Metrics};
 use crate::tls::Certificates;
+use crate::tls::acme::Answers;
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
@@ -116,4 +117,6 @@ pub(super) struct Doorway {
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// What is shown there by name, where that differs from name to name.
     pub(super) certificates: Option<Arc<Certificates>>,
+    /// What proves to an authority that our names are ours, where one may come.
+    pub(super) answers: Option<Answers>,
 }

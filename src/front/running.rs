@@ -37,6 +37,7 @@ use super::upstream::Upstreams;
 use super::{Address, Config, Credentials, Listener, Service, UpstreamError};
 use crate::telemetry::Reports;
 use crate::tls::Certificates;
+use crate::tls::acme::Answers;
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
 const SOCKET_BUFFER: usize = 4 << 10;
@@ -89,6 +90,8 @@ pub struct Tls {
     pub internal: Option<Arc<ServerConfig>>,
     /// With upstreams.
     pub upstreams: Credentials,
+    /// What proves to an authority that our names are ours, on every public listener.
+    pub answers: Option<Answers>,
 }
 
 impl Tls {
@@ -100,7 +103,9 @@ impl Tls {
             return Err(Error::NoCertificate(listener.address.clone()));
         }
         let certificates = if own.is_none() && listener.tls { self.certificates.clone() } else { None };
-        Ok(Doorway { listener: Arc::new(listener.clone()), tls, certificates })
+        // An authority comes as the public does.
+        let answers = self.answers.clone().filter(|_| !listener.internal);
+        Ok(Doorway { listener: Arc::new(listener.clone()), tls, certificates, answers })
     }
 }
 
