@@ -121,7 +121,8 @@ fn stay(settings: &Settings) -> Result<Option<User>, Error> {
 
 /// Whether our certificate comes from an authority of our own, for good or until there is an ordered one.
 fn may_need_local_authority(settings: &Settings) -> bool {
-    settings.front.needs_certificates() && (settings.tls.certificates.is_empty() || settings.tls.acme.is_some())
+    let needed = settings.tls.certificates.is_empty() && settings.front.needs_certificates();
+    needed || settings.tls.acme.is_some()
 }
 
 /// The user named by `user`, or the owner of the storage root (or of the nearest folder above it that exists).

@@ -31,7 +31,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use self::certificates::{FromFiles, Loaded};
+use self::certificates::{FromFiles, Loaded, Ordering};
 use self::handover::{Handed, Program};
 use self::serving::{Serving, Signals};
 
@@ -224,7 +224,7 @@ pub struct Welcome<'a> {
     pub settings: &'a Settings,
     /// Where it listens.
     pub listening: Vec<Listener>,
-    /// The local authority, when there are no certificates of the operator's.
+    /// The local authority, when there are no certificates of the operator's, or not yet all that are ordered.
     pub authority: Option<&'a local::Authority>,
     /// The first administrator, if this start made the account.
     pub first_admin: Option<auth::FirstAdmin>,
@@ -324,6 +324,8 @@ impl Prepared {
         files.are_anothers(false);
         let duplicate = control.as_ref().map(control::Socket::duplicate).transpose().map_err(Error::Runtime)?;
         let (hearing, commands) = serving::hear(&mut loops, control);
+        // Not before: the process that we take over from orders until then.
+        let ordering = Ordering::begin(&mut loops, &settings, &reports.metrics);
         let server = Serving {
             settings,
             configuration,
@@ -339,6 +341,7 @@ impl Prepared {
             loops,
             tending,
             watching,
+            ordering,
         };
         server.run(&mut signals, commands).await;
         #[cfg(feature = "opentelemetry")]
