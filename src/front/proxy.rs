@@ -109,10 +109,23 @@ impl<S: Service> Plan<S> {
             // A proxy does what it was told, and asks for one name whatever its clients ask for.
             shown: connection.shown().filter(|_| !trusted),
         };
-        if trusted {
-            return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
+        let origin = match trusted {
+            true => self.origins.of_forwarded(head, arrival, &Told::by(&head.headers))?,
+            false => self.origins.of(head, arrival)?,
+        };
+        let is_exempt = listener.internal || is_probe(head.uri.path());
+        if is_exempt || connection.has_proven(&self.demands, origin.host(), trusted) {
+            return Ok(origin);
         }
-        self.origins.of(head, arrival)
+        Err(Refusal::Unproven { host: origin.host().to_owned() })
+    }
+
+    /// By which of our names it came, if it may come at all.
+    fn receive(&self, session: &mut Session, connection: &Connection, record: &mut Record) -> Result<Origin, Refusal> {
+        let origin = self.admit(session, connection)?;
+        self.mount(session, connection, record)?;
+        enter(session, connection, record.client(connection))?;
+        Ok(origin)
     }
 
     /// Takes the internal port's prefix off the request.
@@ -215,22 +228,20 @@ impl<S: Service> ProxyHttp for App<S> {
         plan.identify(session, &connection, record);
         let trusted = connection.is_trusted(&plan.trusted);
         join_trace(&self.reports, session, trusted, &connection, record)?;
-        let admitted = plan.admit(session, &connection);
-        let admitted = admitted.and_then(|origin| {
-            plan.mount(session, &connection, record)?;
-            enter(session, &connection, record.client(&connection))?;
-            Ok(origin)
-        });
-        let (origin, refused) = match admitted {
-            Ok(origin) => (origin, None),
-            Err(refusal) => (plan.origins.external().clone(), Some(refusal)),
+        let external = || plan.origins.external().clone();
+        let (origin, told) = match proof(session.req_header().as_ref(), &connection).await {
+            Some(answer) => (external(), Some(Way::Told(Box::new(answer), None))),
+            None => match plan.receive(session, &connection, record) {
+                Ok(origin) => (origin, None),
+                Err(refusal) => (external(), Some(Way::refused(&refusal))),
+            },
         };
         record.secure = came_over_tls(&connection, &origin);
         let address = record.client(&connection);
         let network = connection.network(address, &plan.trusted);
         let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
-        let way = match refused {
-            Some(refusal) => Way::refused(&refusal),
+        let way = match told {
+            Some(way) => way,
             None => plan.way(session, &caller, &connection, record),
         };
         let told = match way {
@@ -386,6 +397,17 @@ impl Way {
     fn refused(refusal: &Refusal) -> Self {
         Self::Told(Box::new(refusal.answer()), refusal.limit())
     }
+}
+
+/// What proves to an authority that a name is ours (RFC 8555 8.3), if it asks for that. It comes by whatever way there is,
+/// in the clear or by an address, before anything that is for clients; what is not being proven is a request like any.
+async fn proof(head: &request::Parts, connection: &Connection) -> Option<Answer> {
+    let token = head.uri.path().strip_prefix("/.well-known/acme-challenge/")?;
+    let answers = connection.doorway.load().answers.clone()?;
+    let is_read = head.method == Method::GET || head.method == Method::HEAD;
+    let proof = if is_read { answers.http(token).await? } else { return None };
+    tracing::info!(client = %connection.peer.ip(), token, "an authority was told that a name is ours");
+    Some(Answer::text(StatusCode::OK, proof).header(CACHE_CONTROL, "no-store"))
 }
 
 /// Whether the client's own connection is TLS: to us, or to a balancer before a listener that serves an `https://` origin

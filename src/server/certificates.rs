@@ -70,7 +70,11 @@ impl FromFiles {
         }
         let (internal, own) = internal.unzip();
         shown.extend(own.map(|certificates| Shown { certificates, names: Vec::new(), local: None }));
-        Ok(Loaded { tls: front::Tls { usual, certificates, internal, upstreams }, shown, authority })
+        Ok(Loaded {
+            tls: front::Tls { usual, certificates, internal, upstreams, ..front::Tls::default() },
+            shown,
+            authority,
+        })
     }
 }
 

@@ -49,7 +49,7 @@ async fn new_connections_see_the_new_certificate_and_old_ones_live_on() {
     let mut old = door.tls("http/1.1").await;
     assert_eq!(answer(&mut old, "127.0.0.1").await.0, 200);
     let (usual, roots, _) = certificate();
-    let tls = Tls { usual: Some(usual), certificates: None, internal: None, upstreams: Credentials::default() };
+    let tls = Tls { usual: Some(usual), ..Tls::default() };
     door.running.change(door.config.clone(), door.script.clone(), &tls, Vec::new()).unwrap();
     assert_eq!(answer(&mut old, "127.0.0.1").await.0, 200);
     door.roots = roots;
