@@ -22,7 +22,7 @@ use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase};
 use super::{Limits, Listener, Networks, Timeouts, peer};
 use crate::exchange;
-use crate::tls::Certificates;
+use crate::tls::{Certificates, Demand, Demands};
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,15 @@ pub(super) struct Whose {
     pub(super) peer: SocketAddr,
     pub(super) named: bool,
     pub(super) speaks_http: bool,
+}
+
+/// What a client proved.
+#[derive(Debug)]
+pub(super) struct Proof {
+    /// Of what was demanded.
+    pub(super) demand: Arc<Demand>,
+    /// Whose certificate it showed, if it showed one.
+    pub(super) subject: Option<String>,
 }
 
 /// What is known about a connection. Every request on it finds this in Pingora's `proxy_digest.user_data`, the one
@@ -72,6 +81,8 @@ pub(super) struct Connection {
     pub(super) certificates: Option<Arc<Certificates>>,
     /// The name that it asked for.
     pub(super) asked_for: OnceLock<String>,
+    /// What was demanded of the client in the handshake, and what it proved.
+    pub(super) proof: OnceLock<Proof>,
     /// Whether HTTP/2 was agreed on.
     pub(super) http2: AtomicBool,
     /// Whether the client does not speak TLS although the listener does.
@@ -106,6 +117,7 @@ impl Connection {
             wants_window: Notify::new(),
             certificates: None,
             asked_for: OnceLock::new(),
+            proof: OnceLock::new(),
             http2: AtomicBool::new(false),
             plain: AtomicBool::new(false),
         }
@@ -152,6 +164,29 @@ impl Connection {
     /// What TLS has shown the client, if it asked for a name.
     pub(super) fn shown(&self) -> Option<Shown<'_>> {
         Some(Shown { to: self.asked_for.get()?, of: self.certificates.as_ref()? })
+    }
+
+    /// Whether a request may be about this name, as far as its client has to prove who it is.
+    ///
+    /// What is demanded for the name must be what was demanded in the handshake, whatever that was: else a client could ask
+    /// TLS for a name that demands nothing and HTTP for one that does. Also a proxy whose word counts proves nothing about
+    /// its clients, so that it must itself show what is required; it may ask for a name that requires nothing by any other
+    /// (as may whoever comes in the clear), and then nobody's certificate counts.
+    pub(super) fn has_proven(&self, demands: &Demands, name: &str, trusted: bool) -> bool {
+        let (demanded, proof) = (demands.of(Some(name)), self.proof.get());
+        match (demanded, proof) {
+            (None, None) => true,
+            (Some(demanded), Some(proof)) if demanded.is_as(&proof.demand) => true,
+            (Some(demanded), _) if demanded.is_required() => false,
+            _ => trusted || !self.listener.tls,
+        }
+    }
+
+    /// Whose certificate counts for a request about this name, and the header that says so.
+    pub(super) fn subject<'c>(&'c self, demands: &'c Demands, name: &str) -> Option<(&'c str, &'c str)> {
+        let (demanded, proof) = (demands.of(Some(name))?, self.proof.get()?);
+        let counts = demanded.is_as(&proof.demand);
+        proof.subject.as_deref().filter(|_| counts).map(|subject| (demanded.header(), subject))
     }
 
     pub(super) fn is_http2(&self) -> bool {

@@ -46,6 +46,7 @@ use super::watch::Phase;
 use super::{http2, mount};
 use crate::exchange::{Answer, BodyError, Caller, Kind, Limit, Passage, WireError, content_length, send};
 use crate::telemetry::{self, Forwarded, Held};
+use crate::tls::Demands;
 
 /// No peer is left to be asked.
 const NO_PEER: ErrorType = ErrorType::new("NoPeer");
@@ -68,6 +69,8 @@ pub(super) struct Way {
     /// Held while content is on its way.
     pub(super) _upload: Option<Held>,
     pub(super) origins: Arc<Origins>,
+    /// What clients must or may prove.
+    pub(super) demands: Arc<Demands>,
     /// The path of the token endpoint that clients reach by us.
     pub(super) token: Option<Arc<str>>,
 }
@@ -259,7 +262,9 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     let Some(picked) = &forwarding.progress.picked else { return Err(Error::new(NO_PEER)) };
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
-    let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin() };
+    let demands = &forwarding.way.demands;
+    let subject = forwarding.connection.subject(demands, origin.host());
+    let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin(), demands, subject };
     rewrite::request(header, &arrived, forwarding.way.pool.config())?;
     if session.req_header().version < Version::HTTP_11 {
         session.downstream_session.set_ignore_info_resp(true); // it knows no 1xx (RFC 9110 15.2)

@@ -19,7 +19,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use rustls::server::Acceptor;
-use rustls::{AlertDescription, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
@@ -77,8 +77,7 @@ impl<S: Service> ServerApp for Front<S> {
             connection.turned_away = Some(full);
         }
         drop(plan);
-        let tls = doorway.tls.as_ref().map(|tls| offered(tls, &connection));
-        let io = self.welcome(stream, tls, Arc::new(connection), deadline).await?;
+        let io = self.welcome(stream, &doorway, Arc::new(connection), deadline).await?;
         if io.connection().is_http2() {
             http2::serve(&self.live, io, shutdown).await;
         } else {
@@ -94,14 +93,14 @@ impl<S: Service> Front<S> {
     async fn welcome(
         &self,
         stream: Stream,
-        tls: Option<Arc<ServerConfig>>,
+        doorway: &Doorway,
         connection: Arc<Connection>,
         deadline: Deadline,
     ) -> Option<FrontIo> {
-        let Some(tls) = tls else { return clear(stream, connection).ok() };
+        let Some(tls) = &doorway.tls else { return clear(stream, connection).ok() };
         let peer = connection.peer;
         // Boxed, so that its state is freed before the connection settles down.
-        let handshake = Box::pin(self.handshake(stream, tls, connection));
+        let handshake = Box::pin(handshake(stream, doorway, tls, connection));
         let (how, io) = match tokio::time::timeout_at(deadline, handshake).await {
             Ok(Ok(None)) => return None,                                       // no client's
             Ok(Ok(Some(io))) if io.connection().is_plain() => return Some(io), // no handshake at all
@@ -117,29 +116,6 @@ impl<S: Service> Front<S> {
         };
         self.live.reports.metrics.handshake(how);
         io
-    }
-
-    /// Clients that speak no TLS are served as well: they are told where to go. `None`: it was an authority, which has
-    /// what it came for.
-    async fn handshake(
-        &self,
-        mut stream: Stream,
-        tls: Arc<ServerConfig>,
-        connection: Arc<Connection>,
-    ) -> io::Result<Option<FrontIo>> {
-        let mut first = [0];
-        stream.try_peek(&mut first).await?;
-        if first[0].is_ascii_uppercase() {
-            // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-            return FrontIo::plain_on_tls(watched(stream, &connection), connection).map(Some);
-        }
-        let stream = watched(stream, &connection);
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        if acme::is_asked_for(&hello.client_hello()) {
-            prove(hello, tls, &connection).await;
-            return Ok(None);
-        }
-        FrontIo::tls(hello.into_stream(tls).await?, connection).map(Some)
     }
 
     /// The keep-alive loop. When only this listener closes, or another process takes over, a client between two requests
@@ -204,17 +180,41 @@ impl<S: Service> Front<S> {
     }
 }
 
+/// Clients that speak no TLS are served as well: they are told where to go. `None`: it was an authority, which has
+/// what it came for.
+async fn handshake(
+    mut stream: Stream,
+    doorway: &Doorway,
+    usual: &Arc<ServerConfig>,
+    connection: Arc<Connection>,
+) -> io::Result<Option<FrontIo>> {
+    let mut first = [0];
+    stream.try_peek(&mut first).await?;
+    if first[0].is_ascii_uppercase() {
+        // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
+        return FrontIo::plain_on_tls(watched(stream, &connection), connection).map(Some);
+    }
+    let stream = watched(stream, &connection);
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    if acme::is_asked_for(&hello.client_hello()) {
+        prove(hello, doorway, usual, &connection).await;
+        return Ok(None);
+    }
+    let demand = doorway.demands.of(hello.client_hello().server_name()).cloned();
+    let tls = offered(demand.as_ref().map_or(usual, |demand| demand.config()), &connection);
+    FrontIo::tls(hello.into_stream(tls).await?, demand, connection).map(Some)
+}
+
 /// Proves to an authority that the name which it asks for is ours (RFC 8737). The handshake is all of the connection,
 /// and no client's, so that it counts as none. About any other name `usual` tells it that nobody here speaks its protocol.
-async fn prove(hello: StartHandshake<Watched>, usual: Arc<ServerConfig>, connection: &Connection) {
+async fn prove(hello: StartHandshake<Watched>, doorway: &Doorway, usual: &Arc<ServerConfig>, connection: &Connection) {
     let name = hello.client_hello().server_name().map(str::to_owned);
-    let answers = connection.doorway.load().answers.clone();
-    let proof = match (&name, answers) {
+    let proof = match (&name, &doorway.answers) {
         (Some(name), Some(answers)) => answers.tls(name).await,
         _ => None,
     };
     let (peer, name, known) = (connection.peer, name.unwrap_or_default(), proof.is_some());
-    match hello.into_stream(proof.unwrap_or(usual)).await {
+    match hello.into_stream(proof.unwrap_or_else(|| usual.clone())).await {
         Ok(mut stream) => {
             tracing::info!(%peer, name, "an authority was shown that the name is ours");
             let _ = stream.shutdown().await; // it has what it came for
@@ -317,6 +317,12 @@ fn report_handshake(peer: SocketAddr, error: &io::Error) {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown),
         )) => tracing::info!(client = %peer.ip(), ?alert, "a client does not trust our certificate"),
+        Some(rustls::Error::InvalidCertificate(reason @ CertificateError::ExpiredRevocationListContext { .. })) => {
+            tracing::warn!(client = %peer.ip(), %reason, "a client's certificate is not accepted: `crl` of `tls.client_auth` is out of date");
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            tracing::info!(client = %peer.ip(), %reason, "a client's certificate is not accepted");
+        }
         _ => tracing::debug!(%peer, %error, "TLS handshake failed"),
     }
 }

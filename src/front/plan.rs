@@ -23,12 +23,14 @@ use super::watch::Steadiness;
 use super::{Config, Internal, Limits, Listener, Networks, Prefix, Route, Service, Timeouts};
 use crate::exchange::{Kind, Passage, content_length};
 use crate::telemetry::{Forwarded, Metrics};
-use crate::tls::Certificates;
 use crate::tls::acme::Answers;
+use crate::tls::{Certificates, Demands};
 
 /// What holds for the next request, whatever connection it comes on.
 pub(super) struct Plan<S> {
     pub(super) origins: Arc<Origins>,
+    /// What clients must or may have proven, by the name that a request is about.
+    pub(super) demands: Arc<Demands>,
     /// Which way requests go that come in by a public listener.
     pub(super) routes: Vec<Route>,
     /// Who answers what goes elsewhere.
@@ -54,7 +56,13 @@ pub(super) struct Plan<S> {
 
 impl<S: Service> Plan<S> {
     /// `upstreams` are the configuration's.
-    pub(super) fn new(config: Config, upstreams: Upstreams, service: Arc<S>, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        config: Config,
+        upstreams: Upstreams,
+        demands: Arc<Demands>,
+        service: Arc<S>,
+        metrics: &Metrics,
+    ) -> Self {
         let Config {
             external_url,
             aliases,
@@ -75,6 +83,7 @@ impl<S: Service> Plan<S> {
         let Internal { host, any_host, prefix, tls: _ } = internal;
         Self {
             origins: Arc::new(Origins::new(external_url, aliases, host, any_host)),
+            demands,
             routes,
             upstreams,
             needed: if ours { Vec::new() } else { registries },
@@ -105,7 +114,8 @@ impl<S: Service> Plan<S> {
         let brings = passage.kind == Kind::Upload && [Method::POST, Method::PATCH, Method::PUT].contains(&head.method);
         let brings = brings && content_length(&head.headers) != Some(0);
         let upload = brings.then(|| self.metrics.upload());
-        Some(Way { _upload: upload, pool, passage, counts, origins: self.origins.clone(), token: self.token.clone() })
+        let (origins, demands, token) = (self.origins.clone(), self.demands.clone(), self.token.clone());
+        Some(Way { _upload: upload, pool, passage, counts, origins, demands, token })
     }
 }
 
@@ -115,6 +125,8 @@ pub(super) struct Doorway {
     pub(super) listener: Arc<Listener>,
     /// `None`: clear text.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// By which names something else is negotiated by, as clients must or may prove who they are.
+    pub(super) demands: Arc<Demands>,
     /// What is shown there by name, where that differs from name to name.
     pub(super) certificates: Option<Arc<Certificates>>,
     /// What proves to an authority that our names are ours, where one may come.

@@ -109,10 +109,15 @@ impl<S: Service> Plan<S> {
             // A proxy does what it was told, and asks for one name whatever its clients ask for.
             shown: connection.shown().filter(|_| !trusted),
         };
-        if trusted {
-            return self.origins.of_forwarded(head, arrival, &Told::by(&head.headers));
+        let origin = match trusted {
+            true => self.origins.of_forwarded(head, arrival, &Told::by(&head.headers))?,
+            false => self.origins.of(head, arrival)?,
+        };
+        let is_exempt = listener.internal || is_probe(head.uri.path());
+        if is_exempt || connection.has_proven(&self.demands, origin.host(), trusted) {
+            return Ok(origin);
         }
-        self.origins.of(head, arrival)
+        Err(Refusal::Unproven { host: origin.host().to_owned() })
     }
 
     /// By which of our names it came, if it may come at all.

@@ -81,6 +81,11 @@ pub(super) enum Refusal {
         /// What it had asked for.
         asked_for: String,
     },
+    /// A name of ours, on a connection whose client was not asked to prove who it is as the name demands.
+    Unproven {
+        /// The name.
+        host: String,
+    },
     /// The API lies below a prefix.
     Elsewhere {
         /// Which.
@@ -125,7 +130,9 @@ impl Refusal {
             Self::HeaderTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Elsewhere { .. } => StatusCode::NOT_FOUND,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
-            Self::Misdirected { .. } | Self::OtherCertificate { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected { .. } | Self::OtherCertificate { .. } | Self::Unproven { .. } => {
+                StatusCode::MISDIRECTED_REQUEST
+            }
             Self::HeaderTooLarge { .. } | Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyConnections(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unanswered => StatusCode::INTERNAL_SERVER_ERROR,
@@ -178,6 +185,10 @@ impl Refusal {
             Self::OtherCertificate { host, asked_for } => {
                 format!("this connection was made for {asked_for}, and {host} has another certificate: open one for it")
             }
+            Self::Unproven { host } => format!(
+                "clients of {host} are asked for certificates in another way than on this connection (`tls.client_auth`): \
+                 open one to https://{host}, by that name"
+            ),
             Self::Elsewhere { prefix } => format!("the registry's API is at {}/v2/", prefix.as_str()),
             Self::Unanswered => "an internal error; the server's log has more under the X-Request-Id".to_owned(),
         }

@@ -36,8 +36,8 @@ use super::proxy::App;
 use super::upstream::Upstreams;
 use super::{Address, Config, Credentials, Listener, Service, UpstreamError};
 use crate::telemetry::Reports;
-use crate::tls::Certificates;
 use crate::tls::acme::Answers;
+use crate::tls::{Certificates, Demands};
 
 /// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
 const SOCKET_BUFFER: usize = 4 << 10;
@@ -82,9 +82,11 @@ impl Socket {
 /// What TLS is negotiated by.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// On every listener that speaks TLS.
+    /// On every listener that speaks TLS, with clients of whom nothing is demanded.
     pub usual: Option<Arc<ServerConfig>>,
-    /// What `usual` shows, by the name that the client asks for.
+    /// What clients must or may prove on public listeners, by the name that they ask for.
+    pub demands: Arc<Demands>,
+    /// What is shown, by the name that the client asks for.
     pub certificates: Option<Arc<Certificates>>,
     /// On the internal one instead, if it speaks TLS.
     pub internal: Option<Arc<ServerConfig>>,
@@ -105,7 +107,9 @@ impl Tls {
         let certificates = if own.is_none() && listener.tls { self.certificates.clone() } else { None };
         // An authority comes as the public does.
         let answers = self.answers.clone().filter(|_| !listener.internal);
-        Ok(Doorway { listener: Arc::new(listener.clone()), tls, certificates, answers })
+        // The internal port has its own (`Internal::tls`).
+        let demands = if listener.internal { Arc::default() } else { self.demands.clone() };
+        Ok(Doorway { listener: Arc::new(listener.clone()), tls, demands, certificates, answers })
     }
 }
 
@@ -121,7 +125,8 @@ pub fn open<S: Service>(
     let upstreams = Upstreams::new(config.upstreams.clone(), &tls.upstreams, &config.external_url, None)?;
     upstreams.tend();
     upstreams.report_to(&reports.metrics);
-    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, service, &reports.metrics)));
+    let plan =
+        Arc::new(ArcSwap::from_pointee(Plan::new(config, upstreams, tls.demands.clone(), service, &reports.metrics)));
     let proxy = proxy(App { plan: plan.clone(), reports: reports.clone() })?;
     let proxy = ArcSwap::new(proxy);
     let (connections, windows, ending) = (Arc::default(), Arc::default(), watch::Sender::new(false));
@@ -299,7 +304,7 @@ impl<S: Service> Running<S> {
         let metrics = &self.live.reports.metrics;
         upstreams.tend();
         upstreams.report_to(metrics);
-        self.live.plan.store(Arc::new(Plan::new(config, upstreams, service, metrics)));
+        self.live.plan.store(Arc::new(Plan::new(config, upstreams, tls.demands.clone(), service, metrics)));
         self.live.proxy.store(proxy);
         let mut doors: Vec<Option<OpenDoor>> = std::mem::take(&mut self.doors).into_iter().map(Some).collect();
         for (door, doorway) in kept {

@@ -76,7 +76,8 @@ impl FromFiles {
         let (internal, own) = internal.unzip();
         shown.extend(own.map(|certificates| Shown { certificates, names: Vec::new(), local: None }));
         let answers = acme.map(|acme| Answers::of(&acme.storage));
-        Ok(Loaded { tls: front::Tls { usual, certificates, internal, upstreams, answers }, shown, authority })
+        let tls = front::Tls { usual, certificates, internal, upstreams, answers, ..front::Tls::default() };
+        Ok(Loaded { tls, shown, authority })
     }
 }
 

@@ -15,6 +15,7 @@
 //! Certificates that are ordered from an authority are [`acme`]'s.
 
 pub mod acme;
+mod clients;
 mod config;
 mod error;
 mod facts;
@@ -26,6 +27,7 @@ mod remark;
 mod served;
 mod stamp;
 mod status;
+pub mod subject;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -36,9 +38,12 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use rustls::server::{NoClientAuth, ProducesTickets};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+#[cfg(test)]
+pub(crate) use clients::testing as client_testing;
+pub use clients::{Demand, Demands, Revocations, Rule};
 pub use config::{Clients, Config, Files, Local, NamedClients, Port, Version};
 pub use error::Error;
 pub use policy::Policy;
@@ -65,7 +70,8 @@ pub fn install_provider() {
 /// # Errors
 /// The provider cannot make ticket keys (no randomness).
 pub fn server_config(certificates: Arc<Certificates>, policy: Policy) -> Result<Arc<ServerConfig>, rustls::Error> {
-    config_of(certificates, policy.versions(), Arc::new(NoClientAuth), true)
+    let tickets = aws_lc_rs::Ticketer::new()?;
+    config_of(certificates, policy.versions(), Arc::new(NoClientAuth), true, Some(tickets)).map(Arc::new)
 }
 
 /// What TLS is negotiated by on a port with a certificate of its own, and that certificate. Reads the files.
@@ -79,8 +85,10 @@ pub fn port_config(port: &Port) -> Result<(Arc<ServerConfig>, Arc<Certificates>)
         Version::Tls13 => Policy::Modern,
     };
     let clients = verifier(&port.clients)?;
-    let config = config_of(Arc::clone(&certificates), policy.versions(), clients, port.http2)?;
-    Ok((config, certificates))
+    // Keys of its own: a ticket of a port that asks for no certificate is worth nothing on one that does.
+    let tickets = aws_lc_rs::Ticketer::new()?;
+    let config = config_of(Arc::clone(&certificates), policy.versions(), clients, port.http2, Some(tickets))?;
+    Ok((Arc::new(config), certificates))
 }
 
 fn config_of(
@@ -88,7 +96,8 @@ fn config_of(
     versions: &[&'static SupportedProtocolVersion],
     clients: Arc<dyn ClientCertVerifier>,
     http2: bool,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
+    tickets: Option<Arc<dyn ProducesTickets>>,
+) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(clients)
@@ -96,11 +105,13 @@ fn config_of(
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
     config.alpn_protocols.push(b"http/1.1".to_vec());
     config.ignore_client_order = true;
-    // Keys of its own: a ticket of a port that asks for no certificate is worth nothing on one that does. A new key every
-    // six hours, and the one before is good for as long again. The default, a list of 256 sessions, would be full at once.
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
-    config.send_tls13_tickets = TICKETS;
-    Ok(Arc::new(config))
+    if let Some(tickets) = tickets {
+        // A new key every six hours, and the one before is good for as long again. The default, a list of 256 sessions,
+        // would be full at once.
+        config.ticketer = tickets;
+        config.send_tls13_tickets = TICKETS;
+    }
+    Ok(config)
 }
 
 /// Who decides whether a client may come.
@@ -111,9 +122,7 @@ fn verifier(clients: &Clients) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         Clients::MustProve(authorities) => (authorities, true),
     };
     let roots = Arc::new(files::authorities(authorities)?);
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-    let builder = if must { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(Error::Clients)
+    clients::verifier(&roots, must, Vec::new())
 }
 
 /// The authorities of a file, to trust them when we are the client.

@@ -29,7 +29,8 @@ pub(super) fn stamps(files: &Files) -> Vec<Stamp> {
     paths(files).map(stamp).collect()
 }
 
-fn stamp(path: &Path) -> Stamp {
+/// How a file is now.
+pub(super) fn stamp(path: &Path) -> Stamp {
     let found = fs::metadata(path).map_err(|error| error.kind())?;
     Ok(Known {
         file: (found.dev(), found.ino()),

@@ -16,6 +16,7 @@ use pingora::http::RequestHeader;
 use super::super::{HostSent, Upstream};
 use super::edit_request;
 use crate::exchange::Origin;
+use crate::tls::Demands;
 
 /// What is known of a request on its way to an upstream.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,10 @@ pub(in super::super) struct Arrived<'a> {
     pub(in super::super) request_id: &'a str,
     /// Which peer it goes to.
     pub(in super::super) peer: &'a Origin,
+    /// What clients prove, and by which headers that is told.
+    pub(in super::super) demands: &'a Demands,
+    /// The header that tells whose certificate the client has shown, and whose.
+    pub(in super::super) subject: Option<(&'a str, &'a str)>,
 }
 
 /// Names by which programs tell each other who the client is, what it asked for and how: ours to say.
@@ -57,10 +62,10 @@ const TOLD_BEGINNINGS: [&str; 6] = ["x-forwarded", "x-real-", "x-original-", "x-
 /// # Errors
 /// A value that no header may hold. None of ours is one.
 pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_>, upstream: &Upstream) -> Result<()> {
-    forget(header);
+    forget(header, arrived.demands);
     join_cookies(header)?;
     to_origin_form(header);
-    let Arrived { origin, client, request_id, peer } = arrived;
+    let Arrived { origin, client, request_id, peer, demands: _, subject } = arrived;
     let host = match upstream.host {
         HostSent::Client => origin.authority(),
         HostSent::Peer => peer.authority(),
@@ -76,12 +81,16 @@ pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_
     if origin.is_secure() {
         header.insert_header("X-Forwarded-Ssl", "on")?;
     }
+    if let Some((name, subject)) = *subject {
+        header.insert_header(name.to_owned(), subject)?;
+    }
     edit_request(header, &upstream.request_headers);
     Ok(())
 }
 
 /// Takes away what only we may say.
-fn forget(header: &mut RequestHeader) {
+fn forget(header: &mut RequestHeader, demands: &Demands) {
+    let is_told = |name: &HeaderName| is_told(name) || demands.is_ours(name.as_str());
     // Most requests have none of these, and names are copied only where there is one.
     if !header.headers.keys().any(is_told) {
         return;

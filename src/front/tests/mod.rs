@@ -261,7 +261,7 @@ impl Door {
         change(&mut config, &mut sockets);
         let internal = config.internal.tls.as_ref().map(|port| crate::tls::port_config(port).unwrap().0);
         let upstreams = Credentials::load(&config.upstreams).unwrap();
-        let tls = Tls { usual: Some(usual), certificates: None, internal, upstreams, answers: None };
+        let tls = Tls { usual: Some(usual), internal, upstreams, ..Tls::default() };
         let script = Script {
             gate: Semaphore::new(0),
             read: AtomicU64::new(0),

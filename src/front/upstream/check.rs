@@ -23,6 +23,7 @@ use super::resolve::jittered;
 use super::{Error, Health, Upstream};
 use crate::exchange::Origin;
 use crate::telemetry;
+use crate::tls::Demands;
 
 /// More of an answer than this is not waited for.
 const ENOUGH: usize = 64 << 10;
@@ -61,7 +62,15 @@ impl Checker {
         let mut head = RequestHeader::build("GET", path.as_bytes(), None)?;
         let request_id = telemetry::request_id(None);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let arrived = Arrived { origin: &self.external, client, request_id: &request_id, peer: &place.origin };
+        let demands = Demands::default(); // nobody has sent it
+        let arrived = Arrived {
+            origin: &self.external,
+            client,
+            request_id: &request_id,
+            peer: &place.origin,
+            demands: &demands,
+            subject: None,
+        };
         rewrite::request(&mut head, &arrived, upstream)?;
         head.insert_header("User-Agent", concat!("pierhead/", env!("CARGO_PKG_VERSION"), " (health check)"))?;
         head.insert_header("Connection", "close")?;

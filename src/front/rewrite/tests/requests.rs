@@ -12,7 +12,8 @@ fn gets(request: RequestHeader, upstream: &Upstream) -> (RequestHeader, Vec<Stri
 fn gets_by(by: &str, mut header: RequestHeader, upstream: &Upstream) -> (RequestHeader, Vec<String>) {
     let (by, peer) = (origin(by), origin("http://127.0.0.1:5000"));
     let client = "::ffff:192.0.2.1".parse().unwrap();
-    let arrived = Arrived { origin: &by, client, request_id: "ours", peer: &peer };
+    let demands = crate::tls::Demands::default();
+    let arrived = Arrived { origin: &by, client, request_id: "ours", peer: &peer, demands: &demands, subject: None };
     request(&mut header, &arrived, upstream).unwrap();
     let mut wire = Vec::new();
     header.header_to_h1_wire(&mut wire);
