@@ -108,7 +108,7 @@ fn course(before: &Status, after: Option<&Status>, now: Timestamp) -> Course {
         if let Some(refused) = refused {
             return Course::Failed(format!("a certificate came, and is not shown: {}", refused.reason));
         }
-        let span = |status: &Status| (status.not_before, status.not_after);
+        let span = |status: &Status| (status.stands_in, status.not_before, status.not_after);
         let is_shown = span(before) != span(status) || now.duration_since(ordered) > SHOWN_WITHIN;
         return if is_shown { Course::Done } else { Course::Going("it is there".to_owned()) };
     }
@@ -160,6 +160,7 @@ mod tests {
             days_left: 0,
             chain: Vec::new(),
             refused: None,
+            stands_in: false,
             acme: Some(orders),
         }
     }
