@@ -15,22 +15,20 @@
 
 mod challenge;
 mod config;
-#[allow(dead_code)] // its first caller comes next
 mod desk;
-#[allow(dead_code)] // the same
-mod engine;
 #[allow(dead_code)] // the same
 mod history;
 mod keeper;
+#[allow(dead_code)] // its first caller comes next
+mod engine;
 #[allow(dead_code)] // the same
 mod order;
-#[allow(dead_code)] // the same
 mod place;
-#[allow(dead_code)] // the same
-mod proofs;
 #[allow(dead_code)] // the same
 mod renewal;
 mod status;
+#[allow(dead_code)] // the same
+mod proofs;
 #[cfg(test)]
 mod testing;
 
