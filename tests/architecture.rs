@@ -34,7 +34,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("instant_acme", &["tls"]),
     ("reqwest", &["tls", "front", "server"]),
     ("hickory_proto", &["tls"]),
-    ("hickory_net", &["tls"]),
     ("nix", &["server", "cli", "storage", "config"]),
 ];
 

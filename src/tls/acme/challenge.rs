@@ -117,7 +117,7 @@ impl Answers {
 }
 
 /// RFC 8555 8.1: base64url.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=LONGEST_TOKEN).contains(&text.len()) && text.bytes().all(fits)
 }

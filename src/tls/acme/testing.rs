@@ -74,9 +74,8 @@ pub(super) struct Pebble {
     pub(super) folder: tempfile::TempDir,
     pub(super) directory: String,
     pub(super) ca: PathBuf,
-    /// Where the DNS is told what to say.
+    /// Where its DNS is told what to say.
     pub(super) management: u16,
-    pub(super) dns: u16,
     _running: [Running; 2],
 }
 
@@ -114,7 +113,7 @@ impl Pebble {
         let running = [names, Running::start("pebble", folder.path(), &mut pebble)];
         until("the authority and its DNS listen", || answers_at(port) && answers_at(management));
         let directory = format!("https://localhost:{port}/dir");
-        Self { folder, directory, ca, management, dns, _running: running }
+        Self { folder, directory, ca, management, _running: running }
     }
 
     /// What to order from it.
@@ -209,4 +208,45 @@ async fn serve_http(folder: &Path) -> u16 {
         }
     });
     port
+}
+
+/// BIND as the primary of `pierhead.test`, whose names are all here, with a key that may change all of it.
+pub(super) struct Named {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) port: u16,
+    _running: Running,
+}
+
+impl Named {
+    pub(super) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        for (file, name) in [("update.key", "pierhead"), ("other.key", "other"), ("wrong.key", "pierhead")] {
+            let made = Command::new("/usr/sbin/tsig-keygen").args(["-a", "hmac-sha512", name]).output().unwrap();
+            put(&folder.path().join(file), &String::from_utf8(made.stdout).unwrap());
+        }
+        let zone = "$TTL 1\n@ SOA ns ops 1 60 60 60 1\n@ NS ns\n@ A 127.0.0.1\n* A 127.0.0.1\n\
+                    _acme-challenge.led CNAME led.proofs\n";
+        put(&folder.path().join("zone"), zone);
+        let settings = format!(
+            "include \"update.key\";\ncontrols {{}};\noptions {{ directory \"{}\"; listen-on port {port} {{ 127.0.0.1; }}; \
+             listen-on-v6 {{ none; }}; pid-file none; session-keyfile none; recursion no; dnssec-validation no; notify no; }};\n\
+             zone \"pierhead.test\" {{ type primary; file \"zone\"; allow-update {{ key pierhead; }}; }};\n",
+            folder.path().display()
+        );
+        put(&folder.path().join("named.conf"), &settings);
+        // A copy: where AppArmor is at work, the installed program may not leave its folders.
+        let program = folder.path().join("program");
+        std::fs::copy("/usr/sbin/named", &program).unwrap();
+        let mut named = Command::new(program);
+        named.args(["-4", "-g", "-n", "1", "-c", "named.conf"]).current_dir(folder.path());
+        let running = Running::start("named", folder.path(), &mut named);
+        until("the DNS server answers", || answers_at(port));
+        Self { folder, port, _running: running }
+    }
+
+    /// A file of a key.
+    pub(super) fn key(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
 }

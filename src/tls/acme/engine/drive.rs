@@ -8,7 +8,7 @@
 //! An order may begin at any of them: an authority that still believes older proofs says `ready` at once.
 //!
 //! **Invariants**
-//! - Each call has a deadline ([`CALL`]), each wait for the authority ([`STAGE`]), and the order as a whole ([`WHOLE`]).
+//! - Each call has a deadline, each wait for the authority, and the order as a whole ([`PATIENCE`]).
 //! - A nonce that the authority does not like is no failure (RFC 8555 6.5): the call is made again at once, [`TRIES`] times.
 
 use std::time::{Duration, Instant};
@@ -16,7 +16,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
+use super::super::super::policy::provider;
 use super::super::order::{Issued, Proof, Proofs, Wanted};
 use super::http::CALL;
 use super::problem::{Problem, Trouble, unproven};
@@ -24,12 +28,22 @@ use super::{Challenge, Failure, Kind};
 
 /// How often a call is made whose nonce was not liked. Of an authority that refuses 40 of 100, one call in 10^12 fails.
 const TRIES: u32 = 30;
-/// How long the authority may take to look at proofs, and to sign.
-const STAGE: Duration = Duration::from_secs(120);
-/// How long an order may take altogether: proofs in the DNS are seen late.
-const WHOLE: Duration = Duration::from_secs(600);
+/// How long we wait.
+pub(super) const PATIENCE: Patience =
+    Patience { call: CALL, stage: Duration::from_secs(120), whole: Duration::from_secs(600) };
 /// The pauses between looks at an order: from, to.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long we wait for an authority.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For the answer to a call.
+    pub(super) call: Duration,
+    /// Until it has looked at proofs, and until it has signed.
+    pub(super) stage: Duration,
+    /// For the whole order: proofs in the DNS are seen late.
+    pub(super) whole: Duration,
+}
 
 /// Where an order is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,71 +113,111 @@ pub(super) trait Order: Send {
 }
 
 /// From an order that was accepted to a certificate.
-pub(super) async fn drive(order: &mut dyn Order, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
-    let mut presented = Vec::new();
-    let outcome = tokio::time::timeout(WHOLE, steps(order, wanted, proofs, &mut presented)).await;
-    for proof in &presented {
-        proofs.withdraw(proof).await;
-    }
-    outcome.unwrap_or_else(|_| Err(late("the order", WHOLE)))
-}
-
-async fn steps(
+pub(super) async fn drive(
     order: &mut dyn Order,
     wanted: &Wanted<'_>,
     proofs: &dyn Proofs,
-    presented: &mut Vec<Proof>,
+    patience: Patience,
 ) -> Result<Issued, Failure> {
-    let (key, request) = request(wanted.names)?;
-    let (mut proven, mut sent) = (false, false);
-    let mut stage = Stage::begin();
-    loop {
-        match call("looking at the order", order, |order| order.state()).await? {
-            State::Pending if !proven => {
-                prove(order, wanted.by, proofs, presented).await?;
-                (proven, stage) = (true, Stage::begin());
-            }
-            State::Ready if !sent => {
-                call("sending the request for the certificate", order, |order| order.finalize(request.clone())).await?;
-                (sent, stage) = (true, Stage::begin());
-            }
-            State::Valid => {
-                let chain = call("fetching the certificate", order, |order| order.certificate()).await?;
-                return Ok(Issued { chain, key });
-            }
-            State::Invalid(problem) => return Err(why(order, wanted.by, problem).await),
-            State::Pending | State::Ready | State::Processing if stage.pause().await => {}
-            State::Pending => return Err(why(order, wanted.by, None).await),
-            State::Ready | State::Processing => return Err(late("signing the certificate", STAGE)),
-        }
+    let mut presented = Vec::new();
+    let mut steps = Steps { order, by: wanted.by, proofs, presented: &mut presented, patience };
+    let outcome = tokio::time::timeout(patience.whole, steps.all(wanted.names)).await;
+    for proof in &presented {
+        proofs.withdraw(proof).await;
     }
+    outcome.unwrap_or_else(|_| Err(late("the order", patience.whole)))
 }
 
-/// Presents what proves each name that is not proven yet, and then has the authority look at all of it.
-async fn prove(
-    order: &mut dyn Order,
+/// An order on its way.
+struct Steps<'a> {
+    order: &'a mut dyn Order,
     by: Challenge,
-    proofs: &dyn Proofs,
-    presented: &mut Vec<Proof>,
-) -> Result<(), Failure> {
-    let mut open = Vec::new();
-    for number in 0..order.authorizations() {
-        let authorization = call("asking how to prove a name", order, move |order| order.authorization(number)).await?;
-        match authorization.standing {
-            Standing::Valid => continue,
-            Standing::Lost => return Err(lost(&authorization, by)),
-            Standing::Pending => {}
+    proofs: &'a dyn Proofs,
+    presented: &'a mut Vec<Proof>,
+    patience: Patience,
+}
+
+impl Steps<'_> {
+    async fn all(&mut self, names: &[String]) -> Result<Issued, Failure> {
+        let (key, request) = request(names)?;
+        let (mut proven, mut sent) = (false, false);
+        let mut stage = Stage::begin(self.patience.stage);
+        loop {
+            match self.call("looking at the order", |order| order.state()).await? {
+                State::Pending if !proven => {
+                    self.prove().await?;
+                    (proven, stage) = (true, Stage::begin(self.patience.stage));
+                }
+                State::Ready if !sent => {
+                    let doing = "sending the request for the certificate";
+                    self.call(doing, |order| order.finalize(request.clone())).await?;
+                    (sent, stage) = (true, Stage::begin(self.patience.stage));
+                }
+                State::Valid => {
+                    let chain = self.call("fetching the certificate", |order| order.certificate()).await?;
+                    return whole(chain, key);
+                }
+                State::Invalid(problem) => return Err(self.why(problem).await),
+                State::Pending | State::Ready | State::Processing if stage.pause().await => {}
+                State::Pending => return Err(self.why(None).await),
+                State::Ready | State::Processing => return Err(late("signing the certificate", self.patience.stage)),
+            }
         }
-        let proof = proof(authorization, by)?;
-        // Before it is there: what is presented by half is to be withdrawn too.
-        presented.push(proof.clone());
-        proofs.present(&proof).await?;
-        open.push(number);
     }
-    for number in open {
-        call("asking the authority to look at a proof", order, move |order| order.look(number, by)).await?;
+
+    /// Presents what proves each name that is not proven yet, and then has the authority look at all of it.
+    async fn prove(&mut self) -> Result<(), Failure> {
+        let (by, mut open) = (self.by, Vec::new());
+        for number in 0..self.order.authorizations() {
+            let doing = "asking how to prove a name";
+            let authorization = self.call(doing, move |order| order.authorization(number)).await?;
+            match authorization.standing {
+                Standing::Valid => continue,
+                Standing::Lost => return Err(lost(&authorization, by)),
+                Standing::Pending => {}
+            }
+            let proof = proof(authorization, by)?;
+            // Before it is there: what is presented by half is to be withdrawn too.
+            self.presented.push(proof.clone());
+            self.proofs.present(&proof).await?;
+            open.push(number);
+        }
+        for number in open {
+            self.call("asking the authority to look at a proof", move |order| order.look(number, by)).await?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Why an order came to nothing: the first name that was not seen to be ours, else what the order says.
+    async fn why(&mut self, problem: Option<Problem>) -> Failure {
+        for number in 0..self.order.authorizations() {
+            let doing = "asking why a name is not proven";
+            match self.call(doing, move |order| order.authorization(number)).await {
+                Ok(authorization) if authorization.standing == Standing::Lost => return lost(&authorization, self.by),
+                // Another name is lost, or nothing came in time.
+                Ok(_) => {}
+                Err(failure) => return failure,
+            }
+        }
+        match problem {
+            Some(problem) => Trouble::Problem(problem).failure("the order came to nothing"),
+            None => late("looking at the proofs", self.patience.stage),
+        }
+    }
+
+    /// Makes a call: with a deadline, and again when the authority did not like its nonce.
+    async fn call<T>(
+        &mut self,
+        doing: &str,
+        mut attempt: impl for<'a> FnMut(&'a mut dyn Order) -> BoxFuture<'a, Result<T, Trouble>>,
+    ) -> Result<T, Failure> {
+        let mut tries = 0;
+        loop {
+            if let Some(done) = settled(doing, self.patience.call, &mut tries, attempt(self.order)).await {
+                return done;
+            }
+        }
+    }
 }
 
 fn proof(authorization: Authorization, by: Challenge) -> Result<Proof, Failure> {
@@ -180,23 +234,6 @@ fn proof(authorization: Authorization, by: Challenge) -> Result<Proof, Failure> 
     Ok(Proof { by, name, token: offer.token, key_authorization: offer.key_authorization })
 }
 
-/// Why an order came to nothing: the first name that was not seen to be ours, else what the order says.
-async fn why(order: &mut dyn Order, by: Challenge, problem: Option<Problem>) -> Failure {
-    for number in 0..order.authorizations() {
-        match call("asking why a name is not proven", order, move |order| order.authorization(number)).await {
-            Ok(authorization) if authorization.standing == Standing::Valid => {}
-            Ok(authorization) if authorization.standing == Standing::Lost => return lost(&authorization, by),
-            // Still pending: another name is lost, or nothing came in time.
-            Ok(_) => {}
-            Err(failure) => return failure,
-        }
-    }
-    match problem {
-        Some(problem) => Trouble::Problem(problem).failure("the order came to nothing"),
-        None => late("looking at the proofs", STAGE),
-    }
-}
-
 fn lost(authorization: &Authorization, by: Challenge) -> Failure {
     let said = authorization.offers.iter().find_map(|offer| offer.error.as_ref().map(|error| (offer.by, error)));
     match said {
@@ -210,28 +247,15 @@ fn late(what: &str, limit: Duration) -> Failure {
     Failure { kind: Kind::Unreachable, reason }
 }
 
-/// Makes a call of an order: with a deadline, and again when the authority did not like its nonce.
-async fn call<T>(
-    doing: &str,
-    order: &mut dyn Order,
-    mut attempt: impl for<'a> FnMut(&'a mut dyn Order) -> BoxFuture<'a, Result<T, Trouble>>,
-) -> Result<T, Failure> {
-    let mut tries = 0;
-    loop {
-        if let Some(done) = settled(doing, &mut tries, attempt(order)).await {
-            return done;
-        }
-    }
-}
-
-/// The same for a call before there is an order.
+/// Makes a call before there is an order, as [`Steps::call`] does.
 pub(super) async fn again<'a, T>(
     doing: &str,
+    patience: Patience,
     mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, Trouble>>,
 ) -> Result<T, Failure> {
     let mut tries = 0;
     loop {
-        if let Some(done) = settled(doing, &mut tries, attempt()).await {
+        if let Some(done) = settled(doing, patience.call, &mut tries, attempt()).await {
             return done;
         }
     }
@@ -240,32 +264,51 @@ pub(super) async fn again<'a, T>(
 /// What came of a call; `None` when it is to be made again.
 async fn settled<T>(
     doing: &str,
+    limit: Duration,
     tries: &mut u32,
     attempt: BoxFuture<'_, Result<T, Trouble>>,
 ) -> Option<Result<T, Failure>> {
-    let trouble = match tokio::time::timeout(CALL, attempt).await {
+    let trouble = match tokio::time::timeout(limit, attempt).await {
         Ok(Ok(value)) => return Some(Ok(value)),
         Ok(Err(trouble)) => trouble,
-        Err(_) => Trouble::Broken(format!("no answer within {} s", CALL.as_secs())),
+        Err(_) => Trouble::Broken(format!("no answer within {} s", limit.as_secs())),
     };
     *tries += 1;
     (!trouble.is_nonce() || *tries == TRIES).then(|| Err(trouble.failure(doing)))
 }
 
+/// What was fetched, if it is a certificate for our key.
+fn whole(chain: String, key: String) -> Result<Issued, Failure> {
+    let read = || {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| error.to_string())?;
+        let certificates = certificates.map_err(|error| error.to_string())?;
+        CertifiedKey::from_der(certificates, key, &provider()).map_err(|error| error.to_string())
+    };
+    match read() {
+        Ok(_) => Ok(Issued { chain, key }),
+        Err(error) => {
+            let reason = format!("what the authority sent is no certificate for our key: {error}");
+            Err(Failure { kind: Kind::Unreachable, reason })
+        }
+    }
+}
+
 /// A time in which the authority is looked at now and then.
 struct Stage {
     since: Instant,
+    limit: Duration,
     pause: Duration,
 }
 
 impl Stage {
-    fn begin() -> Self {
-        Self { since: Instant::now(), pause: PAUSES.0 }
+    fn begin(limit: Duration) -> Self {
+        Self { since: Instant::now(), limit, pause: PAUSES.0 }
     }
 
     /// Waits; `false` when the time is over.
     async fn pause(&mut self) -> bool {
-        if self.since.elapsed() >= STAGE {
+        if self.since.elapsed() >= self.limit {
             return false;
         }
         tokio::time::sleep(self.pause).await;

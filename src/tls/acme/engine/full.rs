@@ -10,7 +10,7 @@ use instant_acme::{CertificateIdentifier, Problem as Said};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::account::{self, Binding, Signer};
-use super::drive::{self, Authorization, Offer, Order, Standing, State, again};
+use super::drive::{self, Authorization, Offer, Order, Patience, Standing, State, again};
 use super::http::Web;
 use super::problem::{Part, Problem, Trouble};
 use super::{Challenge, Config, Failure, Issued, Kind, Proofs, Wanted, Window};
@@ -24,11 +24,12 @@ pub(super) struct Full {
     key: Vec<u8>,
     signer: Signer,
     web: Web,
+    patience: Patience,
 }
 
 impl Full {
     /// With this account's key (PKCS #8, P-256). Reads the key that binds it, if it is to be bound.
-    pub(super) fn new(config: &Config, key: Vec<u8>, web: Web) -> Result<Self, Failure> {
+    pub(super) fn new(config: &Config, key: Vec<u8>, web: Web, patience: Patience) -> Result<Self, Failure> {
         Ok(Self {
             directory: config.directory.clone(),
             contact: config.contact.iter().map(|address| format!("mailto:{address}")).collect(),
@@ -37,6 +38,7 @@ impl Full {
             signer: Signer::new(&key)?,
             key,
             web,
+            patience,
         })
     }
 
@@ -47,13 +49,14 @@ impl Full {
         let doing = format!("ordering a certificate for {} at {}", wanted.names.join(", "), self.directory);
         let replaces = wanted.replaces.and_then(identifier);
         let account = &account;
-        let mut opened = again(&doing, || Box::pin(self.open(account, wanted.names, replaces.clone()))).await;
+        let mut opened =
+            again(&doing, self.patience, || Box::pin(self.open(account, wanted.names, replaces.clone()))).await;
         // What it replaces is a courtesy. Whoever does not know it, or saw it replaced already, is asked without.
         if replaces.is_some() && matches!(&opened, Err(failure) if failure.kind == Kind::Refused) {
-            opened = again(&doing, || Box::pin(self.open(account, wanted.names, None))).await;
+            opened = again(&doing, self.patience, || Box::pin(self.open(account, wanted.names, None))).await;
         }
         let mut open = Open { order: opened?, account, web: &self.web };
-        drive::drive(&mut open, wanted, proofs).await
+        drive::drive(&mut open, wanted, proofs, self.patience).await
     }
 
     /// When the authority would like this certificate to be renewed.
@@ -61,7 +64,7 @@ impl Full {
         let Some(certificate) = identifier(certificate) else { return Ok(None) };
         let doing = format!("asking {} when a certificate should be renewed", self.directory);
         let certificate = &certificate;
-        again(&doing, || Box::pin(self.window(certificate))).await
+        again(&doing, self.patience, || Box::pin(self.window(certificate))).await
     }
 
     async fn window(&self, certificate: &CertificateIdentifier<'_>) -> Result<Option<Window>, Trouble> {
@@ -82,18 +85,18 @@ impl Full {
 
     async fn account(&self) -> Result<Account, Failure> {
         let doing = format!("reading the directory {}", self.directory);
-        let directory = again(&doing, || Box::pin(self.web.directory(&self.directory))).await?;
+        let directory = again(&doing, self.patience, || Box::pin(self.web.directory(&self.directory))).await?;
         let (directory, binding) = (&directory, self.binding.as_ref());
         let doing = format!("the account at {}", self.directory);
         let ask = || account::account(&self.web, directory, &self.signer, &self.contact, binding);
-        let ours = again(&doing, || Box::pin(ask())).await?;
+        let ours = again(&doing, self.patience, || Box::pin(ask())).await?;
         let known = || async { self.known(ours.url.clone()).await.map_err(|error| self.trouble(error)) };
-        let account = again(&doing, || Box::pin(known())).await?;
+        let account = again(&doing, self.patience, || Box::pin(known())).await?;
         if ours.outdated {
             let contact: Vec<&str> = self.contact.iter().map(String::as_str).collect();
             let (account, contact) = (&account, &contact);
             let tell = || async { account.update_contacts(contact).await.map_err(|error| self.trouble(error)) };
-            again(&doing, || Box::pin(tell())).await?;
+            again(&doing, self.patience, || Box::pin(tell())).await?;
         }
         Ok(account)
     }

@@ -31,6 +31,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::order::{Authority, Failure, Issued, Kind, Proofs, Wanted, Window};
 use super::{Challenge, Config};
+use drive::{PATIENCE, Patience};
 
 /// A library that speaks ACME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +54,14 @@ fn choose(config: &Config, proxied: bool) -> Engine {
 /// # Errors
 /// A file of the configuration that cannot be read or used.
 pub(super) fn authority(config: &Config, account_key_pkcs8: Vec<u8>) -> Result<Arc<dyn Authority>, Failure> {
-    made(config, account_key_pkcs8, choose(config, http::proxied()))
+    made(config, account_key_pkcs8, choose(config, http::proxied()), PATIENCE)
 }
 
-fn made(config: &Config, key: Vec<u8>, engine: Engine) -> Result<Arc<dyn Authority>, Failure> {
+fn made(config: &Config, key: Vec<u8>, engine: Engine, patience: Patience) -> Result<Arc<dyn Authority>, Failure> {
     let trust = http::trust(config)?;
     let web = http::Web::new(&trust)?;
-    let plain = (engine == Engine::Plain).then(|| plain::Plain::new(config, key.clone(), trust, web.clone()));
-    Ok(Arc::new(Engines { plain, full: full::Full::new(config, key, web)? }))
+    let plain = (engine == Engine::Plain).then(|| plain::Plain::new(config, key.clone(), trust, web.clone(), patience));
+    Ok(Arc::new(Engines { plain, full: full::Full::new(config, key, web, patience)? }))
 }
 
 /// An authority, and who speaks with it.

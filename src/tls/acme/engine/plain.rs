@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use rustls_acme::acme::{Account, AcmeError, Auth, AuthStatus, ChallengeType, Directory, OrderStatus};
 use rustls_acme::acme::{Challenge as Offered, Identifier, Order as Placed, Problem as Said};
 
-use super::drive::{self, Authorization, Offer, Order, Standing, State, again};
+use super::drive::{self, Authorization, Offer, Order, Patience, Standing, State, again};
 use super::http::{Web, secure};
 use super::problem::{Problem, Trouble};
 use super::{Challenge, Config, Failure, Issued, Proofs, Wanted};
@@ -31,26 +31,27 @@ pub(super) struct Plain {
     key: Vec<u8>,
     trust: Arc<ClientConfig>,
     web: Web,
+    patience: Patience,
 }
 
 impl Plain {
     /// With this account's key (PKCS #8, P-256).
-    pub(super) fn new(config: &Config, key: Vec<u8>, trust: Arc<ClientConfig>, web: Web) -> Self {
+    pub(super) fn new(config: &Config, key: Vec<u8>, trust: Arc<ClientConfig>, web: Web, patience: Patience) -> Self {
         let contact = config.contact.iter().map(|address| format!("mailto:{address}")).collect();
-        Self { directory: config.directory.clone(), contact, key, trust, web }
+        Self { directory: config.directory.clone(), contact, key, trust, web, patience }
     }
 
     /// Orders a certificate and waits for it.
     pub(super) async fn order(&self, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
         let doing = format!("reading the directory {}", self.directory);
-        let directory = again(&doing, || Box::pin(self.read())).await?;
+        let directory = again(&doing, self.patience, || Box::pin(self.read())).await?;
         let doing = format!("the account at {}", self.directory);
-        let account = again(&doing, || Box::pin(self.account(directory.clone()))).await?;
+        let account = again(&doing, self.patience, || Box::pin(self.account(directory.clone()))).await?;
         let doing = format!("ordering a certificate for {} at {}", wanted.names.join(", "), self.directory);
         let account = &account;
-        let (url, order) = again(&doing, || Box::pin(self.open(account, wanted.names))).await?;
+        let (url, order) = again(&doing, self.patience, || Box::pin(self.open(account, wanted.names))).await?;
         let mut open = Open { trust: &self.trust, account, url, order, shown: Vec::new() };
-        drive::drive(&mut open, wanted, proofs).await
+        drive::drive(&mut open, wanted, proofs, self.patience).await
     }
 
     async fn read(&self) -> Result<Directory, Trouble> {

@@ -42,7 +42,7 @@ async fn an_order_of_two_names_is_proven_by_a_handshake_or_by_a_file_and_leaves_
         ENGINES.into_iter().flat_map(|engine| [(engine, Challenge::TlsAlpn01), (engine, Challenge::Http01)])
     {
         let config = pebble.config(&[by]);
-        let authority = made(&config, key.clone(), engine).unwrap();
+        let authority = made(&config, key.clone(), engine, PATIENCE).unwrap();
         let issued = authority.order(&wanted(&two(), by), &*proofs(&config)).await.unwrap();
         assert_eq!(names(&issued.chain), (two(), 2));
         assert!(issued.key.starts_with("-----BEGIN PRIVATE KEY-----"));
@@ -57,7 +57,7 @@ async fn an_authority_that_rejects_many_nonces_is_asked_again_at_once() {
     let pebble = Pebble::start(Manners { rejects: 40, ..Manners::default() }).await;
     let config = pebble.config(&[Challenge::TlsAlpn01]);
     for engine in ENGINES {
-        let authority = made(&config, account_key(), engine).unwrap();
+        let authority = made(&config, account_key(), engine, PATIENCE).unwrap();
         let issued = authority.order(&wanted(&two(), Challenge::TlsAlpn01), &*proofs(&config)).await.unwrap();
         assert_eq!(names(&issued.chain).0, two());
     }
@@ -68,7 +68,7 @@ async fn names_that_an_authority_believes_already_need_no_proof() {
     let pebble = Pebble::start(Manners { reuses: 100, ..Manners::default() }).await;
     let config = pebble.config(&[Challenge::TlsAlpn01]);
     for engine in ENGINES {
-        let authority = made(&config, account_key(), engine).unwrap();
+        let authority = made(&config, account_key(), engine, PATIENCE).unwrap();
         authority.order(&wanted(&two(), Challenge::TlsAlpn01), &*proofs(&config)).await.unwrap();
         authority.order(&wanted(&two(), Challenge::TlsAlpn01), &Never).await.unwrap();
     }
@@ -93,7 +93,7 @@ async fn a_name_that_cannot_be_seen_fails_with_the_name_the_authoritys_words_and
         for by in [Challenge::TlsAlpn01, Challenge::Http01] {
             let config = pebble.config(&[by]);
             let elsewhere = Config { storage: pebble.folder.path().join("elsewhere"), ..config.clone() };
-            let authority = made(&config, account_key(), engine).unwrap();
+            let authority = made(&config, account_key(), engine, PATIENCE).unwrap();
             let failure = authority.order(&wanted(&two(), by), &*proofs(&elsewhere)).await.err().unwrap();
             assert_eq!(failure.kind, Kind::Validation, "{failure}");
             for part in [by.name(), ".pierhead.test is ours: ", "GitLab's 5050 cannot be asked", "tls.acme.challenges"]

@@ -2,57 +2,117 @@
 //!
 //! ```text
 //! tls-alpn-01   the answers that every node gives
-//! http-01       the same
+//! http-01       the same; webroot: also the folder of another server that has port 80
+//! dns-01        update: a DNS server that takes updates; key: what they are signed with
+//!               hook: a program of the operator's
 //! ```
+//!
+//! **Invariant:** what a proof needs is read when there is something to prove, so that a new key or another program counts
+//! at once.
 
+mod hook;
+mod key;
+mod update;
+mod webroot;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
 
 use super::order::{Failure, Kind, Proof, Proofs};
-use super::{Answers, Challenge, Config};
+use super::{Answers, Challenge, Config, Dns};
 
 /// Puts proofs where the configuration says.
 pub(super) fn proofs(config: &Config) -> Arc<dyn Proofs> {
-    Arc::new(Places { answers: Answers::of(&config.storage) })
+    let answers = Answers::of(&config.storage);
+    Arc::new(Places { answers, webroot: config.webroot.clone(), dns: config.dns.clone() })
 }
 
+#[derive(Clone)]
 struct Places {
     answers: Answers,
+    webroot: Option<PathBuf>,
+    dns: Option<Dns>,
 }
 
 #[async_trait]
 impl Proofs for Places {
     async fn present(&self, proof: &Proof) -> Result<(), Failure> {
-        match proof.by {
-            Challenge::TlsAlpn01 | Challenge::Http01 => self.answer(proof).await,
-            Challenge::Dns01 => Err(ours("nobody puts records into the DNS (`tls.acme.dns`)".to_owned())),
-        }
+        let put = match proof.by {
+            Challenge::TlsAlpn01 | Challenge::Http01 => self.apart(proof, Self::put).await,
+            Challenge::Dns01 => self.record(proof, true).await,
+        };
+        put.map_err(|error| Failure {
+            kind: Kind::Ours,
+            reason: format!("the proof that {} is ours cannot be shown by {}: {error}", proof.name, proof.by.name()),
+        })
     }
 
     async fn withdraw(&self, proof: &Proof) {
-        if matches!(proof.by, Challenge::TlsAlpn01 | Challenge::Http01) {
-            let (answers, by, subject) = (self.answers.clone(), proof.by, subject(proof));
-            let taken = tokio::task::spawn_blocking(move || answers.take(by, &subject)).await;
-            if let Ok(Err(error)) = taken {
-                tracing::warn!(name = proof.name, %error, "an answer to an authority that is not needed any more stays");
-            }
+        let taken = match proof.by {
+            Challenge::TlsAlpn01 | Challenge::Http01 => self.apart(proof, Self::take).await,
+            Challenge::Dns01 => self.record(proof, false).await,
+        };
+        if let Err(error) = taken {
+            tracing::warn!(name = proof.name, by = proof.by.name(), %error, "a proof that is not needed any more stays");
         }
     }
 }
 
 impl Places {
-    async fn answer(&self, proof: &Proof) -> Result<(), Failure> {
-        let (answers, by, subject) = (self.answers.clone(), proof.by, subject(proof));
-        let text = proof.key_authorization.clone();
-        let put = tokio::task::spawn_blocking(move || answers.put(by, &subject, &text)).await;
-        let error = match put {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the writer ended".to_owned(),
-        };
-        Err(ours(format!("the answer for {} cannot be written into `tls.acme.storage`: {error}", proof.name)))
+    /// Does what blocks on a thread where that is no harm.
+    async fn apart(&self, proof: &Proof, act: fn(&Self, &Proof) -> Result<(), String>) -> Result<(), String> {
+        let (places, proof) = (self.clone(), proof.clone());
+        blocking(move || act(&places, &proof)).await
     }
+
+    fn put(&self, proof: &Proof) -> Result<(), String> {
+        let put = self.answers.put(proof.by, &subject(proof), &proof.key_authorization);
+        put.map_err(|error| format!("`tls.acme.storage` cannot be written: {error}"))?;
+        match &self.webroot {
+            // The token has been looked at: the answers take no other.
+            Some(webroot) if proof.by == Challenge::Http01 => {
+                webroot::put(webroot, &proof.token, &proof.key_authorization)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&self, proof: &Proof) -> Result<(), String> {
+        let taken = self.answers.take(proof.by, &subject(proof)).map_err(|error| error.to_string());
+        match &self.webroot {
+            Some(webroot) if proof.by == Challenge::Http01 && super::challenge::is_token(&proof.token) => {
+                webroot::take(webroot, &proof.token, &proof.key_authorization).and(taken)
+            }
+            _ => taken,
+        }
+    }
+
+    /// RFC 8555 8.4.
+    async fn record(&self, proof: &Proof, wanted: bool) -> Result<(), String> {
+        let record = format!("_acme-challenge.{}.", proof.name.trim_end_matches('.'));
+        let value = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&proof.key_authorization));
+        match self.dns.clone() {
+            Some(Dns::Update { server: address, zone, key }) => {
+                let server = update::Server { address, zone, key };
+                if wanted { server.add(&record, &value).await } else { server.remove(&record, &value).await }
+            }
+            Some(Dns::Hook { program }) => {
+                let action = if wanted { "present" } else { "cleanup" };
+                blocking(move || hook::run(&program, action, &record, &value)).await
+            }
+            None => Err("nobody puts records into the DNS: see `tls.acme.dns`".to_owned()),
+        }
+    }
+}
+
+async fn blocking(act: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+    // It ends early only when the whole process does.
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|_| Err("the server ends".to_owned()))
 }
 
 /// What an answer is found by.
@@ -63,6 +123,5 @@ fn subject(proof: &Proof) -> String {
     }
 }
 
-fn ours(reason: String) -> Failure {
-    Failure { kind: Kind::Ours, reason }
-}
+#[cfg(test)]
+mod tests;

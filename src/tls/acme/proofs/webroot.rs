@@ -1,0 +1,169 @@
+//! How does a proof come into the folder of another server that has port 80?
+//!
+//! `WEBROOT/.well-known/acme-challenge/TOKEN`, readable by all, for the time of an order. The folder may be another user's,
+//! and we may be root: below the webroot no link is followed, each step is taken from the folder that is open
+//! (`openat`, `O_NOFOLLOW`), so that nobody who may write there can have us write or remove anything elsewhere.
+//!
+//! **Invariants**
+//! - A file that is there and does not hold our answer is neither overwritten nor removed.
+//! - Nothing is made durable: after a power cut there is a new order. That is why `storage/durable.rs` is not used.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+
+/// The folders below the webroot (RFC 8555 8.3).
+const BELOW: [&str; 2] = [".well-known", "acme-challenge"];
+/// The most of a file that is read to see whether it is ours.
+const LIMIT: u64 = 512;
+
+/// Puts the answer there, for anybody to read.
+pub(super) fn put(webroot: &Path, token: &str, answer: &str) -> Result<(), String> {
+    let inner = || {
+        let folder = folder(webroot, true)?;
+        match create(&folder, token) {
+            Ok(file) => fill(file, answer).inspect_err(|_| {
+                // The failure that matters is the one that is returned; what stays is half an answer to nobody.
+                let _ = unlinkat(&folder, token, AtFlags::empty());
+            }),
+            // From an order that was cut short: the authority asks for the same again.
+            Err(Errno::EXIST) if held(&folder, token).is_ok_and(|held| held == answer) => Ok(()),
+            Err(Errno::EXIST) => Err(io::Error::other("something else is there, and it is not ours to replace")),
+            Err(error) => Err(error.into()),
+        }
+    };
+    inner().map_err(|error| explain(webroot, token, &error))
+}
+
+/// Takes it away again, if it is there.
+pub(super) fn take(webroot: &Path, token: &str, answer: &str) -> Result<(), String> {
+    let inner = || {
+        let folder = folder(webroot, false)?;
+        if held(&folder, token)? != answer {
+            return Err(io::Error::other("it is not ours to remove"));
+        }
+        unlinkat(&folder, token, AtFlags::empty()).map_err(io::Error::from)
+    };
+    match inner() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|error| explain(webroot, token, &error)),
+    }
+}
+
+/// The folder of answers, opened step by step; with `make`, what is missing is made.
+fn folder(webroot: &Path, make: bool) -> io::Result<OwnedFd> {
+    let is_folder = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+    let mut folder = openat(CWD, webroot, is_folder, Mode::empty())?;
+    for name in BELOW {
+        let opened = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty());
+        folder = match opened {
+            Err(Errno::NOENT) if make => {
+                let everybody = Mode::from_raw_mode(0o755);
+                mkdirat(&folder, name, everybody)?;
+                let made = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty())?;
+                fchmod(&made, everybody)?; // whatever the umask says: the other server must get through
+                made
+            }
+            opened => opened?,
+        };
+    }
+    Ok(folder)
+}
+
+fn create(folder: &OwnedFd, token: &str) -> Result<File, Errno> {
+    let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(folder, token, new, Mode::from_raw_mode(0o644)).map(File::from)
+}
+
+fn fill(mut file: File, answer: &str) -> io::Result<()> {
+    fchmod(&file, Mode::from_raw_mode(0o644))?; // the same
+    file.write_all(answer.as_bytes())
+}
+
+fn held(folder: &OwnedFd, token: &str) -> io::Result<String> {
+    // Not blocked by a pipe that somebody put there.
+    let flags = OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(openat(folder, token, flags, Mode::empty())?);
+    let mut text = String::new();
+    file.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn explain(webroot: &Path, token: &str, error: &io::Error) -> String {
+    let path = webroot.join(BELOW[0]).join(BELOW[1]).join(token);
+    let help = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => ". Make the folder, or name the one that the server on port 80 serves".to_owned(),
+        Some(Errno::ACCESS | Errno::PERM) => format!(
+            ". We are user {}: make {} once and give it to that user",
+            rustix::process::geteuid(),
+            webroot.join(BELOW[0]).join(BELOW[1]).display()
+        ),
+        Some(Errno::LOOP | Errno::NOTDIR) => {
+            format!(". Below {} there may be no link: make folders of {}", webroot.display(), BELOW.join("/"))
+        }
+        Some(Errno::ROFS) => ". The folder is read-only for us: see ReadWritePaths= of the systemd unit".to_owned(),
+        _ => String::new(),
+    };
+    format!("{} (`tls.acme.webroot`): {error}{help}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_lies_there_for_all_to_read_until_it_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "token", "token.thumb").unwrap();
+        let path = folder.path().join(".well-known/acme-challenge/token");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "token.thumb");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o644, 0o755));
+        put(folder.path(), "token", "token.thumb").unwrap();
+        take(folder.path(), "token", "token.thumb").unwrap();
+        take(folder.path(), "token", "token.thumb").unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn no_link_below_the_webroot_is_followed_and_what_is_not_ours_stays() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = folder.path();
+        symlink(elsewhere.path(), root.join(".well-known")).unwrap();
+        let said = put(root, "token", "answer").unwrap_err();
+        assert!(said.contains("there may be no link"), "{said}");
+        std::fs::remove_file(root.join(".well-known")).unwrap();
+        std::fs::create_dir(root.join(".well-known")).unwrap();
+        symlink(elsewhere.path(), root.join(".well-known/acme-challenge")).unwrap();
+        assert!(put(root, "token", "answer").is_err());
+        assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
+
+        std::fs::remove_file(root.join(".well-known/acme-challenge")).unwrap();
+        put(root, "mine", "answer").unwrap();
+        let below = root.join(".well-known/acme-challenge");
+        let theirs = elsewhere.path().join("theirs");
+        std::fs::File::create(&theirs).unwrap().write_all(b"answer").unwrap();
+        symlink(&theirs, below.join("token")).unwrap();
+        assert!(put(root, "token", "answer").unwrap_err().contains("not ours to replace"));
+        assert!(take(root, "token", "answer").is_err() && theirs.exists());
+        assert!(put(root, "mine", "another").is_err() && take(root, "mine", "another").is_err());
+        assert_eq!(std::fs::read_to_string(below.join("mine")).unwrap(), "answer");
+    }
+
+    #[test]
+    fn the_webroot_itself_may_be_a_link_and_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        assert!(put(&link, "token", "answer").unwrap_err().contains("Make the folder"));
+        std::fs::create_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        put(&link, "token", "answer").unwrap();
+        assert!(real.join(".well-known/acme-challenge/token").exists());
+    }
+}
