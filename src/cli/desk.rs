@@ -158,6 +158,7 @@ mod tests {
             folder: folder.to_owned(),
             system_file: folder.join("not/there.yml"),
             gitlab_certificates: folder.join("not/there"),
+            gitlab_webroot: folder.join("not/there"),
             ..Machine::here(true).unwrap()
         };
         let file = file.map(|text| {

@@ -13,8 +13,8 @@ use super::machine::Machine;
 use super::meant::{EXTERNAL_PORT, INTERNAL, MONITORING, REDIRECT_PORT, default_external_url};
 use super::problem::{Place, Problem};
 use super::reader::Setting;
-use super::upstreams;
-use super::written::{Certificate, Doorway, Internal, Listener, Monitoring, Token, Written};
+use super::written::{Doorway, Internal, Listener, Monitoring, Token, Written};
+use super::{tls, upstreams};
 use crate::exchange::Origin;
 use crate::front::{Address, ProxyProtocol};
 use crate::telemetry::Destination;
@@ -29,10 +29,9 @@ pub(super) fn check(written: &Written, machine: &Machine, problems: &mut Vec<Pro
     checks.listeners(written);
     checks.trusted_proxies(written);
     checks.monitoring(written);
-    checks.certificates(written);
     checks.token(&written.token);
     checks.folder("state", &written.state);
-    checks.folder("tls.local", &written.tls.local);
+    tls::checks::check(&mut checks, written);
     checks.registry(written);
     upstreams::checks::check(&mut checks, written);
     checks.log("log.access", &written.log.access);
@@ -343,41 +342,6 @@ impl Checks<'_> {
         open.chain(monitoring).collect()
     }
 
-    /// Certificates are whole, readable, and shown to somebody.
-    fn certificates(&mut self, written: &Written) {
-        let Some((certificates, place)) = written.tls.certificates.written() else { return };
-        for (number, files) in certificates.iter().enumerate() {
-            self.certificate(&format!("tls.certificates[{number}]"), files);
-        }
-        if !certificates.is_empty() && !speaks_tls(written) {
-            let message = "never shown: nobody listens with TLS; write external_url with https://, or tls: true in one of \
-                           listeners, or remove the certificates";
-            self.report(place, "tls.certificates", message);
-        }
-    }
-
-    fn certificate(&mut self, key: &str, files: &Certificate) {
-        if let Some((path, place)) = files.password.written()
-            && let Err(message) = self.readable(path)
-        {
-            self.report(place, format!("{key}.password"), message);
-        }
-        for (name, path) in [("certificate", &files.certificate), ("key", &files.key)] {
-            let key = format!("{key}.{name}");
-            match path {
-                Setting::Unset => {
-                    self.report(&files.place, key, format!("missing; write the path of the {name} (PEM)"));
-                }
-                Setting::Wrong => {}
-                Setting::Is(path, place) => {
-                    if let Err(message) = self.readable(path) {
-                        self.report(place, key, message);
-                    }
-                }
-            }
-        }
-    }
-
     /// The key of tokens and its certificate are named together, and made together when they are missing.
     fn token(&mut self, token: &Token) {
         match (&token.key, &token.certificate) {
@@ -412,7 +376,7 @@ impl Checks<'_> {
     }
 
     /// The path is a folder, or can become one.
-    fn folder(&mut self, key: &str, folder: &Setting<PathBuf>) {
+    pub(super) fn folder(&mut self, key: &str, folder: &Setting<PathBuf>) {
         let Some((path, place)) = folder.written() else { return };
         let shown = path.display();
         let message = match fs::metadata(path) {
@@ -504,7 +468,7 @@ fn may_be_secure(written: &Written) -> bool {
 }
 
 /// Whether a listener has TLS, or may have once a wrong value is mended.
-fn speaks_tls(written: &Written) -> bool {
+pub(super) fn speaks_tls(written: &Written) -> bool {
     let by_default = written.external_url.written().is_none_or(|(origin, _)| origin.is_secure());
     match &written.listeners {
         Setting::Unset => by_default,

@@ -16,6 +16,8 @@ use super::scalar::is_host;
 const SYSTEM_FILE: &str = "/etc/pierhead/pierhead.yml";
 /// Where GitLab's packages look for the certificates of its hosts.
 const GITLAB_CERTIFICATES: &str = "/etc/gitlab/ssl";
+/// The folder from which the NGINX of GitLab's packages answers the challenges of HTTP-01 on port 80.
+const GITLAB_WEBROOT: &str = "/var/opt/gitlab/nginx/www";
 /// More addresses than this are those of a router or a host of containers; clients use a name there.
 const MOST_ADDRESSES: usize = 16;
 
@@ -34,6 +36,8 @@ pub struct Machine {
     pub system_file: PathBuf,
     /// Where GitLab looks for certificates: `/etc/gitlab/ssl`.
     pub gitlab_certificates: PathBuf,
+    /// Where GitLab's NGINX finds answers to challenges: `/var/opt/gitlab/nginx/www`.
+    pub gitlab_webroot: PathBuf,
     /// Who we are, for messages: `pierhead (uid 998)`.
     pub user: String,
     /// Whether this process will serve: only then must keys and certificates be readable for it.
@@ -55,6 +59,7 @@ impl Machine {
             folder: std::env::current_dir()?,
             system_file: PathBuf::from(SYSTEM_FILE),
             gitlab_certificates: PathBuf::from(GITLAB_CERTIFICATES),
+            gitlab_webroot: PathBuf::from(GITLAB_WEBROOT),
             user: format!("{} (uid {uid})", name.as_deref().unwrap_or("a user without a name")),
             serves,
         })

@@ -14,12 +14,12 @@ use super::distribution::DebugAddress;
 use super::machine::Machine;
 use super::problem::{Place, Source};
 use super::reader::Setting;
-use super::written::{self, Hsts, Internal, Monitoring, Written};
+use super::written::{self, Internal, Monitoring, Written};
 use super::{Services, Settings, Tokens, upstreams};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::telemetry::Destination;
-use crate::{auth, front, registry, telemetry, tls};
+use crate::{auth, front, registry, telemetry};
 
 /// The port of `external_url` when it is not written.
 pub(super) const EXTERNAL_PORT: u16 = 5050;
@@ -27,8 +27,6 @@ pub(super) const EXTERNAL_PORT: u16 = 5050;
 pub(super) const REDIRECT_PORT: u16 = 80;
 /// The internal port.
 pub(super) const INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
-/// Two years, as the list that browsers come with asks for.
-const HSTS: Duration = Duration::from_secs(730 * 24 * 3600);
 /// Where monitoring looks.
 pub(super) const MONITORING: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
 /// What it asks for there.
@@ -52,6 +50,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     let token_path = written.token.path.clone().or_else(|| TOKEN_PATH.to_owned());
     let routes = upstreams::meant::routes(&written, &services, &token_path);
     let state = written.state.or_else(|| default_state(machine, file));
+    let origins = super::tls::meant::written_origins(&written.external_url, &written.aliases);
     let mut timeouts = written.timeouts;
     timeouts.drain = written_first(timeouts.drain, written.registry.drain);
     let mut front = front(
@@ -75,16 +74,11 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     }
     front.limits = limits_meant(&written.limits);
     front.headers = door.headers;
-    front.hsts = match written.tls.hsts.or(Hsts::For(HSTS)) {
-        Hsts::Off => None,
-        Hsts::For(time) => Some(time),
-    };
+    front.hsts = super::tls::meant::hsts(written.tls.hsts.clone());
     front.internal = door.internal;
     front.debug = monitoring(written.metrics, door.debug);
     let manifest = written_first(written.limits.manifest, written.registry.manifest);
-    let names = certificate_names(&front, machine);
-    // Written and empty is none.
-    let found = if written.tls.certificates.is_unset() { gitlab_certificate(&front, machine) } else { None };
+    let tls = super::tls::meant::config(written.tls, &origins, &front, machine, &state);
     Settings {
         source: file.map(Path::to_owned),
         written: BTreeMap::new(),
@@ -93,14 +87,7 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         services,
         user: written.user.into_value(),
         front,
-        tls: tls::Config {
-            certificates: found.map_or_else(|| certificates(written.tls.certificates), |found| vec![found]),
-            policy: written.tls.policy.or(tls::Policy::default()),
-            local: tls::Local { directory: written.tls.local.or_else(|| state.join("tls")), names },
-            acme: None,
-            clients: Vec::new(),
-            ticket_keys: Vec::new(),
-        },
+        tls,
         auth: auth::Config {
             path: token_path,
             service: written.token.service.or_else(|| "container_registry".to_owned()),
@@ -158,6 +145,7 @@ pub(super) fn registry_alone(mut written: Written, machine: &Machine, file: &Pat
     let mut settings = settings(written, machine, Some(file));
     settings.registry_only = true;
     settings.tls.certificates.clear(); // those of a front door
+    settings.tls.acme = None; // likewise
     settings.services = Services { registry: true, tokens: Tokens::Off };
     settings.registry.delete = delete;
     settings.auth.guard = guard;
@@ -324,35 +312,6 @@ fn push_limits(manifest: Setting<u64>, blob: Setting<u64>, uploads: Setting<u64>
         blob: blob.into_value(),
         uploads: number(uploads, usual.uploads),
     }
-}
-
-fn certificates(written: Setting<Vec<written::Certificate>>) -> Vec<tls::Files> {
-    let meant = |files: written::Certificate| {
-        let (certificate, key) = (files.certificate.into_value()?, files.key.into_value()?);
-        Some(tls::Files { certificate, key, password: files.password.into_value() })
-    };
-    written.into_value().unwrap_or_default().into_iter().filter_map(meant).collect()
-}
-
-/// The certificate that GitLab would show for this host, if both of its files are there.
-fn gitlab_certificate(front: &front::Config, machine: &Machine) -> Option<tls::Files> {
-    let host = front.external_url.host();
-    let file = |end: &str| machine.gitlab_certificates.join(format!("{host}.{end}"));
-    let found = tls::Files::new(file("crt"), file("key"));
-    (front.needs_certificates() && found.certificate.is_file() && found.key.is_file()).then_some(found)
-}
-
-/// Every name by which clients may come: those that the operator wrote, then those of the machine.
-fn certificate_names(front: &front::Config, machine: &Machine) -> Vec<String> {
-    let written = std::iter::once(&front.external_url).chain(&front.aliases);
-    let hosts = written.map(|origin| origin.host().trim_matches(['[', ']']).to_owned());
-    let mut names: Vec<String> = Vec::new();
-    for name in hosts.chain(machine.names()) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
 }
 
 /// `https://localhost:5050`.

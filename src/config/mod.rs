@@ -10,6 +10,7 @@
 //! distribution the registry's part of it, in the words of Distribution's config.yml
 //! checks       does it fit together, and this machine?
 //! meant        the defaults, and each room's Config
+//! tls          certificates, whether they are ordered, and which clients show theirs: all of the above for this key
 //! upstreams    registries of others and the routes to them: all of the above for these two keys
 //! show         Settings -> YAML, for `pierhead check`
 //! machine      what defaults depend on
@@ -36,7 +37,7 @@ use self::reader::{Reader, Setting};
 use self::written::Written;
 use self::yaml::{Node, Value};
 use crate::auth::{Guard, Realm, Trust};
-use crate::{auth, front, registry, telemetry, tls};
+use crate::{auth, front, registry, telemetry};
 
 mod checks;
 mod distribution;
@@ -48,6 +49,7 @@ mod reader;
 mod scalar;
 mod setting;
 mod show;
+mod tls;
 mod upstreams;
 mod written;
 mod yaml;
@@ -81,7 +83,7 @@ pub struct Settings {
     /// The front door.
     pub front: front::Config,
     /// Certificates.
-    pub tls: tls::Config,
+    pub tls: crate::tls::Config,
     /// Tokens and accounts.
     pub auth: auth::Config,
     /// The embedded registry.
@@ -195,7 +197,10 @@ pub fn load(
         return Err(Problems::new(reader.problems));
     }
     let Reader { written: places, warnings, .. } = reader;
-    Ok(Settings { written: places, warnings, ..meant::settings(written, machine, absolute.as_deref()) })
+    let enabled = tls::checks::enabled(&written);
+    let mut settings = Settings { written: places, warnings, ..meant::settings(written, machine, absolute.as_deref()) };
+    settings.warnings.extend(tls::checks::warnings(&settings, enabled));
+    Ok(settings)
 }
 
 /// The machine's file. One that we may not even look for is read, and its problem reported: defaults would be a surprise.

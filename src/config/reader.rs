@@ -35,7 +35,7 @@ pub(super) struct Reader {
     pub(super) environment: Environment,
     /// Keys that could have been written, as paths.
     pub(super) known_keys: BTreeSet<String>,
-    /// Paths that a later version serves.
+    /// Paths that are refused, so that their variables are too.
     pub(super) later: Vec<String>,
     /// Keys that nobody asked for: place, path of the section, key, and what the section takes.
     pub(super) unknown: Vec<(Place, String, String, Vec<&'static str>)>,
@@ -87,6 +87,29 @@ impl Reader {
         };
         self.report(&node.place, path, message);
         None
+    }
+
+    /// The items of a list, which messages call `what`.
+    fn items<T>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        what: &str,
+        read: &mut impl FnMut(Item<'_>) -> T,
+    ) -> Setting<Vec<T>> {
+        let message = match &node.value {
+            Value::List(items) => {
+                self.written.insert(path.to_owned(), node.place.clone());
+                let item = |(number, node)| read(Item { reader: &mut *self, node, path: format!("{path}[{number}]") });
+                return Setting::Is(items.iter().enumerate().map(item).collect(), node.place.clone());
+            }
+            Value::Nothing => return Setting::Unset,
+            Value::Refused => return Setting::Wrong,
+            Value::Text(text) => format!("must be {what}, not {}", quoted(text)),
+            Value::Mapping(_) => format!("must be {what}"),
+        };
+        self.report(&node.place, path, message);
+        Setting::Wrong
     }
 
     /// What `true` or `false` says in place of keys with values.
@@ -219,12 +242,7 @@ impl<'r> Section<'r> {
         let unasked =
             |(key, node): &&(String, Node)| !asked.contains(&key.as_str()) && !matches!(node.value, Value::Refused);
         for (key, node) in entries.unwrap_or_default().iter().filter(unasked) {
-            let later = join(&path, key);
-            if reader.later.contains(&without_indexes(&later)) {
-                reader.report(&node.place, &later, "not served yet by this version; remove it");
-            } else {
-                reader.unknown.push((node.place.clone(), path.clone(), key.clone(), asked.clone()));
-            }
+            reader.unknown.push((node.place.clone(), path.clone(), key.clone(), asked.clone()));
         }
         value
     }
@@ -329,12 +347,6 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Keys that a later version serves, so that whoever writes one learns that it is not a mistake of spelling.
-    pub(super) fn later(&mut self, keys: &[&str]) {
-        let paths = keys.iter().map(|key| without_indexes(&join(&self.path, key)));
-        self.reader.later.extend(paths);
-    }
-
     /// A scalar with a meaning.
     pub(super) fn scalar<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Setting<T> {
         let (path, node) = self.ask(key);
@@ -419,20 +431,19 @@ impl<'r> Section<'r> {
         let (path, found) = self.whole(key, Collection::List);
         let Ok(found) = found else { return Setting::Wrong };
         let Some(node) = found else { return self.absent() };
-        let message = match &node.value {
-            Value::List(items) => {
-                self.reader.written.insert(path.clone(), node.place.clone());
-                let item =
-                    |(number, node)| read(Item { reader: &mut *self.reader, node, path: format!("{path}[{number}]") });
-                return Setting::Is(items.iter().enumerate().map(item).collect(), node.place.clone());
-            }
-            Value::Nothing => return Setting::Unset,
-            Value::Refused => return Setting::Wrong,
-            Value::Text(text) => format!("must be a list: [...], or \"- \" before each item, not {}", quoted(text)),
-            Value::Mapping(_) => "must be a list: [...], or \"- \" before each item".to_owned(),
-        };
-        self.reader.report(&node.place, &path, message);
-        Setting::Wrong
+        self.reader.items(&node, &path, "a list: [...], or \"- \" before each item", &mut read)
+    }
+
+    /// The same, or its only item without the dash.
+    pub(super) fn list_or_one<T>(&mut self, key: &'static str, mut read: impl FnMut(Item<'_>) -> T) -> Setting<Vec<T>> {
+        let (path, found) = self.whole(key, Collection::List);
+        let Ok(found) = found else { return Setting::Wrong };
+        let Some(node) = found else { return self.absent() };
+        if !matches!(node.value, Value::Mapping(_)) {
+            return self.reader.items(&node, &path, "keys with values, or a list of such", &mut read);
+        }
+        self.reader.written.insert(path.clone(), node.place.clone());
+        Setting::Is(vec![read(Item { reader: &mut *self.reader, node: &node, path })], node.place.clone())
     }
 
     /// Keys that the operator chooses. A variable holds all of them as YAML: `{a: 1, b: 2}`.
@@ -471,6 +482,11 @@ impl Item<'_> {
         self.node.place.clone()
     }
 
+    /// The path of its key, with its number.
+    pub(super) fn path(&self) -> String {
+        self.path.clone()
+    }
+
     /// Whether keys with values are written.
     pub(super) fn is_section(&self) -> bool {
         matches!(self.node.value, Value::Mapping(_))
@@ -491,6 +507,23 @@ impl Item<'_> {
             text => text,
         };
         self.reader.meaning(text, &self.path, parse)
+    }
+
+    /// A path, made absolute.
+    pub(super) fn file(self) -> Setting<PathBuf> {
+        let Item { reader, node, path } = self;
+        let text = Item { reader: &mut *reader, node, path }.scalar(scalar::file_path);
+        text.map(|text, place| reader.resolve(&text, place))
+    }
+
+    /// A list in a list: `what` it holds.
+    pub(super) fn list<T>(self, what: &str, mut read: impl FnMut(Item<'_>) -> T) -> Setting<Vec<T>> {
+        let list = self.reader.items(self.node, &self.path, &format!("a list of {what}: [...]"), &mut read);
+        if list.is_unset() {
+            self.reader.report(&self.node.place, &self.path, "must not be empty; write a value or remove the line");
+            return Setting::Wrong;
+        }
+        list
     }
 
     /// A mapping.

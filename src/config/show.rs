@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 use super::meant::METRICS;
 use super::problem::{Place, Source};
 use super::scalar::{AsDuration, AsSize};
-use super::written::{ALGORITHMS, FORMATS, LEVELS, POLICIES, PROXY_PROTOCOLS};
+use super::written::{ALGORITHMS, FORMATS, LEVELS, PROXY_PROTOCOLS};
 use super::{Settings, Tokens};
 use crate::auth::{Guard, Realm, Trust};
 use crate::front::{self, ProxyProtocol};
@@ -84,25 +84,6 @@ impl Page<'_> {
                     page.line("push", &networks(&directions.push));
                 });
             }
-        });
-    }
-
-    fn tls(&mut self, settings: &Settings) {
-        let tls = &settings.tls;
-        let hsts = settings.front.hsts;
-        self.section("tls", |page| {
-            page.choice("policy", &POLICIES, tls.policy);
-            match hsts {
-                Some(time) => page.scalar("hsts", AsDuration(time)),
-                None => page.scalar("hsts", "off"),
-            }
-            let pair = |files: &crate::tls::Files| {
-                let password = files.password.iter().map(|file| ("password", scalar(file.display())));
-                let pair = [("certificate", scalar(files.certificate.display())), ("key", scalar(files.key.display()))];
-                pair.into_iter().chain(password).collect()
-            };
-            page.list("certificates", tls.certificates.iter().map(pair));
-            page.scalar("local", tls.local.directory.display());
         });
     }
 

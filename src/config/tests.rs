@@ -30,6 +30,7 @@ pub(super) fn machine(folder: &Path) -> Machine {
         folder: folder.to_owned(),
         system_file: folder.join("etc/pierhead.yml"),
         gitlab_certificates: folder.join("etc/gitlab/ssl"),
+        gitlab_webroot: folder.join("var/opt/gitlab/nginx/www"),
         user: "pierhead (uid 998)".to_owned(),
     }
 }

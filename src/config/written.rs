@@ -13,14 +13,14 @@ use tracing::Level;
 
 use super::distribution::{self, Registry};
 use super::problem::Place;
-use super::reader::{Item, Said, Section, Setting, within};
+use super::reader::{Item, Said, Section, Setting};
 use super::scalar;
+use super::tls::Tls;
 use super::upstreams::{self, Route, Upstream};
 use crate::auth::Algorithm;
 use crate::exchange::Origin;
 use crate::front::{Address, Network, ProxyProtocol};
 use crate::telemetry::{Destination, Format};
-use crate::tls::Policy;
 
 /// The configuration as written.
 #[derive(Debug)]
@@ -67,29 +67,6 @@ pub(super) struct Doorway {
 pub(super) struct Directions {
     pub(super) pull: Setting<Vec<Setting<Network>>>,
     pub(super) push: Setting<Vec<Setting<Network>>>,
-}
-
-#[derive(Debug)]
-pub(super) struct Tls {
-    pub(super) certificates: Setting<Vec<Certificate>>,
-    pub(super) local: Setting<PathBuf>,
-    pub(super) policy: Setting<Policy>,
-    pub(super) hsts: Setting<Hsts>,
-}
-
-/// How long browsers are to come with TLS only.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Hsts {
-    Off,
-    For(Duration),
-}
-
-#[derive(Debug)]
-pub(super) struct Certificate {
-    pub(super) place: Place,
-    pub(super) certificate: Setting<PathBuf>,
-    pub(super) key: Setting<PathBuf>,
-    pub(super) password: Setting<PathBuf>,
 }
 
 /// The internal port.
@@ -192,11 +169,6 @@ pub(super) const PROXY_PROTOCOLS: [(&str, ProxyProtocol); 3] =
     [("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
 /// The word of `redirect`.
 pub(super) const REDIRECTS: [(&str, ()); 1] = [("https", ())];
-/// Nothing takes back what browsers were told before; longer than ten years is a mistake.
-const HSTS: RangeInclusive<Duration> = seconds(0, 3_650 * 86_400);
-
-/// The words of `tls.policy`.
-pub(super) const POLICIES: [(&str, Policy); 2] = [("intermediate", Policy::Intermediate), ("modern", Policy::Modern)];
 /// The words of `token.algorithm`.
 pub(super) const ALGORITHMS: [(&str, Algorithm); 2] = [("ES256", Algorithm::Es256), ("RS256", Algorithm::Rs256)];
 /// The words of `log.level`.
@@ -288,40 +260,6 @@ impl Directions {
 
     pub(super) fn is_unset(&self) -> bool {
         self.pull.is_unset() && self.push.is_unset()
-    }
-}
-
-impl Tls {
-    fn read(section: &mut Section<'_>) -> Self {
-        section.later(&["client_auth", "acme"]);
-        Self {
-            policy: section.choice("policy", &POLICIES),
-            hsts: section.scalar("hsts", Hsts::parse),
-            certificates: section.list("certificates", Certificate::read),
-            local: section.path("local"),
-        }
-    }
-}
-
-impl Hsts {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        let time = scalar::duration(text).map_err(|message| format!("{message}; off means not at all"))?;
-        within(time, &HSTS, text, |value| scalar::AsDuration(value).to_string()).map(Self::For)
-    }
-}
-
-impl Certificate {
-    fn read(item: Item<'_>) -> Self {
-        let place = item.place();
-        item.section(|section| Self {
-            place,
-            certificate: section.path("certificate"),
-            key: section.path("key"),
-            password: section.path("password"),
-        })
     }
 }
 

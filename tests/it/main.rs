@@ -19,6 +19,7 @@
 mod aws;
 mod certificates;
 mod change;
+mod client_certificates;
 mod clients;
 mod config;
 mod conformance;
@@ -44,6 +45,7 @@ mod services;
 mod shapes;
 mod shutdown;
 mod support;
+mod tickets;
 mod tls;
 #[cfg(feature = "opentelemetry")]
 mod traces;

@@ -10,10 +10,10 @@ use super::{Desk, ROOT, keys, machine, meaning};
 /// Puts a file of `conf/` where the system's file would be, with the certificates that it names.
 fn installed(desk: &Desk, name: &str, change: impl FnOnce(String) -> String) -> Settings {
     let text = change(fs::read_to_string(Path::new(ROOT).join("conf").join(name)).unwrap());
-    let is_file = |word: &&str| [".crt", ".key", ".password"].iter().any(|end| word.ends_with(end));
+    let is_file = |word: &&str| [".crt", ".key", ".password", ".pem"].iter().any(|end| word.ends_with(end));
     for word in text.split_whitespace().filter(is_file) {
         if !word.contains('/') {
-            desk.put(&format!("etc/{word}"), "");
+            desk.put(&format!("etc/{word}"), [b'a'; 48]);
         }
     }
     desk.put("etc/pierhead.yml", text);
@@ -46,9 +46,13 @@ fn the_annotated_file_changes_nothing() {
 fn the_annotated_file_names_every_key_and_tells_its_default() {
     let desk = Desk::new();
     let defaults = installed(&desk, "pierhead.yml", |_| String::new());
-    // A user that every machine has.
-    let mut settings =
-        installed(&desk, "pierhead.yml", |text| uncommented(text).replace("user: pierhead", "user: root"));
+    let on_any_machine = |text| {
+        let text = uncommented(text).replace("user: pierhead", "user: root");
+        let text = text.replace("webroot: /var/opt/gitlab/nginx/www", "webroot: .");
+        // `dns` is an example, and of use with dns-01 alone.
+        text.replace("challenges: [tls-alpn-01, http-01]", "challenges: [tls-alpn-01, http-01, dns-01]")
+    };
+    let mut settings = installed(&desk, "pierhead.yml", on_any_machine);
     let written: Vec<&String> = settings.written.keys().collect();
     for key in keys() {
         assert!(written.contains(&&key), "conf/pierhead.yml does not name {key}: {written:?}");
@@ -61,6 +65,7 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.tls.certificates.len(), 1);
     assert_eq!(settings.registry.limits.blob.take(), Some(20 << 30));
     assert_eq!(settings.auth.limits.anonymous.take().map(u32::from), Some(1200));
+    assert_eq!((settings.tls.acme.take(), settings.tls.clients.len(), settings.tls.ticket_keys.len()), (None, 1, 1));
     let [gitlab] = &settings.front.upstreams[..] else { panic!("one example") };
     let least = "upstreams: { gitlab: { peers: ['http://127.0.0.1:5010', { url: 'https://registry-b.example.com:5000', \
                  weight: 2 }] } }";
@@ -78,6 +83,25 @@ fn the_annotated_file_names_every_key_and_tells_its_default() {
     assert_eq!(settings.registry, defaults.registry);
     assert_eq!(settings.auth, defaults.auth);
     assert_eq!(settings.telemetry, defaults.telemetry);
+}
+
+#[test]
+fn the_annotated_file_tells_what_is_ordered_where_nothing_is_written() {
+    let desk = Desk::new();
+    let ordered = |name: &str| {
+        let text = fs::read_to_string(Path::new(ROOT).join("conf").join("pierhead.yml")).unwrap();
+        let text = uncommented(text);
+        let acme: Vec<&str> = text.lines().skip_while(|line| *line != "  acme:").collect();
+        let line = |key: &str| *acme.iter().find(|line| line.trim_start().starts_with(&format!("{key}:"))).unwrap();
+        let lines = ["enabled", "directory", "challenges", "storage"].map(line);
+        let written = format!("external_url: https://{name}\ntls:\n  acme:\n{}\n", lines.join("\n"));
+        let least = installed(&desk, "pierhead.yml", |_| format!("external_url: https://{name}\n"));
+        (installed(&desk, "pierhead.yml", |_| written).tls.acme, least.tls.acme)
+    };
+    let (written, least) = ordered("registry.pierhead.dev");
+    assert!(least.is_some());
+    assert_eq!(written, least);
+    assert_eq!(ordered("registry.example.com"), (None, None));
 }
 
 #[test]

@@ -21,4 +21,4 @@ mod written;
 
 pub(super) use routes::Route;
 pub use show::ways;
-pub(super) use written::{Upstream, name};
+pub(super) use written::{Upstream, is_ours_in_requests, name, whole_url};

@@ -276,7 +276,7 @@ impl Realm {
 }
 
 /// `https://HOST[:PORT]/PATH`, with or without a query.
-pub(super) fn whole_url(text: &str) -> Result<String, String> {
+pub(in super::super) fn whole_url(text: &str) -> Result<String, String> {
     let refused = |why: String| {
         format!("must be a whole URL such as https://gitlab.example.com/jwt/auth, not {}{why}", quoted(text))
     };
@@ -319,15 +319,20 @@ fn value(text: &str) -> Result<HeaderValue, String> {
     value.ok_or_else(|| "must be printable ASCII".to_owned())
 }
 
-/// What of a request others may change. `Host` and what says for whom we speak would send clients elsewhere, or let them
-/// say who they are; with another's `Authorization` everybody would be that account.
+/// What of a request others may change.
 fn of_requests(name: &HeaderName) -> Result<(), String> {
-    let text = name.as_str();
-    let ours = ["authorization", "expect", "forwarded", "host", "proxy-connection", "x-real-ip"];
-    if is_our_own(name) || ours.contains(&text) || text.starts_with("x-forwarded-") {
-        return Err(format!("{text} is what Pierhead itself says to an upstream; remove it"));
+    if is_ours_in_requests(name) {
+        return Err(format!("{name} is what Pierhead itself says to an upstream; remove it"));
     }
     Ok(())
+}
+
+/// What of a request we say ourselves. `Host` and what says for whom we speak would send clients elsewhere, or let them
+/// say who they are; with another's `Authorization` everybody would be that account.
+pub(in super::super) fn is_ours_in_requests(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let ours = ["authorization", "expect", "forwarded", "host", "proxy-connection", "x-real-ip"];
+    is_our_own(name) || ours.contains(&text) || text.starts_with("x-forwarded-")
 }
 
 /// And of an answer: what a client could not go on without stays the registry's, and what we rewrite stays ours.
