@@ -126,7 +126,7 @@ fn notes(status: &Status) -> Vec<String> {
     let refused =
         refused.map(|refused| format!("{file}: a change was refused at {:.0}: {}", refused.at, refused.reason));
     let orders = status.acme.as_ref();
-    let stands_in = orders.filter(|orders| orders.ordered.is_none()).map(|orders| {
+    let stands_in = orders.filter(|_| status.stands_in).map(|orders| {
         let (names, directory) = (orders.names.join(", "), &orders.directory);
         format!("{file}: not there yet; what is shown stands in for a certificate for {names} from {directory}")
     });
@@ -146,7 +146,9 @@ fn check(settings: &Settings, now: SystemTime) -> Result<(), Failure> {
     for place in missing {
         remark(&format!("note: no certificate for {} was ordered yet", place.names.join(", ")));
     }
-    for warning in settings.warnings.iter().filter(|warning| warning.key.starts_with("tls")) {
+    // Whether an authority can reach us is about where clients are sent, too.
+    let ours = |key: &str| ["tls", "external_url", "aliases"].iter().any(|section| key.starts_with(section));
+    for warning in settings.warnings.iter().filter(|warning| ours(&warning.key)) {
         remark(&format!("warning: {warning}"));
     }
     if problems.is_empty() {

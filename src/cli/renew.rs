@@ -1,7 +1,7 @@
 //! `pierhead cert renew`: has certificates ordered now, and follows the orders to their end.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
@@ -15,7 +15,10 @@ use crate::tls::Status;
 /// How often we look how far it is.
 const LOOK: Duration = Duration::from_millis(500);
 /// What is tried again this soon has not failed yet: by another way to prove the names, say.
-const SOON: SignedDuration = SignedDuration::from_secs(30);
+const SOON: SignedDuration = SignedDuration::from_secs(8);
+
+/// How long we follow orders: longer than one may take. A server that was restarted meanwhile has forgotten that we asked.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What to order.
 #[derive(Debug, Args)]
@@ -52,24 +55,10 @@ pub(super) fn run(renew: &Renew, state: &Path) -> Result<(), Failure> {
         return shown(renew.output, &before);
     }
     let mut progress = Progress::begin();
-    let (after, courses) = loop {
-        let now = asked(state)?;
-        let after: Vec<Option<Status>> = before.iter().map(|one| find(&now, one)).collect();
-        let courses: Vec<Course> =
-            before.iter().zip(&after).map(|(one, after)| course(one, after.as_ref(), Timestamp::now())).collect();
-        let going = before.iter().zip(&courses).filter_map(|(one, course)| match course {
-            Course::Going(how) => Some(format!("{}: {how}", label(one))),
-            Course::Done | Course::Failed(_) => None,
-        });
-        let going: Vec<String> = going.collect();
-        if going.is_empty() {
-            break (after, courses);
-        }
-        progress.show(&going.join("; "));
-        std::thread::sleep(LOOK);
-    };
+    let followed = follow(state, &before, &mut progress);
     progress.end();
-    shown(renew.output, &after.into_iter().flatten().collect::<Vec<_>>())?;
+    let (after, courses) = followed?;
+    shown(renew.output, &after)?;
     let failures = before.iter().zip(courses).filter_map(|(one, course)| match course {
         Course::Failed(why) => Some(format!("{}: {why}", label(one))),
         Course::Done | Course::Going(_) => None,
@@ -78,12 +67,33 @@ pub(super) fn run(renew: &Renew, state: &Path) -> Result<(), Failure> {
     if failures.is_empty() { Ok(()) } else { Err(Failure::failed(failures.join("\n"))) }
 }
 
-fn find(now: &[Status], one: &Status) -> Option<Status> {
-    now.iter().find(|status| status.file == one.file).cloned()
+/// Until every order came to an end: how the certificates are then, and what came of each order.
+fn follow(state: &Path, before: &[Status], progress: &mut Progress) -> Result<(Vec<Status>, Vec<Course>), Failure> {
+    let begun = Instant::now();
+    loop {
+        let now = asked(state)?;
+        let after = |one: &Status| now.iter().find(|status| status.file == one.file);
+        let courses: Vec<Course> = before.iter().map(|one| course(one, after(one), Timestamp::now())).collect();
+        let going = before.iter().zip(&courses).filter_map(|(one, course)| match course {
+            Course::Going(how) => Some(format!("{}: {how}", label(one))),
+            Course::Done | Course::Failed(_) => None,
+        });
+        let going = going.collect::<Vec<_>>().join("; ");
+        if going.is_empty() {
+            return Ok((before.iter().filter_map(after).cloned().collect(), courses));
+        }
+        if begun.elapsed() > PATIENCE {
+            let message = format!("not done yet: {going}; `pierhead cert status` shows what becomes of it");
+            return Err(Failure { code: 75, message });
+        }
+        progress.show(&going);
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn label(status: &Status) -> &str {
-    status.names.first().unwrap_or(&status.file)
+    let ordered = status.acme.as_ref().and_then(|orders| orders.names.first());
+    ordered.unwrap_or(&status.file)
 }
 
 /// How far the order of a certificate is that was like `before` when it was asked for.
@@ -98,7 +108,7 @@ fn course(before: &Status, after: Option<&Status>, now: Timestamp) -> Course {
         if let Some(refused) = refused {
             return Course::Failed(format!("a certificate came, and is not shown: {}", refused.reason));
         }
-        let span = |status: &Status| (status.not_before, status.not_after);
+        let span = |status: &Status| (status.stands_in, status.not_before, status.not_after);
         let is_shown = span(before) != span(status) || now.duration_since(ordered) > SHOWN_WITHIN;
         return if is_shown { Course::Done } else { Course::Going("it is there".to_owned()) };
     }
@@ -150,6 +160,7 @@ mod tests {
             days_left: 0,
             chain: Vec::new(),
             refused: None,
+            stands_in: false,
             acme: Some(orders),
         }
     }

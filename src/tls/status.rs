@@ -29,6 +29,9 @@ pub struct Status {
     pub chain: Vec<String>,
     /// The change of the files that was refused last, if nothing good came after it.
     pub refused: Option<Refused>,
+    /// Whether it stands in for one that is ordered and not there yet.
+    #[serde(default)]
+    pub stands_in: bool,
     /// How its orders go, if it is ordered from an authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme: Option<acme::Status>,
@@ -61,6 +64,7 @@ impl Status {
             days_left: left.div_euclid(24 * 60 * 60),
             chain: pair.chain.iter().map(|one| one.subject.clone()).collect(),
             refused: None,
+            stands_in: pair.stands_in,
             acme: None,
         }
     }

@@ -17,6 +17,7 @@
 )]
 
 mod aws;
+mod cert_commands;
 mod certificates;
 mod change;
 mod client_certificates;

@@ -122,7 +122,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
     key("http.secret", "2 3 G", Honoured, "example-secret-of-nobody", "what nodes share that serve one tree"),
     key("http.relativeurls", "2 3 G", Honoured, "true", "whether a Location is a path and not a URL; `registry serve` without http.host sends paths anyway"),
     key("http.draintimeout", "2 3 G", Honoured, "60s", "for running requests after SIGTERM"),
-    key("http.tls.letsencrypt", "2 3 G", Refused, "{ hosts: [a.example.com] }", "no certificate would be fetched; write certificate and key"),
+    key("http.tls.letsencrypt", "2 3 G", Refused, "{ hosts: [a.example.com] }", "no certificate would be fetched for this port; write certificate and key, or `tls.acme` in pierhead.yml, whose listeners then show one"),
     key("http.tls.certificate", "2 3 G", Honoured, "/etc/registry/a.crt", "certificate and chain (PEM); with key, TLS is spoken"),
     key("http.tls.key", "2 3 G", Honoured, "/etc/registry/a.key", "its key (PEM)"),
     key("http.tls.clientcas", "2 3 G", Honoured, "[/etc/registry/ca.crt]", "authorities (PEM) whose certificates clients must show"),

@@ -24,7 +24,7 @@ fn desk(text: &str) -> Desk {
     let desk = Desk::new();
     let words = text.split(|letter: char| letter.is_whitespace() || ",{}[]\"".contains(letter));
     for word in words.filter(|word| [".pem", ".crt", ".key"].iter().any(|of| word.ends_with(of))) {
-        desk.put(word, "");
+        desk.put(word, [b'a'; 48]); // as long as a ticket key
     }
     desk
 }
@@ -55,6 +55,25 @@ fn every_example_in_the_readme_is_taken_as_printed_and_without_a_warning() {
         let settings = settings.unwrap_or_else(|problems| panic!("{problems}\n{example}"));
         assert_eq!(settings.warnings, [], "{example}");
     }
+}
+
+#[test]
+fn a_public_name_alone_orders_a_certificate_as_the_readme_says() {
+    let text = readme();
+    let minute = &text[text.find("### Let's Encrypt in a minute").unwrap()..];
+    let [example, dns, other, nodes, clients, ..] = examples(minute)[..] else { panic!("five examples") };
+    assert_eq!(desk(example).good(example, "").tls.acme, None, "example.com is nobody's");
+    let desk_of_one = desk(example);
+    let settings = desk_of_one.good(&example.replace("example.com", "pierhead.dev"), "");
+    assert_eq!(settings.tls.acme.unwrap().certificates, [["registry.pierhead.dev"]]);
+    assert_eq!(settings.warnings, []);
+    let names = |text: &str| desk(text).good(text, "").tls.acme.unwrap().certificates;
+    assert_eq!(names(dns), [["registry.example.com", "*.registry.example.com"]]);
+    assert_eq!(
+        (names(other), names(nodes)),
+        (vec![vec!["registry.internal".to_owned()]], vec![vec!["registry.example.com".to_owned()]])
+    );
+    assert_eq!(desk(clients).good(clients, "").tls.clients.len(), 1);
 }
 
 #[test]

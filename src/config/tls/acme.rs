@@ -9,7 +9,7 @@ use super::super::problem::{Place, Problem};
 use super::super::reader::Setting;
 use super::super::written::Written;
 use super::meant::{HTTP, HTTPS, MOST_NAMES, is_lets_encrypt, usual_names, written_origins};
-use super::names::{can_be_public, is_public};
+use super::names::{can_be_public, covers, is_public};
 use super::written::{Acme, Dns, Enabled};
 use crate::front::{Address, Listener};
 use crate::tls::acme::{Challenge, Config, LETS_ENCRYPT};
@@ -215,9 +215,18 @@ fn check_names(checks: &mut Checks<'_>, acme: &Acme, key: &str, names: &[Setting
         Setting::Unset => is_lets_encrypt(LETS_ENCRYPT),
         Setting::Wrong => false,
     };
+    let wildcard = |host: &str| {
+        let written = names.iter().filter_map(|name| name.written().map(|(name, _)| name));
+        written.filter(|name| name.starts_with("*.")).find(|name| covers(name, host))
+    };
     for (number, name) in names.iter().enumerate() {
         let Some((name, place)) = name.written() else { continue };
         let key = format!("{key}[{number}]");
+        if let Some(wildcard) = wildcard(name).filter(|wildcard| public && *wildcard != name) {
+            let message =
+                format!("{wildcard} covers {name}, and Let's Encrypt refuses both in one certificate; remove one");
+            checks.report(place, &key, message);
+        }
         if name.starts_with("*.") && by_dns(acme) == Some(false) {
             let message =
                 format!("{name} can only be proven by dns-01; write tls.acme.challenges: [dns-01] and tls.acme.dns");

@@ -143,10 +143,14 @@ fn names_spoken_of_twice(checks: &mut Checks<'_>, entries: &[ClientAuth]) {
         for (place_in_list, name) in entry.names.items().iter().enumerate() {
             let Some((name, place)) = name.written() else { continue };
             let has = |other: &&ClientAuth| {
-                other.names.items().iter().any(|other| other.written().is_some_and(|(other, _)| other == name))
+                let covered = |other: &str| other == name || covers(other, name);
+                other.names.items().iter().any(|other| other.written().is_some_and(|(other, _)| covered(other)))
             };
             if let Some(other) = before.iter().find(has) {
-                let message = format!("{name} is one of {}.names already; remove it", other.key);
+                let message = format!(
+                    "never counts: {}.names has {name} already, and the first counts; remove it, or write it first",
+                    other.key
+                );
                 checks.report(place, format!("{}.names[{place_in_list}]", entry.key), message);
             }
         }

@@ -279,3 +279,52 @@ fn one_mapping_is_a_list_of_one_and_variables_say_all_of_it() {
     assert_eq!(acme.dns, Some(Dns::Update { server: "ns1.pierhead.dev:53".to_owned(), zone: None, key: None }));
     assert_eq!((acme.storage.as_path(), settings.tls.ticket_keys.len()), (Path::new("/srv/acme"), 1));
 }
+
+#[test]
+fn who_can_come_without_a_certificate_although_one_is_required_is_said() {
+    let desk = desk();
+    let text = |listeners: &str| {
+        format!(
+            "{PUBLIC}aliases: [http://clear.internal]\nlisteners: [{listeners}]\ntls: {{ client_auth: {{ mode: required, ca: ca.pem }} }}"
+        )
+    };
+    let found = warnings(&desk.good(&text("{ address: ':443' }, { address: ':8080', tls: false }"), ""));
+    let [warning] = &found[..] else { panic!("{found:?}") };
+    assert!(warning.starts_with("a.yml:4: tls.client_auth: without TLS nobody can be asked for a certificate: whoever may connect to listeners[1] comes"), "{warning}");
+    let redirects = text("{ address: ':443' }, { address: ':80', redirect: https }");
+    assert_eq!(warnings(&desk.good(&redirects, "")), [""; 0]);
+    let optional = text("{ address: ':443' }, { address: ':8080', tls: false }").replace("required", "optional");
+    assert_eq!(warnings(&desk.good(&optional, "")), [""; 0]);
+}
+
+#[test]
+fn a_name_that_no_client_comes_by_is_warned_of() {
+    let desk = desk();
+    let text = |names: &str| {
+        format!(
+            "{PUBLIC}aliases: [https://b.pierhead.dev:8443]\ntls: {{ client_auth: {{ mode: required, ca: ca.pem, names: [{names}] }} }}"
+        )
+    };
+    assert_eq!(warnings(&desk.good(&text("B.pierhead.dev, '*.pierhead.dev'"), "")), [""; 0]);
+    let found = warnings(&desk.good(&text("b.pierhead.dev, c.pierhead.dev, '*.example.com'"), ""));
+    let [one, other] = &found[..] else { panic!("{found:?}") };
+    assert!(one.starts_with("a.yml:3: tls.client_auth.names[1]: no client comes by c.pierhead.dev: "), "{one}");
+    assert!(other.contains("names[2]: no client comes by *.example.com"), "{other}");
+    let here = "tls: { client_auth: { mode: required, ca: ca.pem, names: [harbour, localhost] } }";
+    assert_eq!(warnings(&desk.good(here, "")), [""; 0], "the machine's own names");
+}
+
+#[test]
+fn a_command_that_does_not_serve_needs_no_file_to_be_there() {
+    let desk = Desk::new();
+    let text = format!(
+        "{PUBLIC}tls: {{ acme: {{ ca: a, webroot: b, eab: {{ id: k, key: c }}, challenges: [http-01, dns-01], dns: {{ hook: d }} }}, \
+         client_auth: {{ mode: required, ca: e, crl: [f] }}, ticket_keys: [g] }}"
+    );
+    desk.put("a.yml", &text);
+    let machine = super::super::Machine { serves: false, ..super::super::tests::machine(desk.path()) };
+    super::super::load(Some(Path::new("a.yml")), [], &machine).unwrap();
+    for key in ["ca", "webroot", "eab.key", "dns.hook"] {
+        assert!(desk.bad(&text, "").contains(&format!("tls.acme.{key}: ")), "{key}");
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::super::problem::{Place, quoted};
+use super::super::problem::{Place, nearest, quoted};
 use super::super::reader::{Item, Section, Setting, within};
 use super::super::scalar;
 use super::super::upstreams;
@@ -232,13 +232,17 @@ fn directory(text: &str) -> Result<String, String> {
     if let Some((_, url)) = DIRECTORIES.iter().find(|(word, _)| *word == text) {
         return Ok((*url).to_owned());
     }
-    let url = Some(text).filter(|text| text.starts_with("https://")).and_then(|text| upstreams::whole_url(text).ok());
-    url.ok_or_else(|| {
-        format!(
-            "must be letsencrypt, letsencrypt-staging or https:// and the path of a directory, not {}",
-            quoted(text)
-        )
-    })
+    if let Some(url) =
+        Some(text).filter(|text| text.starts_with("https://")).and_then(|text| upstreams::whole_url(text).ok())
+    {
+        return Ok(url);
+    }
+    let meant = nearest(text, DIRECTORIES.map(|(word, _)| word)).map(|word| format!("; did you mean {word}?"));
+    Err(format!(
+        "must be letsencrypt, letsencrypt-staging or https:// and the path of a directory, not {}{}",
+        quoted(text),
+        meant.unwrap_or_default()
+    ))
 }
 
 /// An e-mail address as authorities take them, without `mailto:`.

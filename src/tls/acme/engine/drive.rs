@@ -87,7 +87,7 @@ pub(super) trait Order: Send {
     /// Asks where it is.
     async fn state(&mut self) -> Result<State, Trouble>;
     /// How many authorizations it has.
-    fn authorizations(&self) -> usize;
+    fn authorizations(&mut self) -> usize;
     /// Asks for one of them.
     async fn authorization(&mut self, number: usize) -> Result<Authorization, Trouble>;
     /// Tells the authority to look for the proof of one of them.

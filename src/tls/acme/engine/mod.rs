@@ -17,7 +17,9 @@
 //!
 //! **Not here, on purpose:** when to order, how often, and where the certificate goes.
 
+mod account;
 mod drive;
+mod full;
 mod http;
 mod plain;
 mod problem;
@@ -51,23 +53,35 @@ fn choose(config: &Config, proxied: bool) -> Engine {
 /// # Errors
 /// A file of the configuration that cannot be read or used.
 pub(super) fn authority(config: &Config, account_key_pkcs8: Vec<u8>) -> Result<Arc<dyn Authority>, Failure> {
+    made(config, account_key_pkcs8, choose(config, http::proxied()))
+}
+
+fn made(config: &Config, key: Vec<u8>, engine: Engine) -> Result<Arc<dyn Authority>, Failure> {
     let trust = http::trust(config)?;
-    Ok(Arc::new(Engines { plain: plain::Plain::new(config, account_key_pkcs8, trust) }))
+    let web = http::Web::new(&trust)?;
+    let plain = (engine == Engine::Plain).then(|| plain::Plain::new(config, key.clone(), trust, web.clone()));
+    Ok(Arc::new(Engines { plain, full: full::Full::new(config, key, web)? }))
 }
 
 /// An authority, and who speaks with it.
 struct Engines {
-    plain: plain::Plain,
+    /// Who orders, if it can do all that is wanted.
+    plain: Option<plain::Plain>,
+    /// Else.
+    full: full::Full,
 }
 
 #[async_trait]
 impl Authority for Engines {
     async fn order(&self, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
-        self.plain.order(wanted, proofs).await
+        match &self.plain {
+            Some(plain) => plain.order(wanted, proofs).await,
+            None => self.full.order(wanted, proofs).await,
+        }
     }
 
-    async fn renewal(&self, _certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure> {
-        Ok(None)
+    async fn renewal(&self, certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure> {
+        self.full.renewal(certificate).await
     }
 }
 

@@ -16,6 +16,7 @@ use rustls_acme::acme::{Account, AcmeError, Auth, AuthStatus, ChallengeType, Dir
 use rustls_acme::acme::{Challenge as Offered, Identifier, Order as Placed, Problem as Said};
 
 use super::drive::{self, Authorization, Offer, Order, Standing, State, again};
+use super::http::{Web, secure};
 use super::problem::{Problem, Trouble};
 use super::{Challenge, Config, Failure, Issued, Proofs, Wanted};
 
@@ -29,13 +30,14 @@ pub(super) struct Plain {
     contact: Vec<String>,
     key: Vec<u8>,
     trust: Arc<ClientConfig>,
+    web: Web,
 }
 
 impl Plain {
     /// With this account's key (PKCS #8, P-256).
-    pub(super) fn new(config: &Config, key: Vec<u8>, trust: Arc<ClientConfig>) -> Self {
+    pub(super) fn new(config: &Config, key: Vec<u8>, trust: Arc<ClientConfig>, web: Web) -> Self {
         let contact = config.contact.iter().map(|address| format!("mailto:{address}")).collect();
-        Self { directory: config.directory.clone(), contact, key, trust }
+        Self { directory: config.directory.clone(), contact, key, trust, web }
     }
 
     /// Orders a certificate and waits for it.
@@ -52,7 +54,8 @@ impl Plain {
     }
 
     async fn read(&self) -> Result<Directory, Trouble> {
-        Ok(Directory::discover(&self.trust, &self.directory).await?)
+        let found = self.web.directory(&self.directory).await?;
+        Ok(Directory { new_nonce: found.new_nonce, new_account: found.new_account, new_order: found.new_order })
     }
 
     /// The account of this key; it is made if there is none. The operator agreed to the terms by naming the authority.
@@ -61,7 +64,9 @@ impl Plain {
     }
 
     async fn open(&self, account: &Account, names: &[String]) -> Result<(String, Placed), Trouble> {
-        Ok(account.new_order(&self.trust, names.to_vec()).await?)
+        let (url, order) = account.new_order(&self.trust, names.to_vec()).await?;
+        secure(&url)?;
+        Ok((url, order))
     }
 }
 
@@ -88,13 +93,14 @@ impl Order for Open<'_> {
         })
     }
 
-    fn authorizations(&self) -> usize {
+    fn authorizations(&mut self) -> usize {
         self.order.authorizations.len()
     }
 
     async fn authorization(&mut self, number: usize) -> Result<Authorization, Trouble> {
-        let url = self.order.authorizations.get(number).ok_or_else(gone)?;
-        let Auth { status, identifier: Identifier::Dns(name), challenges } = self.account.auth(self.trust, url).await?;
+        let url = self.order.authorizations.get(number).ok_or_else(Trouble::gone)?;
+        let Auth { status, identifier: Identifier::Dns(name), challenges } =
+            self.account.auth(self.trust, secure(url)?).await?;
         let standing = match status {
             AuthStatus::Pending => Standing::Pending,
             AuthStatus::Valid => Standing::Valid,
@@ -107,19 +113,19 @@ impl Order for Open<'_> {
     }
 
     async fn look(&mut self, number: usize, by: Challenge) -> Result<(), Trouble> {
-        let shown = self.shown.iter().find(|(of, _)| *of == number).ok_or_else(gone)?;
-        let offered = shown.1.iter().find(|offered| known(&offered.typ) == Some(by)).ok_or_else(gone)?;
-        Ok(self.account.challenge(self.trust, &offered.url).await?)
+        let shown = self.shown.iter().find(|(of, _)| *of == number).ok_or_else(Trouble::gone)?;
+        let offered = shown.1.iter().find(|offered| known(&offered.typ) == Some(by)).ok_or_else(Trouble::gone)?;
+        Ok(self.account.challenge(self.trust, secure(&offered.url)?).await?)
     }
 
     async fn finalize(&mut self, request: Vec<u8>) -> Result<(), Trouble> {
-        self.order = self.account.finalize(self.trust, &self.order.finalize, &request).await?;
+        self.order = self.account.finalize(self.trust, secure(&self.order.finalize)?, &request).await?;
         Ok(())
     }
 
     async fn certificate(&mut self) -> Result<String, Trouble> {
-        let OrderStatus::Valid { certificate } = &self.order.status else { return Err(gone()) };
-        Ok(self.account.certificate(self.trust, certificate).await?)
+        let OrderStatus::Valid { certificate } = &self.order.status else { return Err(Trouble::gone()) };
+        Ok(self.account.certificate(self.trust, secure(certificate)?).await?)
     }
 }
 
@@ -149,11 +155,6 @@ fn known(kind: &ChallengeType) -> Option<Challenge> {
         ChallengeType::TlsAlpn01 => Some(Challenge::TlsAlpn01),
         ChallengeType::Unknown => None,
     }
-}
-
-/// What was there in the answer before is not there in this one.
-fn gone() -> Trouble {
-    Trouble::Broken("the authority's answers do not fit each other".to_owned())
 }
 
 impl From<Said> for Problem {

@@ -16,11 +16,13 @@ const URN: &str = "urn:ietf:params:acme:error:";
 const WORDS: usize = 1000;
 
 /// Why a call had no result.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Trouble {
     /// The authority says why.
+    #[error("{}", .0.words())]
     Problem(Problem),
     /// There is no answer, or one that makes no sense.
+    #[error("{0}")]
     Broken(String),
 }
 
@@ -69,6 +71,11 @@ impl Problem {
 }
 
 impl Trouble {
+    /// What was there in the answer before is not there in this one.
+    pub(super) fn gone() -> Self {
+        Self::Broken("the authority's answers do not fit each other".to_owned())
+    }
+
     /// Whether it is nothing but a nonce that the authority did not like (RFC 8555 6.5).
     pub(super) fn is_nonce(&self) -> bool {
         matches!(self, Self::Problem(problem) if problem.name() == "badNonce")
