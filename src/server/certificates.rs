@@ -15,11 +15,13 @@ use crate::config::Settings;
 use crate::front;
 use crate::telemetry::Metrics;
 use crate::tls::acme::{self, Answers, Keeper, Orders, Refusal};
-use crate::tls::{self, Board, Certificates, Files, Remark, Shown, Watch, local};
+use crate::tls::{self, Board, Certificates, Demands, Files, Remark, Revocations, Rule, Shown, Tickets, Watch, local};
 
 /// What was read from the files that the operator named.
 pub(super) struct FromFiles {
     usual: Option<Certificates>,
+    rules: Vec<Rule>,
+    tickets: Option<Tickets>,
     internal: Option<(Arc<rustls::ServerConfig>, Arc<Certificates>)>,
     upstreams: front::Credentials,
 }
@@ -46,13 +48,16 @@ impl FromFiles {
         let named = &settings.tls.certificates;
         let usual = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
         let internal = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
-        Ok(Self { usual, internal, upstreams: front::Credentials::load(&settings.front.upstreams)? })
+        let rules = settings.tls.clients.iter().map(Rule::read).collect::<Result<_, _>>()?;
+        let tickets = Tickets::load(&settings.tls.ticket_keys)?;
+        let upstreams = front::Credentials::load(&settings.front.upstreams)?;
+        Ok(Self { usual, rules, tickets, internal, upstreams })
     }
 
     /// Adds what is ordered, and the local authority's certificate where one is needed and none was named, or not yet
     /// all are there that are ordered.
     pub(super) fn complete(self, settings: &Settings, now: SystemTime) -> Result<Loaded, Error> {
-        let Self { usual, internal, upstreams } = self;
+        let Self { usual, rules, tickets, internal, upstreams } = self;
         let acme = settings.tls.acme.as_ref();
         acme.map(folders::prepare_orders).transpose()?;
         let ordered = acme.map(acme::Config::places).unwrap_or_default();
@@ -68,7 +73,12 @@ impl FromFiles {
         };
         let certificates = usual.map(Arc::new);
         let policy = settings.tls.policy;
-        let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
+        let shown_to_all = certificates.clone();
+        let usual = shown_to_all.map(|shown| tls::server_config(shown, policy, tickets)).transpose()?;
+        // Without certificates nobody can prove anything here, and what is demanded is not forgotten for that.
+        let nothing = || Certificates::load(&[]).map(Arc::new);
+        let demands = Demands::new(rules, &certificates.clone().map_or_else(nothing, Ok)?, policy)?;
+        let demands = Arc::new(demands);
         let mut shown = Vec::new();
         if let Some(certificates) = certificates.clone() {
             shown.push(Shown { certificates, names: settings.public_names(), local });
@@ -76,7 +86,7 @@ impl FromFiles {
         let (internal, own) = internal.unzip();
         shown.extend(own.map(|certificates| Shown { certificates, names: Vec::new(), local: None }));
         let answers = acme.map(|acme| Answers::of(&acme.storage));
-        let tls = front::Tls { usual, certificates, internal, upstreams, answers, ..front::Tls::default() };
+        let tls = front::Tls { usual, demands, certificates, internal, upstreams, answers };
         Ok(Loaded { tls, shown, authority })
     }
 }
@@ -87,10 +97,18 @@ fn is_there(ordered: &acme::Place) -> bool {
 }
 
 /// What keeps certificates fresh, until it is told otherwise, and what can be seen of it.
-pub(super) fn watch(loops: &mut JoinSet<()>, shown: Vec<Shown>, metrics: &Metrics) -> Watching {
+pub(super) fn watch(
+    loops: &mut JoinSet<()>,
+    shown: Vec<Shown>,
+    revocations: Revocations,
+    metrics: &Metrics,
+) -> Watching {
     let watch = Watch::new(shown, metrics.clone(), &current_user(), SystemTime::now());
     let board = watch.board();
-    Watching { board, task: loops.spawn(watch.keep()) }
+    let both = async {
+        tokio::join!(watch.keep(), revocations.keep());
+    };
+    Watching { board, task: loops.spawn(both) }
 }
 
 /// Somebody who watches files.

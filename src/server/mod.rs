@@ -316,7 +316,7 @@ impl Prepared {
             loops.spawn(async move { checks.keep_checking().await });
         }
         let tending = serving::tend(&mut loops, &embedded);
-        let watching = certificates::watch(&mut loops, shown, &reports.metrics);
+        let watching = certificates::watch(&mut loops, shown, tls.demands.revocations(), &reports.metrics);
         let running = front::open(settings.front.clone(), embedded.clone(), &tls, reports.clone(), sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });

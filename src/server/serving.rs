@@ -294,7 +294,12 @@ impl Serving {
         self.files.keep(|path| path == control || listens(path));
         self.threshold.set(settings.telemetry.level);
         listen::compare_with_file_limit(front.limits.connections);
-        self.watching.replace(certificates::watch(&mut self.loops, shown, &self.reports.metrics));
+        self.watching.replace(certificates::watch(
+            &mut self.loops,
+            shown,
+            tls.demands.revocations(),
+            &self.reports.metrics,
+        ));
         // An order that is under way goes on when nothing is new about it.
         if settings.tls.acme != self.settings.tls.acme {
             self.ordering.replace(Ordering::begin(&mut self.loops, &settings, &self.reports.metrics));
