@@ -1,6 +1,7 @@
 //! `pierhead cert`: what is shown, what is wrong with it, and an authority of one's own.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,12 +9,16 @@ use std::time::SystemTime;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::Failure;
+use super::renew::{self, Renew};
 use super::serve::absolute;
 use super::terminal::{Output, list, remark, say};
+use super::{Failure, control};
 use crate::config::Settings;
-use crate::server::control::{Command, Outcome, Unanswered, ask};
-use crate::tls::{Certificates, Files, Local, Shown, Status, local};
+use crate::server::control::Command;
+use crate::tls::{self, Certificates, Files, Local, Shown, Status, acme, local};
+
+/// The exit code when there is no server to ask.
+const NOT_RUNNING: u8 = 69;
 
 /// Certificates.
 #[derive(Debug, Subcommand)]
@@ -24,6 +29,12 @@ pub enum Cert {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Have the running server order certificates now, and wait until they are there
+    #[command(
+        after_help = "Exit code 1 when an order failed, 69 when no server runs, 75 when the names could not be proven so \
+        often that the authority would refuse the next attempt; the message says when to try again."
+    )]
+    Renew(Renew),
     /// Look for everything that is wrong with the certificates of the configuration
     #[command(after_help = "Exit code 1 when something is.")]
     Check,
@@ -50,6 +61,7 @@ pub(super) fn run(
     let now = SystemTime::now();
     match command {
         Cert::Status { output } => status(*output, state, settings, now),
+        Cert::Renew(order) => renew::run(order, state),
         Cert::Check => check(&settings()?, now),
         Cert::MakeCa { directory, names } => make_authority(directory.clone(), names, &settings()?, now),
     }
@@ -61,46 +73,84 @@ fn status(
     settings: impl FnOnce() -> Result<Settings, Failure>,
     now: SystemTime,
 ) -> Result<(), Failure> {
-    let found: Vec<Status> = match ask(state, &Command::CertStatus {}) {
-        Ok(answer) if answer.outcome == Outcome::Done => {
-            serde_json::from_str(&answer.message).map_err(Failure::failed)?
-        }
-        Err(Unanswered::NotRunning(_)) => {
+    match asked(state) {
+        Ok(found) => shown(output, &found),
+        Err(failure) if failure.code == NOT_RUNNING => {
             remark("no server runs here; this is what its files hold");
-            let Examined { shown, problems } = examine(&settings()?);
+            let settings = settings()?;
+            let Examined { shown: files, problems, missing: _ } = examine(&settings);
             problems.iter().for_each(|problem| remark(problem));
-            shown.iter().flat_map(|shown| Status::of(shown, now)).collect()
+            shown(output, &files.iter().flat_map(|shown| Status::of(shown, now)).collect::<Vec<_>>())
         }
-        Ok(answer) => return Err(Failure::failed(answer.message)),
-        Err(error) => return Err(error.into()),
-    };
-    match output {
-        Output::Json => say(&(serde_json::to_string_pretty(&found).map_err(Failure::failed)? + "\n")),
-        Output::Table => {
-            let rows: Vec<Vec<Value>> = found.iter().map(row).collect();
-            list(Output::Table, &["Names", "Issuer", "Days left", "Chain", "File"], &rows)?;
-            for (file, refused) in found.iter().filter_map(|status| Some((&status.file, status.refused.as_ref()?))) {
-                say(&format!("\n{file}: a change was refused at {:.0}: {}\n", refused.at, refused.reason))?;
-            }
-            Ok(())
-        }
+        Err(failure) => Err(failure),
     }
 }
 
+/// What the running server says.
+pub(super) fn asked(state: &Path) -> Result<Vec<Status>, Failure> {
+    let said = control::ask(state, &Command::CertStatus {})?;
+    serde_json::from_str(&said).map_err(Failure::failed)
+}
+
+/// Shows certificates.
+pub(super) fn shown(output: Output, found: &[Status]) -> Result<(), Failure> {
+    if output == Output::Json {
+        return say(&(serde_json::to_string_pretty(found).map_err(Failure::failed)? + "\n"));
+    }
+    let rows: Vec<Vec<Value>> = found.iter().map(row).collect();
+    list(Output::Table, &["Names", "Issuer", "Days left", "Next order", "Last error", "Chain", "File"], &rows)?;
+    found.iter().flat_map(notes).try_for_each(|note| say(&format!("\n{note}\n")))
+}
+
 fn row(status: &Status) -> Vec<Value> {
-    let Status { names, issuer, days_left, chain, file, .. } = status;
+    let Status { names, issuer, days_left, chain, file, acme, .. } = status;
+    let orders = |text: &dyn Fn(&acme::Status) -> Option<String>| acme.as_ref().and_then(text);
+    let next =
+        orders(&|orders| Some(if orders.since.is_some() { "now".to_owned() } else { format!("{:.0}", orders.next?) }));
+    let error = orders(&|orders| Some(format!("{:.0}", orders.error.as_ref()?.at)));
     vec![
         names.join(", ").into(),
         issuer.as_str().into(),
         (*days_left).into(),
+        next.unwrap_or_else(|| "-".to_owned()).into(),
+        error.unwrap_or_else(|| "-".to_owned()).into(),
         chain.join(" < ").into(),
         file.as_str().into(),
     ]
 }
 
+/// What does not fit into a row.
+fn notes(status: &Status) -> Vec<String> {
+    let file = &status.file;
+    let refused = status.refused.as_ref();
+    let refused =
+        refused.map(|refused| format!("{file}: a change was refused at {:.0}: {}", refused.at, refused.reason));
+    let orders = status.acme.as_ref();
+    let stands_in = orders.filter(|_| status.stands_in).map(|orders| {
+        let (names, directory) = (orders.names.join(", "), &orders.directory);
+        format!("{file}: not there yet; what is shown stands in for a certificate for {names} from {directory}")
+    });
+    let failed = orders.and_then(|orders| {
+        let acme::LastError { at, reason } = orders.error.as_ref()?;
+        Some(format!(
+            "{file}: the last order failed at {at:.0} (failures since the last success: {}): {reason}",
+            orders.failures
+        ))
+    });
+    [refused, stands_in, failed].into_iter().flatten().collect()
+}
+
 fn check(settings: &Settings, now: SystemTime) -> Result<(), Failure> {
-    let Examined { shown, mut problems } = examine(settings);
+    let Examined { shown, mut problems, missing } = examine(settings);
     problems.extend(shown.iter().flat_map(|shown| shown.remarks(now)).map(|remark| remark.to_string()));
+    for place in missing {
+        remark(&format!("note: no certificate for {} was ordered yet", place.names.join(", ")));
+    }
+    // Whether an authority can reach us is about where clients are sent, too.
+    let ours = |key: &str| ["tls", "external_url", "aliases"].iter().any(|section| key.starts_with(section));
+    for warning in settings.warnings.iter().filter(|warning| ours(&warning.key)) {
+        remark(&format!("warning: {warning}"));
+    }
     if problems.is_empty() {
         let files = shown.iter().map(|shown| Status::of(shown, now).len()).sum::<usize>();
         return say(&format!("nothing is wrong with the certificates (looked at: {files})\n"));
@@ -109,18 +159,23 @@ fn check(settings: &Settings, now: SystemTime) -> Result<(), Failure> {
 }
 
 /// What the files hold.
+#[derive(Default)]
 pub(super) struct Examined {
     /// What can be shown.
     pub(super) shown: Vec<Shown>,
     /// What cannot, and why.
     problems: Vec<String>,
+    /// What is ordered, and not there yet.
+    missing: Vec<acme::Place>,
 }
 
 /// Reads the certificates of the configuration.
 pub(super) fn examine(settings: &Settings) -> Examined {
-    let mut examined = Examined { shown: Vec::new(), problems: Vec::new() };
+    let mut examined = Examined::default();
     let named = &settings.tls.certificates;
-    if !named.is_empty() {
+    if let Some(acme) = &settings.tls.acme {
+        examined.add_ordered(acme, settings);
+    } else if !named.is_empty() {
         examined.add(named, settings.public_names(), None);
     } else if settings.front.needs_certificates() {
         let made = local::server(&settings.tls.local);
@@ -137,19 +192,62 @@ pub(super) fn examine(settings: &Settings) -> Examined {
 
 impl Examined {
     fn add(&mut self, files: &[Files], names: Vec<String>, local: Option<Local>) {
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let good = self.readable(files);
+        self.keep(Certificates::load(&good), names, local);
+    }
+
+    /// Certificates that are ordered, behind those of files. Nothing stands in for what is not there yet: that is made
+    /// by who shows it.
+    fn add_ordered(&mut self, acme: &acme::Config, settings: &Settings) {
+        let good = self.readable(&settings.tls.certificates);
+        let (there, missing): (Vec<_>, Vec<_>) = acme.places().into_iter().partition(|place| place.pem.exists());
+        let pair = |place: &acme::Place| Files::new(place.pem.clone(), place.pem.clone());
+        let there: Vec<_> = there.into_iter().filter(|place| self.readable(&[pair(place)]).len() == 1).collect();
+        let mut names = settings.public_names();
+        names.retain(|name| !missing.iter().any(|place| carries(&place.names, name)));
+        self.missing = missing;
+        let own = local::server(&settings.tls.local);
+        self.keep(Certificates::load(&good).and_then(|files| files.with_ordered(there, &own)), names, None);
+        self.problems.extend(keys(acme).into_iter().filter(|key| is_open(key)).map(|key| {
+            format!("{key} is a key that others than its owner may read: chmod 600 {key}", key = key.display())
+        }));
+    }
+
+    /// Those that can be shown; why the others cannot is kept.
+    fn readable(&mut self, files: &[Files]) -> Vec<Files> {
+        let mut good = Vec::new();
         for pair in files {
             match Certificates::load(std::slice::from_ref(pair)) {
                 Ok(_) => good.push(pair.clone()),
-                Err(error) => bad.push(error.to_string()),
+                Err(error) => self.problems.push(error.to_string()),
             }
         }
-        self.problems.extend(bad);
-        match Certificates::load(&good) {
+        good
+    }
+
+    fn keep(&mut self, certificates: Result<Certificates, tls::Error>, names: Vec<String>, local: Option<Local>) {
+        match certificates {
             Ok(certificates) => self.shown.push(Shown { certificates: Arc::new(certificates), names, local }),
             Err(error) => self.problems.push(error.to_string()), // it changed just now
         }
     }
+}
+
+/// Whether one of these names stands for a name.
+fn carries(names: &[String], name: &str) -> bool {
+    let above = name.split_once('.').map(|(_, above)| above);
+    names.iter().any(|carried| carried == name || carried.strip_prefix("*.").is_some_and(|all| above == Some(all)))
+}
+
+/// What of the storage folder is secret: keys of accounts, and of certificates.
+fn keys(acme: &acme::Config) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(&acme.storage).into_iter().flatten().flatten();
+    let accounts = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "key"));
+    accounts.chain(acme.places().into_iter().map(|place| place.pem)).collect()
+}
+
+fn is_open(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|found| found.permissions().mode() & 0o077 != 0)
 }
 
 fn make_authority(directory: PathBuf, names: &[String], settings: &Settings, now: SystemTime) -> Result<(), Failure> {

@@ -20,6 +20,7 @@ pub(super) fn ask(state: &Path, command: &Command) -> Result<String, Failure> {
     let code = match answer.outcome {
         Outcome::Done => return Ok(answer.message),
         Outcome::Failed => 1,
+        Outcome::Later => 75,
         Outcome::Denied => 77,
         Outcome::Configuration => 78,
     };

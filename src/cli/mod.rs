@@ -11,6 +11,7 @@ mod maintenance;
 mod project;
 mod registry;
 mod reindex;
+mod renew;
 mod serve;
 mod terminal;
 mod token;
@@ -50,6 +51,8 @@ pub enum Command {
     /// Run the server; the first start makes what is missing and says so
     #[command(after_help = "The first start makes the account `admin` and shows its password once; \
         PIERHEAD_ADMIN_PASSWORD, or PIERHEAD_ADMIN_PASSWORD_FILE, sets it instead.\n\
+        Where `external_url` is https with a public name and no certificate is given, one is ordered from Let's Encrypt \
+        (tls.acme), and until it is there one of a local authority is shown.\n\
         SIGTERM and SIGINT let running requests end (timeouts.drain); a second one does not wait.")]
     Serve,
     /// Make the running server go by the configuration as it is now; a bad one changes nothing

@@ -1,6 +1,5 @@
 //! `pierhead reindex`: reads what the tree says of its manifests into the metadata database anew.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,16 +8,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Failure;
 use super::desk::{Missing, with_database};
-use super::terminal::{remark, say};
+use super::terminal::{Progress, say};
 use crate::config::Settings;
 use crate::metadata::Database;
 use crate::registry::{self, Counts, Index, Registry};
 use crate::storage::filesystem::Filesystem;
 
 /// How often a person sees how far it is.
-const ON_A_TERMINAL: Duration = Duration::from_millis(200);
-/// How often a log does.
-const IN_A_LOG: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 ///
@@ -34,34 +31,21 @@ async fn reindex(settings: &Settings, database: &Database, counts: &Counts) -> R
     let driver = Arc::new(Filesystem::new(settings.registry.root.clone()));
     let registry = Registry::new(settings.registry.clone(), driver, Index::in_database(database.clone()));
     registry.check_tree().await.map_err(Failure::failed)?;
-    let terminal = io::stderr().is_terminal();
-    let every = if terminal { ON_A_TERMINAL } else { IN_A_LOG };
-    let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+    let mut progress = Progress::begin();
+    let mut ticks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = std::pin::pin!(registry.reindex(counts));
     let outcome = loop {
         tokio::select! {
             outcome = &mut work => break outcome,
-            _ = ticks.tick() => show(&told(counts), terminal),
+            _ = ticks.tick() => progress.show(&told(counts)),
         }
     };
-    if terminal {
-        show("", terminal);
-    }
+    progress.end();
     outcome.map_err(|error| match error {
         registry::Error::Index(error) => error.into(),
         error => Failure::failed(error.inside()),
     })
-}
-
-/// How far it is; on a terminal over what was there before.
-fn show(text: &str, terminal: bool) {
-    if terminal {
-        let mut stderr = io::stderr().lock();
-        let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush()); // nobody to tell
-    } else {
-        remark(text);
-    }
 }
 
 fn told(counts: &Counts) -> String {

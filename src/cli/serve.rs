@@ -8,7 +8,11 @@ use std::time::SystemTime;
 use super::Failure;
 use crate::config::{self, Settings, Tokens};
 use crate::server::{self, Configuration, Outside, Welcome, privileges};
+use crate::tls::{acme, local};
 use crate::{auth, telemetry, tls};
+
+/// So many names of a certificate are more than the start message has room for.
+const NAMES: usize = 5;
 
 /// Runs the server until it is told to stop. A reload reads the `configuration` again.
 ///
@@ -45,6 +49,7 @@ impl From<server::Error> for Failure {
             server::Error::Tls(_) | server::Error::Upstream(_) => 78,
             server::Error::PortForbidden(_)
             | server::Error::Folder { .. }
+            | server::Error::Order { .. }
             | server::Error::NotRoot { .. }
             | server::Error::Privileges(_) => 77,
             #[cfg(feature = "opentelemetry")]
@@ -121,20 +126,10 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
             "root, to whom the data belongs; with `user: NAME` it would be somebody with fewer rights",
         );
     }
-    if let Some(authority) = welcome.authority {
-        let ca = absolute(&authority.certificate);
-        line(
-            &mut text,
-            "trust",
-            &format!("{ca} is this server's own authority; clients must be told to trust it once:"),
-        );
-        line(&mut text, "", &format!("docker:  {sudo}install -D -m 0644 {ca} /etc/docker/certs.d/{registry}/ca.crt"));
-        line(
-            &mut text,
-            "",
-            &format!("podman:  {sudo}install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"),
-        );
-        line(&mut text, "", "         (buildah and skopeo read the same folder)");
+    match (welcome.authority, &welcome.settings.tls.acme) {
+        (authority, Some(acme)) => orders(&mut text, acme, authority),
+        (Some(authority), None) => trust(&mut text, authority, registry, sudo),
+        (None, None) => {}
     }
     if welcome.settings.registry_only {
         return text;
@@ -165,6 +160,37 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
         );
     }
     text
+}
+
+/// What clients must be told where the certificate is of our own authority.
+fn trust(text: &mut String, authority: &local::Authority, registry: &str, sudo: &str) {
+    let ca = absolute(&authority.certificate);
+    line(text, "trust", &format!("{ca} is this server's own authority; clients must be told to trust it once:"));
+    line(text, "", &format!("docker:  {sudo}install -D -m 0644 {ca} /etc/docker/certs.d/{registry}/ca.crt"));
+    line(text, "", &format!("podman:  {sudo}install -D -m 0644 {ca} /etc/containers/certs.d/{registry}/ca.crt"));
+    line(text, "", "         (buildah and skopeo read the same folder)");
+}
+
+/// From whom certificates are ordered, and what is shown until they are there.
+fn orders(text: &mut String, acme: &acme::Config, stands_in: Option<&local::Authority>) {
+    let named = |names: &Vec<String>| match names.as_slice() {
+        [first, others @ ..] if others.len() >= NAMES => format!("{first} and {} other names", others.len()),
+        names => names.join(", "),
+    };
+    let certificates: Vec<String> = acme.certificates.iter().map(named).collect();
+    let authority = match acme.directory.as_str() {
+        acme::LETS_ENCRYPT => "Let's Encrypt",
+        acme::LETS_ENCRYPT_STAGING => "Let's Encrypt's staging directory, which no client trusts",
+        url => url,
+    };
+    line(text, "orders", &format!("a certificate for {} from {authority}", certificates.join("; one for ")));
+    if stands_in.is_some() {
+        line(
+            text,
+            "",
+            "until it is there clients see one of this server's own authority; `pierhead cert status` says how far it is",
+        );
+    }
 }
 
 /// How to call this very program for this very configuration, from here.

@@ -1,6 +1,7 @@
 //! What commands share in talking to a person: listings, questions, passwords.
 
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
@@ -12,6 +13,9 @@ use crate::metadata::{AccountName, Run};
 
 /// What a terminal sends for Ctrl-C when that is no signal.
 const INTERRUPT: u8 = 0x03;
+
+/// How often a log is told how far something is.
+const IN_A_LOG: Duration = Duration::from_secs(60);
 
 /// The most bytes that we read in search of a password.
 const PASSWORD_INPUT: u64 = 4096;
@@ -72,6 +76,43 @@ pub(super) fn say(text: &str) -> Result<(), Failure> {
 /// Writes a remark to stderr, where it is in nobody's way; if that fails there is nobody to tell.
 pub(super) fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}"); // nobody to tell
+}
+
+/// How far something is, on stderr: one line on a terminal, else one from time to time.
+#[derive(Debug)]
+pub(super) struct Progress {
+    terminal: bool,
+    said: Instant,
+}
+
+impl Progress {
+    /// Something begins.
+    pub(super) fn begin() -> Self {
+        Self { terminal: io::stderr().is_terminal(), said: Instant::now() }
+    }
+
+    /// Shows how far it is by now. May be called as often as a person could want to see.
+    pub(super) fn show(&mut self, text: &str) {
+        if self.terminal {
+            over(text);
+        } else if self.said.elapsed() >= IN_A_LOG {
+            self.said = Instant::now();
+            remark(text);
+        }
+    }
+
+    /// It came to its end.
+    pub(super) fn end(self) {
+        if self.terminal {
+            over("");
+        }
+    }
+}
+
+/// Over what the terminal's line had before.
+fn over(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush()); // nobody to tell
 }
 
 /// What every command that destroys something takes.

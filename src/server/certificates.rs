@@ -8,16 +8,20 @@ use std::time::SystemTime;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::Error;
+use super::control::{Answer, Outcome};
 use super::privileges::current_user;
+use super::{Error, folders};
 use crate::config::Settings;
 use crate::front;
 use crate::telemetry::Metrics;
-use crate::tls::{self, Board, Certificates, Remark, Shown, Watch, local};
+use crate::tls::acme::{self, Answers, Keeper, Orders, Refusal};
+use crate::tls::{self, Board, Certificates, Demands, Files, Remark, Revocations, Rule, Shown, Tickets, Watch, local};
 
 /// What was read from the files that the operator named.
 pub(super) struct FromFiles {
     usual: Option<Certificates>,
+    rules: Vec<Rule>,
+    tickets: Option<Tickets>,
     internal: Option<(Arc<rustls::ServerConfig>, Arc<Certificates>)>,
     upstreams: front::Credentials,
 }
@@ -28,7 +32,7 @@ pub(super) struct Loaded {
     pub(super) tls: front::Tls,
     /// To be watched.
     pub(super) shown: Vec<Shown>,
-    /// The local authority, when there are no certificates of the operator's.
+    /// The local authority, when there are no certificates of the operator's, or not yet all that are ordered.
     pub(super) authority: Option<local::Authority>,
 }
 
@@ -44,45 +48,67 @@ impl FromFiles {
         let named = &settings.tls.certificates;
         let usual = if named.is_empty() { None } else { Some(Certificates::load(named)?) };
         let internal = settings.front.internal.tls.as_ref().map(tls::port_config).transpose()?;
-        Ok(Self { usual, internal, upstreams: front::Credentials::load(&settings.front.upstreams)? })
+        let rules = settings.tls.clients.iter().map(Rule::read).collect::<Result<_, _>>()?;
+        let tickets = Tickets::load(&settings.tls.ticket_keys)?;
+        let upstreams = front::Credentials::load(&settings.front.upstreams)?;
+        Ok(Self { usual, rules, tickets, internal, upstreams })
     }
 
-    /// Adds the local authority's certificate where one is needed and none was named.
+    /// Adds what is ordered, and the local authority's certificate where one is needed and none was named, or not yet
+    /// all are there that are ordered.
     pub(super) fn complete(self, settings: &Settings, now: SystemTime) -> Result<Loaded, Error> {
-        let Self { usual, internal, upstreams } = self;
-        let mut authority = None;
+        let Self { usual, rules, tickets, internal, upstreams } = self;
+        let acme = settings.tls.acme.as_ref();
+        acme.map(folders::prepare_orders).transpose()?;
+        let ordered = acme.map(acme::Config::places).unwrap_or_default();
+        let needed = usual.is_none() && settings.front.needs_certificates();
+        let needs_local = if ordered.is_empty() { needed } else { !ordered.iter().all(is_there) };
+        let authority = needs_local.then(|| local::ensure(&settings.tls.local, now)).transpose()?;
+        let own = local::server(&settings.tls.local);
+        let local = (needed && ordered.is_empty()).then(|| settings.tls.local.clone());
         let usual = match usual {
-            None if settings.front.needs_certificates() => {
-                let made = local::ensure(&settings.tls.local, now)?;
-                let certificates = Certificates::load(std::slice::from_ref(&made.server))?;
-                authority = Some(made);
-                Some(certificates)
-            }
-            usual => usual,
+            None if local.is_some() => Some(Certificates::load(std::slice::from_ref(&own))?),
+            None if ordered.is_empty() => None,
+            usual => Some(usual.map_or_else(|| Certificates::load(&[]), Ok)?.with_ordered(ordered, &own)?),
         };
         let certificates = usual.map(Arc::new);
         let policy = settings.tls.policy;
-        let usual = certificates.clone().map(|certificates| tls::server_config(certificates, policy)).transpose()?;
+        let shown_to_all = certificates.clone();
+        let usual = shown_to_all.map(|shown| tls::server_config(shown, policy, tickets)).transpose()?;
+        // Without certificates nobody can prove anything here, and what is demanded is not forgotten for that.
+        let nothing = || Certificates::load(&[]).map(Arc::new);
+        let demands = Demands::new(rules, &certificates.clone().map_or_else(nothing, Ok)?, policy)?;
+        let demands = Arc::new(demands);
         let mut shown = Vec::new();
         if let Some(certificates) = certificates.clone() {
-            let local = authority.is_some().then(|| settings.tls.local.clone());
             shown.push(Shown { certificates, names: settings.public_names(), local });
         }
         let (internal, own) = internal.unzip();
         shown.extend(own.map(|certificates| Shown { certificates, names: Vec::new(), local: None }));
-        Ok(Loaded {
-            tls: front::Tls { usual, certificates, internal, upstreams, ..front::Tls::default() },
-            shown,
-            authority,
-        })
+        let answers = acme.map(|acme| Answers::of(&acme.storage));
+        let tls = front::Tls { usual, demands, certificates, internal, upstreams, answers };
+        Ok(Loaded { tls, shown, authority })
     }
 }
 
+/// Whether what was ordered is there, and can be shown.
+fn is_there(ordered: &acme::Place) -> bool {
+    Certificates::load(&[Files::new(ordered.pem.clone(), ordered.pem.clone())]).is_ok()
+}
+
 /// What keeps certificates fresh, until it is told otherwise, and what can be seen of it.
-pub(super) fn watch(loops: &mut JoinSet<()>, shown: Vec<Shown>, metrics: &Metrics) -> Watching {
+pub(super) fn watch(
+    loops: &mut JoinSet<()>,
+    shown: Vec<Shown>,
+    revocations: Revocations,
+    metrics: &Metrics,
+) -> Watching {
     let watch = Watch::new(shown, metrics.clone(), &current_user(), SystemTime::now());
     let board = watch.board();
-    Watching { board, task: loops.spawn(watch.keep()) }
+    let both = async {
+        tokio::join!(watch.keep(), revocations.keep());
+    };
+    Watching { board, task: loops.spawn(both) }
 }
 
 /// Somebody who watches files.
@@ -99,6 +125,55 @@ impl Watching {
     }
 
     /// Lets another watch from now on.
+    pub(super) fn replace(&mut self, other: Self) {
+        std::mem::replace(self, other).end();
+    }
+}
+
+/// Who orders certificates, if any are, until it is told otherwise.
+pub(super) struct Ordering(Option<(Orders, AbortHandle)>);
+
+impl Ordering {
+    /// Begins with what a configuration says.
+    pub(super) fn begin(loops: &mut JoinSet<()>, settings: &Settings, metrics: &Metrics) -> Self {
+        let keeper = settings.tls.acme.clone().map(|acme| Keeper::new(acme, metrics.clone()));
+        Self(keeper.map(|keeper| (keeper.orders(), loops.spawn(keeper.keep()))))
+    }
+
+    /// Adds to what is shown how its orders go.
+    pub(super) fn add_to(&self, shown: &mut [tls::Status], now: SystemTime) {
+        if let Some((orders, _)) = &self.0 {
+            orders.add_to(shown, now);
+        }
+    }
+
+    /// Has the certificates with one of these names ordered now, or all: their files.
+    pub(super) fn order_now(&self, names: &[String], now: SystemTime) -> Result<Vec<String>, Answer> {
+        let Some((orders, _)) = &self.0 else {
+            return Err(Answer::new(Outcome::Failed, "no certificates are ordered here (tls.acme); nothing to renew"));
+        };
+        orders.order_now(names, now).map_err(|refusal| {
+            let outcome = match refusal {
+                Refusal::Unknown { .. } => Outcome::Failed,
+                Refusal::Spent { .. } => Outcome::Later,
+            };
+            Answer::new(outcome, refusal)
+        })
+    }
+
+    /// Whether an order is under way.
+    pub(super) fn is_at_it(&self, now: SystemTime) -> bool {
+        self.0.as_ref().is_some_and(|(orders, _)| orders.status(now).iter().any(|(_, status)| status.since.is_some()))
+    }
+
+    /// Orders no more: what is under way is given up, and what it holds of the storage folder.
+    pub(super) fn end(&mut self) {
+        if let Some((_, task)) = self.0.take() {
+            task.abort();
+        }
+    }
+
+    /// Lets another order from now on.
     pub(super) fn replace(&mut self, other: Self) {
         std::mem::replace(self, other).end();
     }

@@ -43,6 +43,7 @@ pub(super) enum Refused {
 fn advice(error: &Error) -> String {
     match error {
         Error::PortForbidden(_)
+        | Error::Order { .. }
         | Error::Tls(tls::Error::Unreadable { .. })
         | Error::Upstream(front::UpstreamError::Files { source: tls::Error::Unreadable { .. }, .. }) => {
             format!("\nThe server runs as user {} by now: what only root may do takes a restart.", current_user())
@@ -74,7 +75,7 @@ impl Refused {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Configuration { .. } | Self::Fixed(_) | Self::OutOfSight { .. } => Outcome::Configuration,
-            Self::Server(Error::PortForbidden(_) | Error::Folder { .. }) => Outcome::Denied,
+            Self::Server(Error::PortForbidden(_) | Error::Folder { .. } | Error::Order { .. }) => Outcome::Denied,
             Self::Server(Error::Tls(tls::Error::Unwritable { .. })) => Outcome::Failed,
             Self::Server(Error::Tls(_) | Error::Upstream(_)) => Outcome::Configuration,
             Self::Server(_) => Outcome::Failed,

@@ -74,6 +74,12 @@ pub enum Command {
     MaintenanceStatus {},
     /// Say which certificates are shown: the answer is a list of [`Status`](crate::tls::Status) in JSON.
     CertStatus {},
+    /// Order certificates now: the answer, before any of them is there, is a list of [`Status`](crate::tls::Status) in
+    /// JSON, of those that are ordered.
+    CertRenew {
+        /// A name of each; none: all that are ordered.
+        names: Vec<String>,
+    },
 }
 
 /// What the server says to it.
@@ -103,6 +109,8 @@ pub enum Outcome {
     Denied,
     /// The configuration cannot be used.
     Configuration,
+    /// It may be done later; when is in the message.
+    Later,
 }
 
 /// Why the server could not be asked.

@@ -31,7 +31,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use self::certificates::{FromFiles, Loaded};
+use self::certificates::{FromFiles, Loaded, Ordering};
 use self::handover::{Handed, Program};
 use self::serving::{Serving, Signals};
 
@@ -113,6 +113,20 @@ pub enum Error {
         /// Who we are.
         user: String,
         /// The key that names the folder.
+        key: &'static str,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Something that it takes to order certificates.
+    #[error(
+        "cannot use {} as user {user}, who orders certificates: {source}; give that user the right to (`{key}`)", path.display()
+    )]
+    Order {
+        /// The file or folder.
+        path: PathBuf,
+        /// Who we are.
+        user: String,
+        /// The key that names it.
         key: &'static str,
         /// The system's word.
         source: std::io::Error,
@@ -210,7 +224,7 @@ pub struct Welcome<'a> {
     pub settings: &'a Settings,
     /// Where it listens.
     pub listening: Vec<Listener>,
-    /// The local authority, when there are no certificates of the operator's.
+    /// The local authority, when there are no certificates of the operator's, or not yet all that are ordered.
     pub authority: Option<&'a local::Authority>,
     /// The first administrator, if this start made the account.
     pub first_admin: Option<auth::FirstAdmin>,
@@ -302,7 +316,7 @@ impl Prepared {
             loops.spawn(async move { checks.keep_checking().await });
         }
         let tending = serving::tend(&mut loops, &embedded);
-        let watching = certificates::watch(&mut loops, shown, &reports.metrics);
+        let watching = certificates::watch(&mut loops, shown, tls.demands.revocations(), &reports.metrics);
         let running = front::open(settings.front.clone(), embedded.clone(), &tls, reports.clone(), sockets)?;
         let as_root = nix::unistd::geteuid().is_root();
         ready(&Welcome { settings: &settings, listening, authority: authority.as_ref(), first_admin, as_root });
@@ -310,6 +324,8 @@ impl Prepared {
         files.are_anothers(false);
         let duplicate = control.as_ref().map(control::Socket::duplicate).transpose().map_err(Error::Runtime)?;
         let (hearing, commands) = serving::hear(&mut loops, control);
+        // Not before: the process that we take over from orders until then.
+        let ordering = Ordering::begin(&mut loops, &settings, &reports.metrics);
         let server = Serving {
             settings,
             configuration,
@@ -325,6 +341,7 @@ impl Prepared {
             loops,
             tending,
             watching,
+            ordering,
         };
         server.run(&mut signals, commands).await;
         #[cfg(feature = "opentelemetry")]

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::certificates::{self, FromFiles, Loaded, Watching};
+use super::certificates::{self, FromFiles, Loaded, Ordering, Watching};
 use super::change::{self, Refused};
 use super::control::{self, Answer, Command, Outcome};
 use super::handover::{self, Handed, Program};
@@ -27,6 +27,7 @@ use crate::config::Settings;
 use crate::front::{Drained, Running};
 use crate::origin::{Debug, Embedded};
 use crate::telemetry::{Reports, Threshold};
+use crate::tls;
 
 /// How many commands may wait for their turn.
 const COMMANDS: usize = 8;
@@ -77,6 +78,7 @@ pub(super) struct Serving {
     pub(super) loops: JoinSet<()>,
     pub(super) tending: AbortHandle,
     pub(super) watching: Watching,
+    pub(super) ordering: Ordering,
 }
 
 impl Serving {
@@ -84,6 +86,10 @@ impl Serving {
     pub(super) async fn run(mut self, signals: &mut Signals, commands: mpsc::Receiver<control::Request>) {
         let end = self.until_the_end(signals, commands).await;
         self.embedded.begin_drain();
+        // The other process orders; and where there is none, nobody could look for a proof by now.
+        if end == End::HandedOver || !self.ordering.is_at_it(SystemTime::now()) {
+            self.ordering.end();
+        }
         if end == End::HandedOver {
             self.hearing.abort();
             self.watching.end();
@@ -182,10 +188,11 @@ impl Serving {
             Command::Unban { whom } => Ok(self.unban(whom)),
             Command::Upgrade {} => return Answer::new(Outcome::Failed, "an upgrade is under way"),
             Command::MaintenanceStatus {} => serde_json::to_string(&Status::of(&maintenance)).map_err(io::Error::from),
-            Command::CertStatus {} => {
-                let status = self.watching.board.status(SystemTime::now());
-                serde_json::to_string(&status).map_err(io::Error::from)
-            }
+            Command::CertStatus {} => serde_json::to_string(&self.certificates()).map_err(io::Error::from),
+            Command::CertRenew { names } => match self.renew(names) {
+                Ok(ordered) => serde_json::to_string(&ordered).map_err(io::Error::from),
+                Err(refused) => return refused,
+            },
             Command::MaintenanceOn { mode, grace } => {
                 let grace = grace.map_or(self.settings.front.timeouts.drain, Duration::from_millis);
                 tokio::task::block_in_place(|| maintenance::begin(state, &maintenance, *mode, grace)).map(|pause| {
@@ -212,6 +219,23 @@ impl Serving {
                 format_args!("nothing changed: cannot write to {}: {error}", state.display()),
             ),
         }
+    }
+
+    /// What is shown, and how its orders go.
+    fn certificates(&self) -> Vec<tls::Status> {
+        let now = SystemTime::now();
+        let mut shown = self.watching.board.status(now);
+        self.ordering.add_to(&mut shown, now);
+        shown
+    }
+
+    /// Has certificates ordered now: how they are before it.
+    fn renew(&self, names: &[String]) -> Result<Vec<tls::Status>, Answer> {
+        let mut shown = self.certificates();
+        let ordered = self.ordering.order_now(names, SystemTime::now())?;
+        tracing::info!(files = ?ordered, "certificates are to be ordered now");
+        shown.retain(|status| ordered.contains(&status.file));
+        Ok(shown)
     }
 
     fn unban(&self, whom: &str) -> String {
@@ -270,7 +294,16 @@ impl Serving {
         self.files.keep(|path| path == control || listens(path));
         self.threshold.set(settings.telemetry.level);
         listen::compare_with_file_limit(front.limits.connections);
-        self.watching.replace(certificates::watch(&mut self.loops, shown, &self.reports.metrics));
+        self.watching.replace(certificates::watch(
+            &mut self.loops,
+            shown,
+            tls.demands.revocations(),
+            &self.reports.metrics,
+        ));
+        // An order that is under way goes on when nothing is new about it.
+        if settings.tls.acme != self.settings.tls.acme {
+            self.ordering.replace(Ordering::begin(&mut self.loops, &settings, &self.reports.metrics));
+        }
         if (settings.registry.purge, settings.registry.read_only)
             != (self.settings.registry.purge, self.settings.registry.read_only)
         {

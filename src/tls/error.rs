@@ -98,6 +98,14 @@ pub enum Error {
         /// The library's word.
         source: rcgen::Error,
     },
+    /// A secret that could be guessed.
+    #[error("{} is too short to be a secret for tickets: {least} bytes or more, say of `openssl rand -out {} 48`, the same on every node", path.display(), path.display())]
+    ShortSecret {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes it must have.
+        least: usize,
+    },
     /// Clients are to prove who they are, and there is nothing to verify them by.
     #[error("clients cannot be verified: {0}")]
     Clients(#[source] rustls::server::VerifierBuilderError),

@@ -30,6 +30,7 @@ mod status;
 pub mod subject;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod watch;
 
 use std::path::Path;
@@ -51,6 +52,7 @@ use policy::provider;
 pub use remark::Remark;
 pub use served::{Certificates, Shown};
 pub use status::{Refused, Status};
+pub use tickets::Tickets;
 pub use watch::{Board, Watch};
 
 /// How many TLS 1.3 tickets a client gets after a handshake. One is enough for clients that resume one connection at a
@@ -65,12 +67,19 @@ pub fn install_provider() {
 }
 
 /// What a TLS connection is negotiated by: the versions of the policy, HTTP/2 preferred, stateless tickets whose keys
-/// rotate.
+/// rotate, shared ones or our own.
 ///
 /// # Errors
 /// The provider cannot make ticket keys (no randomness).
-pub fn server_config(certificates: Arc<Certificates>, policy: Policy) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let tickets = aws_lc_rs::Ticketer::new()?;
+pub fn server_config(
+    certificates: Arc<Certificates>,
+    policy: Policy,
+    tickets: Option<Tickets>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let tickets: Arc<dyn ProducesTickets> = match tickets {
+        Some(shared) => Arc::new(shared),
+        None => aws_lc_rs::Ticketer::new()?,
+    };
     config_of(certificates, policy.versions(), Arc::new(NoClientAuth), true, Some(tickets)).map(Arc::new)
 }
 

@@ -65,7 +65,7 @@ mod tests {
         ServerConnection,
     };
 
-    use super::super::{Certificates, server_config};
+    use super::super::{Certificates, Tickets, server_config};
     use super::*;
 
     /// A server under a policy, and the client that trusts it, with these versions.
@@ -73,7 +73,7 @@ mod tests {
         let shown = super::super::files::Pair::of_tests(&["r.test"]);
         let mut roots = RootCertStore::empty();
         roots.add(shown.certified.cert[0].clone()).unwrap();
-        let server = server_config(Arc::new(Certificates::of(vec![shown])), policy).unwrap();
+        let server = server_config(Arc::new(Certificates::of(vec![shown])), policy, None).unwrap();
         let offered = CryptoProvider { cipher_suites: suites.to_vec(), ..default_provider() };
         let client = ClientConfig::builder_with_provider(offered.into()).with_protocol_versions(versions).unwrap();
         Pair { server, client: Arc::new(client.with_root_certificates(roots).with_no_client_auth()) }
@@ -122,6 +122,39 @@ mod tests {
         assert!(pair(Policy::Intermediate, &SUITES, &old).meet().is_ok());
         assert!(pair(Policy::Modern, &SUITES, &old).meet().is_err());
         assert!(pair(Policy::Modern, &SUITES, &[&TLS13]).meet().is_ok());
+    }
+
+    #[test]
+    fn a_session_is_resumed_at_another_node_with_the_same_secret_and_at_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = |byte: u8| {
+            let path = folder.path().join(byte.to_string());
+            super::super::testing::put(&path, &char::from(byte).to_string().repeat(40));
+            path
+        };
+        let (ours, theirs) = (secret(b'a'), secret(b'b'));
+        let shown = super::super::files::Pair::of_tests(&["r.test"]);
+        let mut roots = RootCertStore::empty();
+        roots.add(shown.certified.cert[0].clone()).unwrap();
+        let certificates = Arc::new(Certificates::of(vec![shown]));
+        let node = |secrets: &[&std::path::PathBuf]| {
+            let secrets: Vec<_> = secrets.iter().copied().cloned().collect();
+            let tickets = Tickets::load(&secrets).unwrap();
+            server_config(certificates.clone(), Policy::Intermediate, tickets).unwrap()
+        };
+        for version in [&TLS13, &rustls::version::TLS12] {
+            for (second, resumed) in
+                [(node(&[&ours]), true), (node(&[&theirs, &ours]), true), (node(&[&theirs]), false)]
+            {
+                let client =
+                    ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
+                let client = Arc::new(client.with_root_certificates(roots.clone()).with_no_client_auth());
+                let first = Pair { server: node(&[&ours]), client };
+                assert_ne!(first.meet().unwrap().2, HandshakeKind::Resumed);
+                let kind = Pair { server: second, ..first }.meet().unwrap().2;
+                assert_eq!(kind == HandshakeKind::Resumed, resumed, "{version:?}");
+            }
+        }
     }
 
     #[test]

@@ -17,8 +17,10 @@
 )]
 
 mod aws;
+mod cert_commands;
 mod certificates;
 mod change;
+mod client_certificates;
 mod clients;
 mod config;
 mod conformance;
@@ -44,6 +46,7 @@ mod services;
 mod shapes;
 mod shutdown;
 mod support;
+mod tickets;
 mod tls;
 #[cfg(feature = "opentelemetry")]
 mod traces;

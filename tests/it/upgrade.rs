@@ -17,7 +17,7 @@ use crate::support::registry::{Registry, Repository};
 use crate::support::{free_port, soak, wait_for};
 
 /// A process that took over, which is no child of ours. It ends with this.
-struct Successor(u32);
+pub(crate) struct Successor(u32);
 
 impl Successor {
     /// The one that the answer of `pierhead upgrade` names.
@@ -38,7 +38,7 @@ impl Successor {
         state.is_empty() || state.contains(") Z ")
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         assert!(self.signal("-TERM"), "process {} is there", self.0);
         wait_for("the new process to end", 30, || self.ended().then_some(()));
     }
@@ -53,7 +53,7 @@ impl Drop for Successor {
 }
 
 /// Hands over to another process.
-fn upgrade(site: &Site) -> Successor {
+pub(crate) fn upgrade(site: &Site) -> Successor {
     Successor::of(&site.run(&["upgrade"]).ok().stdout)
 }
 

@@ -304,7 +304,7 @@ async fn who_asks_tls_for_one_name_and_http_for_another_is_misdirected_but_not_a
         let mut roots = RootCertStore::empty();
         let files = ["localhost", "proxy.test"].map(|name| files_for(name, folder.path(), &mut roots));
         let certificates = Arc::new(crate::tls::Certificates::load(&files).unwrap());
-        let usual = crate::tls::server_config(certificates.clone(), crate::tls::Policy::Intermediate).unwrap();
+        let usual = crate::tls::server_config(certificates.clone(), crate::tls::Policy::Intermediate, None).unwrap();
         let tls = Tls { usual: Some(usual), certificates: Some(certificates), ..Tls::default() };
         door.running.change(door.config.clone(), door.script.clone(), &tls, Vec::new()).unwrap();
         door.roots = roots;

@@ -4,6 +4,8 @@
 //! config      what the operator wants: names, directory, challenges
 //! challenge   proofs that a name is ours: answers that every node can give
 //! order       the contract with an authority: one order, from names to a certificate
+//! engine      who speaks with it, by which library
+//! proofs      who puts proofs where it looks: files, another server's folder, the DNS
 //! ```
 //!
 //! **Invariants**
@@ -14,7 +16,27 @@
 mod challenge;
 mod config;
 #[allow(dead_code)] // its first caller comes next
+mod desk;
+#[allow(dead_code)] // the same
+mod engine;
+#[allow(dead_code)] // the same
+mod history;
+mod keeper;
+#[allow(dead_code)] // the same
 mod order;
+#[allow(dead_code)] // the same
+mod place;
+#[allow(dead_code)] // the same
+mod proofs;
+#[allow(dead_code)] // the same
+mod renewal;
+mod status;
+#[cfg(test)]
+mod testing;
 
 pub use challenge::{Answers, Challenge, is_asked_for};
 pub use config::{Config, Dns, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
+pub use keeper::{Keeper, Orders};
+pub use place::Place;
+pub(super) use renewal::overdue;
+pub use status::{LastError, Refusal, Status};

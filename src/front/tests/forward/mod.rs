@@ -12,6 +12,7 @@ use crate::front::{
 };
 
 mod answers;
+mod clients;
 mod connections;
 mod failures;
 mod http2;

@@ -1,0 +1,290 @@
+//! How does an order go, from names to a certificate (RFC 8555 7.4)?
+//!
+//! ```text
+//! pending ── present each proof, then tell the authority to look ──> ready ── send the request ──> processing ──> valid
+//!    └──────────────────────── a proof was not seen: invalid, and the authorizations say which ────────┘
+//! ```
+//!
+//! An order may begin at any of them: an authority that still believes older proofs says `ready` at once.
+//!
+//! **Invariants**
+//! - Each call has a deadline ([`CALL`]), each wait for the authority ([`STAGE`]), and the order as a whole ([`WHOLE`]).
+//! - A nonce that the authority does not like is no failure (RFC 8555 6.5): the call is made again at once, [`TRIES`] times.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+
+use super::super::order::{Issued, Proof, Proofs, Wanted};
+use super::http::CALL;
+use super::problem::{Problem, Trouble, unproven};
+use super::{Challenge, Failure, Kind};
+
+/// How often a call is made whose nonce was not liked. Of an authority that refuses 40 of 100, one call in 10^12 fails.
+const TRIES: u32 = 30;
+/// How long the authority may take to look at proofs, and to sign.
+const STAGE: Duration = Duration::from_secs(120);
+/// How long an order may take altogether: proofs in the DNS are seen late.
+const WHOLE: Duration = Duration::from_secs(600);
+/// The pauses between looks at an order: from, to.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Where an order is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// Names are to be proven.
+    Pending,
+    /// The request can be sent.
+    Ready,
+    /// It is being signed.
+    Processing,
+    /// There is a certificate.
+    Valid,
+    /// There will be none.
+    Invalid(Option<Problem>),
+}
+
+/// What the authority thinks of a name.
+#[derive(Debug, Clone)]
+pub(super) struct Authorization {
+    /// The name, without `*.`.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) standing: Standing,
+    /// The ways to prove it.
+    pub(super) offers: Vec<Offer>,
+}
+
+/// Where an authorization is (RFC 8555 7.1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The name is to be proven.
+    Pending,
+    /// It was proven, perhaps for an older order.
+    Valid,
+    /// Invalid, expired, revoked or deactivated.
+    Lost,
+}
+
+/// A way to prove a name.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    /// How.
+    pub(super) by: Challenge,
+    /// What the authority calls it.
+    pub(super) token: String,
+    /// What it expects.
+    pub(super) key_authorization: String,
+    /// Why it did not see it.
+    pub(super) error: Option<Problem>,
+}
+
+/// The calls of one order, by one of the libraries. Each is made again when its nonce was not liked.
+#[async_trait]
+pub(super) trait Order: Send {
+    /// Asks where it is.
+    async fn state(&mut self) -> Result<State, Trouble>;
+    /// How many authorizations it has.
+    fn authorizations(&mut self) -> usize;
+    /// Asks for one of them.
+    async fn authorization(&mut self, number: usize) -> Result<Authorization, Trouble>;
+    /// Tells the authority to look for the proof of one of them.
+    async fn look(&mut self, number: usize, by: Challenge) -> Result<(), Trouble>;
+    /// Sends the request for the certificate (PKCS #10, DER).
+    async fn finalize(&mut self, request: Vec<u8>) -> Result<(), Trouble>;
+    /// Asks for the certificate and its chain (PEM).
+    async fn certificate(&mut self) -> Result<String, Trouble>;
+}
+
+/// From an order that was accepted to a certificate.
+pub(super) async fn drive(order: &mut dyn Order, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
+    let mut presented = Vec::new();
+    let outcome = tokio::time::timeout(WHOLE, steps(order, wanted, proofs, &mut presented)).await;
+    for proof in &presented {
+        proofs.withdraw(proof).await;
+    }
+    outcome.unwrap_or_else(|_| Err(late("the order", WHOLE)))
+}
+
+async fn steps(
+    order: &mut dyn Order,
+    wanted: &Wanted<'_>,
+    proofs: &dyn Proofs,
+    presented: &mut Vec<Proof>,
+) -> Result<Issued, Failure> {
+    let (key, request) = request(wanted.names)?;
+    let (mut proven, mut sent) = (false, false);
+    let mut stage = Stage::begin();
+    loop {
+        match call("looking at the order", order, |order| order.state()).await? {
+            State::Pending if !proven => {
+                prove(order, wanted.by, proofs, presented).await?;
+                (proven, stage) = (true, Stage::begin());
+            }
+            State::Ready if !sent => {
+                call("sending the request for the certificate", order, |order| order.finalize(request.clone())).await?;
+                (sent, stage) = (true, Stage::begin());
+            }
+            State::Valid => {
+                let chain = call("fetching the certificate", order, |order| order.certificate()).await?;
+                return Ok(Issued { chain, key });
+            }
+            State::Invalid(problem) => return Err(why(order, wanted.by, problem).await),
+            State::Pending | State::Ready | State::Processing if stage.pause().await => {}
+            State::Pending => return Err(why(order, wanted.by, None).await),
+            State::Ready | State::Processing => return Err(late("signing the certificate", STAGE)),
+        }
+    }
+}
+
+/// Presents what proves each name that is not proven yet, and then has the authority look at all of it.
+async fn prove(
+    order: &mut dyn Order,
+    by: Challenge,
+    proofs: &dyn Proofs,
+    presented: &mut Vec<Proof>,
+) -> Result<(), Failure> {
+    let mut open = Vec::new();
+    for number in 0..order.authorizations() {
+        let authorization = call("asking how to prove a name", order, move |order| order.authorization(number)).await?;
+        match authorization.standing {
+            Standing::Valid => continue,
+            Standing::Lost => return Err(lost(&authorization, by)),
+            Standing::Pending => {}
+        }
+        let proof = proof(authorization, by)?;
+        // Before it is there: what is presented by half is to be withdrawn too.
+        presented.push(proof.clone());
+        proofs.present(&proof).await?;
+        open.push(number);
+    }
+    for number in open {
+        call("asking the authority to look at a proof", order, move |order| order.look(number, by)).await?;
+    }
+    Ok(())
+}
+
+fn proof(authorization: Authorization, by: Challenge) -> Result<Proof, Failure> {
+    let Authorization { name, offers, .. } = authorization;
+    let names: Vec<&str> = offers.iter().map(|offer| offer.by.name()).collect();
+    let offered = if names.is_empty() { "none that we know".to_owned() } else { names.join(", ") };
+    let Some(offer) = offers.into_iter().find(|offer| offer.by == by) else {
+        let reason = format!(
+            "the authority does not let {name} be proven by {}; the ways it offers: {offered} (`tls.acme.challenges`)",
+            by.name()
+        );
+        return Err(Failure { kind: Kind::Refused, reason });
+    };
+    Ok(Proof { by, name, token: offer.token, key_authorization: offer.key_authorization })
+}
+
+/// Why an order came to nothing: the first name that was not seen to be ours, else what the order says.
+async fn why(order: &mut dyn Order, by: Challenge, problem: Option<Problem>) -> Failure {
+    for number in 0..order.authorizations() {
+        match call("asking why a name is not proven", order, move |order| order.authorization(number)).await {
+            Ok(authorization) if authorization.standing == Standing::Valid => {}
+            Ok(authorization) if authorization.standing == Standing::Lost => return lost(&authorization, by),
+            // Still pending: another name is lost, or nothing came in time.
+            Ok(_) => {}
+            Err(failure) => return failure,
+        }
+    }
+    match problem {
+        Some(problem) => Trouble::Problem(problem).failure("the order came to nothing"),
+        None => late("looking at the proofs", STAGE),
+    }
+}
+
+fn lost(authorization: &Authorization, by: Challenge) -> Failure {
+    let said = authorization.offers.iter().find_map(|offer| offer.error.as_ref().map(|error| (offer.by, error)));
+    match said {
+        Some((by, error)) => unproven(&authorization.name, by, Some(error)),
+        None => unproven(&authorization.name, by, None),
+    }
+}
+
+fn late(what: &str, limit: Duration) -> Failure {
+    let reason = format!("{what} was not done by the authority within {} s", limit.as_secs());
+    Failure { kind: Kind::Unreachable, reason }
+}
+
+/// Makes a call of an order: with a deadline, and again when the authority did not like its nonce.
+async fn call<T>(
+    doing: &str,
+    order: &mut dyn Order,
+    mut attempt: impl for<'a> FnMut(&'a mut dyn Order) -> BoxFuture<'a, Result<T, Trouble>>,
+) -> Result<T, Failure> {
+    let mut tries = 0;
+    loop {
+        if let Some(done) = settled(doing, &mut tries, attempt(order)).await {
+            return done;
+        }
+    }
+}
+
+/// The same for a call before there is an order.
+pub(super) async fn again<'a, T>(
+    doing: &str,
+    mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, Trouble>>,
+) -> Result<T, Failure> {
+    let mut tries = 0;
+    loop {
+        if let Some(done) = settled(doing, &mut tries, attempt()).await {
+            return done;
+        }
+    }
+}
+
+/// What came of a call; `None` when it is to be made again.
+async fn settled<T>(
+    doing: &str,
+    tries: &mut u32,
+    attempt: BoxFuture<'_, Result<T, Trouble>>,
+) -> Option<Result<T, Failure>> {
+    let trouble = match tokio::time::timeout(CALL, attempt).await {
+        Ok(Ok(value)) => return Some(Ok(value)),
+        Ok(Err(trouble)) => trouble,
+        Err(_) => Trouble::Broken(format!("no answer within {} s", CALL.as_secs())),
+    };
+    *tries += 1;
+    (!trouble.is_nonce() || *tries == TRIES).then(|| Err(trouble.failure(doing)))
+}
+
+/// A time in which the authority is looked at now and then.
+struct Stage {
+    since: Instant,
+    pause: Duration,
+}
+
+impl Stage {
+    fn begin() -> Self {
+        Self { since: Instant::now(), pause: PAUSES.0 }
+    }
+
+    /// Waits; `false` when the time is over.
+    async fn pause(&mut self) -> bool {
+        if self.since.elapsed() >= STAGE {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        true
+    }
+}
+
+/// A key (PEM), and the request for a certificate with it (PKCS #10, DER).
+fn request(names: &[String]) -> Result<(String, Vec<u8>), Failure> {
+    let make = || {
+        let mut params = CertificateParams::new(names.to_vec())?;
+        params.distinguished_name = DistinguishedName::new(); // names are in the SAN; authorities add what they like
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let request = params.serialize_request(&key)?.der().to_vec();
+        Ok((key.serialize_pem(), request))
+    };
+    make().map_err(|error: rcgen::Error| {
+        let reason = format!("no request can be made for {}: {error}", names.join(", "));
+        Failure { kind: Kind::Ours, reason }
+    })
+}
