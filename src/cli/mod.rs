@@ -163,8 +163,8 @@ fn check_certificates(settings: &Settings) -> Result<(), Failure> {
         let error = Certificates::load(std::slice::from_ref(pair)).err()?;
         Some(settings.problem(&format!("tls.certificates[{number}].certificate"), error).to_string())
     });
-    let upstreams = settings.unusable_upstreams().into_iter().map(|problem| problem.to_string());
-    let wrong: Vec<String> = wrong.chain(upstreams).collect();
+    let others = settings.unusable_upstreams().into_iter().chain(settings.unusable_authorities());
+    let wrong: Vec<String> = wrong.chain(others.map(|problem| problem.to_string())).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::configuration(wrong.join("\n"))) }
 }
 

@@ -158,6 +158,11 @@ impl Settings {
         self.front.upstreams.iter().filter_map(unusable).collect()
     }
 
+    /// The files with authorities and withdrawn certificates, of clients and of `tls.acme`, that cannot be used.
+    pub fn unusable_authorities(&self) -> Vec<Problem> {
+        tls::checks::unusable(self)
+    }
+
     /// Something that only a closer look than [`load`]'s shows to be wrong with a key, said in the same words.
     pub fn problem(&self, key: &str, message: impl ToString) -> Problem {
         let whole = || {

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::super::Settings;
 use super::super::checks::{Checks, speaks_tls};
+use super::super::meant::EXTERNAL_PORT;
 use super::super::problem::{Place, Problem};
 use super::super::reader::Setting;
 use super::super::written::Written;
 use super::meant::{HTTP, HTTPS, MOST_NAMES, is_lets_encrypt, usual_names, written_origins};
 use super::names::{can_be_public, covers, is_public};
 use super::written::{Acme, Dns, Enabled};
+use crate::exchange::Origin;
 use crate::front::{Address, Listener};
 use crate::tls::acme::{Challenge, Config, LETS_ENCRYPT};
 
@@ -328,20 +330,37 @@ fn unreachable(settings: &Settings, acme: &Config) -> Option<Problem> {
     if external.port() == HTTPS || acme.challenges.iter().any(reached) {
         return None;
     }
-    let host = external.host();
-    let ports: Vec<&str> = acme
-        .challenges
-        .iter()
-        .map(|challenge| if *challenge == Challenge::TlsAlpn01 { "443 (tls-alpn-01)" } else { "80 (http-01)" })
-        .collect();
-    let message = format!(
-        "the authority will connect to port {} of {host}, whatever port this registry has, and nobody listens there: \
-         open it (listeners: {{ address: \":80\", redirect: https }}), or prove the name otherwise. Where GitLab has \
-         ports 80 and 443 of this name: name the folder that its NGINX answers from in tls.acme.webroot, or show \
-         GitLab's own certificate (/etc/gitlab/ssl/{host}.crt and .key). Or use dns-01. Where something hands one of these \
-         ports on to this server, nothing is to do; enabled: false orders nothing",
-        ports.join(" or ")
-    );
+    let message = what_to_do(external, &acme.challenges);
     let key = if settings.written.contains_key("tls.acme.enabled") { "tls.acme.enabled" } else { "external_url" };
     Some(settings.problem(key, message))
+}
+
+/// What stands between an authority and us, and the ways around it.
+fn what_to_do(external: &Origin, challenges: &[Challenge]) -> String {
+    let host = external.host();
+    let port = |challenge: &Challenge| match challenge {
+        Challenge::TlsAlpn01 => "443 (tls-alpn-01)",
+        Challenge::Http01 | Challenge::Dns01 => "80 (http-01)",
+    };
+    let ports: Vec<&str> = challenges.iter().map(port).collect();
+    let http = if challenges.contains(&Challenge::Http01) { "" } else { "add http-01 to tls.acme.challenges and " };
+    let listener = "{ address: \":80\", redirect: https } to listeners";
+    let way = if external.port() == EXTERNAL_PORT {
+        format!(
+            "Where GitLab has these ports, {http}let Pierhead's user write below /var/opt/gitlab/nginx/www, or whatever \
+             folder tls.acme.webroot names, from which GitLab's NGINX answers, or show GitLab's own certificate \
+             (/etc/gitlab/ssl/{host}.crt and .key); where they are free, {http}add {listener}"
+        )
+    } else {
+        format!(
+            "If port 80 is free, {http}add {listener}; if another server has it, {http}name the folder that it answers \
+             from in tls.acme.webroot"
+        )
+    };
+    format!(
+        "the authority will connect to port {} of {host}, whatever port this registry has, and nobody listens there. {way}; \
+         or use dns-01. Where one of these ports is handed on to this server nothing is to do; tls.acme.enabled: false \
+         orders nothing",
+        ports.join(" or ")
+    )
 }

@@ -8,6 +8,7 @@ use super::super::written::Written;
 use super::acme;
 use super::names::covers;
 use super::written::{Certificate, ClientAuth, Enabled, Mode};
+use crate::tls;
 
 /// What goes into a derivation of ticket keys.
 const TICKET_KEY: u64 = 32;
@@ -31,6 +32,20 @@ pub(in super::super) fn enabled(written: &Written) -> Option<Enabled> {
 /// What shows itself once it is known what everything means.
 pub(in super::super) fn warnings(settings: &Settings, enabled: Option<Enabled>) -> Vec<Problem> {
     acme::warnings(settings, enabled)
+}
+
+/// What of files that name authorities cannot be used: their contents, which [`check`] does not look at.
+pub(in super::super) fn unusable(settings: &Settings) -> Vec<Problem> {
+    let acme = settings.tls.acme.as_ref().and_then(|acme| acme.ca.as_deref());
+    let directory = acme.and_then(|file| Some(settings.problem("tls.acme.ca", tls::trusted(file).err()?)));
+    let clients = settings.tls.clients.iter().enumerate().filter_map(|(number, clients)| {
+        let error = tls::Rule::read(clients).err()?;
+        let of_list = format!("tls.client_auth[{number}]");
+        let one = || "tls.client_auth".to_owned();
+        let key = if settings.written.contains_key(&format!("{of_list}.mode")) { of_list } else { one() };
+        Some(Problem { key: key.clone(), ..settings.problem(&format!("{key}.mode"), error) })
+    });
+    directory.into_iter().chain(clients).collect()
 }
 
 /// Certificates are whole, readable, and shown to somebody.

@@ -143,6 +143,10 @@ fn whoever_cannot_be_reached_learns_why_and_what_to_do() {
     {
         assert!(warning.contains(word), "{word}: {warning}");
     }
+    let other = shared.replace("5050", "8443") + "tls: { acme: { challenges: [tls-alpn-01] } }";
+    let [warning] = &warnings(&desk.good(&other, ""))[..] else { panic!("one warning") };
+    assert!(warning.contains("port 443 (tls-alpn-01) of") && warning.contains("add http-01 to"), "{warning}");
+    assert!(!warning.contains("GitLab"), "{warning}");
     for quiet in [
         "listeners: [{ address: ':5050' }, { address: ':443' }]",
         "listeners: [{ address: ':5050' }, { address: ':80', redirect: https }]",
@@ -312,6 +316,24 @@ fn a_name_that_no_client_comes_by_is_warned_of() {
     assert!(other.contains("names[2]: no client comes by *.example.com"), "{other}");
     let here = "tls: { client_auth: { mode: required, ca: ca.pem, names: [harbour, localhost] } }";
     assert_eq!(warnings(&desk.good(here, "")), [""; 0], "the machine's own names");
+}
+
+#[test]
+fn a_file_without_authorities_is_named_with_its_key() {
+    let desk = desk();
+    let entry = "{ mode: optional, ca: other.pem, names: [registry.pierhead.dev] }";
+    let unusable = |tls: &str| -> Vec<String> {
+        let found = desk.good(&format!("{PUBLIC}tls: {{ {tls} }}"), "").unusable_authorities();
+        found.iter().map(ToString::to_string).collect()
+    };
+    let file = |name: &str| format!("{} holds no", desk.path().join(name).display());
+    let of_acme = unusable("acme: { ca: ca.pem }");
+    assert!(of_acme[0].starts_with(&format!("a.yml:2: tls.acme.ca: {}", file("ca.pem"))), "{of_acme:?}");
+    let one = unusable(&format!("client_auth: {entry}"));
+    assert!(one[0].starts_with(&format!("a.yml:2: tls.client_auth: {}", file("other.pem"))), "{one:?}");
+    let list = unusable(&format!("client_auth: [{{ mode: off, names: [a.test] }}, {entry}]"));
+    assert!(list[0].starts_with(&format!("a.yml:2: tls.client_auth[1]: {}", file("other.pem"))), "{list:?}");
+    assert_eq!(unusable("ticket_keys: [one.key]"), [""; 0]);
 }
 
 #[test]
