@@ -36,6 +36,8 @@ pub const PUBLIC: u32 = 0o644;
 pub const SECRET: u32 = 0o600;
 /// The mode of directories, less the umask.
 const DIRECTORY: u32 = 0o755;
+/// The mode of directories that only we may look into.
+const PRIVATE_DIRECTORY: u32 = 0o700;
 
 /// Writes a file as a whole, replacing what was there. Whoever looks sees the old content or the new one.
 ///
@@ -44,8 +46,25 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, true)
 }
 
+/// Writes a file as a whole where there is none: of several who do, on one machine or on several that share the folder,
+/// one succeeds, and nobody sees it half. The others get `AlreadyExists`. A hard link does it, also over NFS.
+pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    let placed = fill(&temporary, bytes, mode, true).and_then(|()| std::fs::hard_link(&temporary, path));
+    // What cannot be removed is recognised as temporary.
+    let _ = std::fs::remove_file(&temporary);
+    placed?;
+    sync_parent(path)
+}
+
+/// Overwrites the beginning of a file that is there. Whoever looks may see half of it, and a power cut may take it back:
+/// for a sign of life.
+pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(bytes)
+}
+
 /// As [`write()`], but a power cut may take the file back or leave it empty: for what can be made again.
-pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, false)
 }
 
@@ -93,9 +112,25 @@ pub fn make_dirs(path: &Path) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Makes a directory that only we may look into, and its missing parents.
+pub fn make_private_dirs(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = parent(path) {
+        make_private_dirs(parent)?;
+    }
+    make_dir(path, PRIVATE_DIRECTORY)?;
+    sync_parent(path)
+}
+
 /// Makes one directory in a parent that exists, unless it is there, without waiting for the disk.
 pub(super) fn make_dir_lightly(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(DIRECTORY).create(path) {
+    make_dir(path, DIRECTORY)
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
@@ -172,6 +207,37 @@ mod tests {
         write(&path, b"public by mistake", PUBLIC).unwrap();
         write(&path, b"key", SECRET).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn of_several_who_create_a_file_one_succeeds_and_the_others_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let path = &path;
+            let makers: Vec<_> =
+                (0..8).map(|one| scope.spawn(move || create(path, &[b'0' + one; 3], SECRET).is_ok())).collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+        });
+        let winner = made.iter().position(|made| *made).unwrap();
+        assert_eq!(made.iter().filter(|made| **made).count(), 1);
+        assert_eq!(std::fs::read(&path).unwrap(), [b'0' + u8::try_from(winner).unwrap(); 3]);
+        assert_eq!(
+            (names(dir.path()), path.metadata().unwrap().permissions().mode() & 0o777),
+            (vec!["key.pem".to_owned()], SECRET)
+        );
+        assert_eq!(create(&path, b"", SECRET).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn private_directories_are_for_their_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        make_private_dirs(&deep).unwrap();
+        make_private_dirs(&deep).unwrap();
+        for path in [deep.as_path(), deep.parent().unwrap()] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! **Invariants**
 //! - Counting takes no lock and allocates nothing: a few atomic additions for a request, none for a piece of a body.
 //! - What a client sends is never a label. Every label's values are a list in this file, so that nobody can make us
-//!   remember more by asking for more; the exceptions, the files of certificates and the peers of upstreams, are the
-//!   operator's own lists.
+//!   remember more by asking for more; the exceptions, the files of certificates, those that are ordered and the
+//!   peers of upstreams, are the operator's own lists.
 //!
 //! Absent on purpose: repositories and accounts. The access and audit lines tell of those.
 
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::Access;
 use crate::exchange::{Kind, Limit};
 
+mod acme;
 mod family;
 mod forwarded;
 mod page;
@@ -108,6 +109,7 @@ struct Counts {
     spans: Counters<1>,
     /// Files and the seconds since 1970 until which their certificates are valid. Locked at a reload and for a page.
     certificates: Mutex<Vec<(String, i64)>>,
+    acme: acme::Acme,
     upstreams: upstreams::Upstreams,
     forwarded: forwarded::All,
 }
@@ -130,6 +132,7 @@ impl Default for Counts {
             #[cfg(feature = "opentelemetry")]
             spans: Counters::new([SPANS]),
             certificates: Mutex::default(),
+            acme: acme::Acme::default(),
             upstreams: upstreams::Upstreams::default(),
             forwarded: forwarded::All::default(),
         }
@@ -201,6 +204,17 @@ impl Metrics {
         *self.0.certificates.lock() = shown;
     }
 
+    /// An order of a certificate came to an end: `issued`, or why it failed.
+    pub fn acme_order(&self, outcome: &str) {
+        self.0.acme.order(outcome);
+    }
+
+    /// How the orders of certificates go now: what each is called, when its next order begins in seconds since 1970, and
+    /// how many failed since the last success.
+    pub fn acme(&self, certificates: Vec<(String, i64, u32)>) {
+        self.0.acme.set(certificates);
+    }
+
     /// What is counted of the upstream of this name.
     pub fn forwarded(&self, upstream: &Arc<str>) -> Arc<Forwarded> {
         self.0.forwarded.of(upstream)
@@ -237,6 +251,7 @@ impl Metrics {
         counts.connections.show(&mut page, "pierhead_connections_open", "Connections that are open.");
         counts.handshakes.show(&mut page, "pierhead_tls_handshakes_total", "TLS handshakes that ended.");
         self.show_certificates(&mut page);
+        counts.acme.show(&mut page);
         counts.uploads.show(&mut page, "pierhead_uploads_in_flight", "Uploads whose bytes are on their way.");
         counts.limits.show(
             &mut page,

@@ -12,7 +12,8 @@
 //!
 //! A port may have TLS of its own ([`Port`]): one certificate, and clients that prove who they are.
 //!
-//! Certificates that are ordered from an authority are [`acme`]'s.
+//! Certificates that are ordered from an authority are [`acme`]'s. Here they have places behind those of files
+//! ([`Certificates::with_ordered`]), where the local authority's stands in for each until it is there.
 
 pub mod acme;
 mod clients;

@@ -186,6 +186,18 @@ mod tests {
         let chosen = list.choose(Some("a.test"), |key| !std::ptr::eq(key, &raw const *first)).unwrap();
         assert!(Arc::ptr_eq(&chosen, &list.pairs()[1].certified));
     }
+
+    #[test]
+    fn one_that_stands_in_is_for_those_who_would_get_nothing_better() {
+        let mut stand_in = Pair::of_tests(&["first.test", "registry.example.test", "other.test"]);
+        stand_in.stands_in = true;
+        let real = Pair::of_tests(&["*.example.test"]);
+        let list = Certificates::of(vec![stand_in, real]);
+        let chosen = |name| Arc::ptr_eq(&list.choose(name, |_| true).unwrap(), &list.pairs()[0].certified);
+        assert!(chosen(Some("other.test")));
+        assert!(!chosen(Some("registry.example.test")) && !chosen(Some("stranger.test")) && !chosen(None));
+    }
+
     #[test]
     fn a_certificate_in_a_place_is_replaced_for_the_next_handshake() {
         let list = list(&[&["a.test"], &["b.test"]]);

@@ -40,10 +40,14 @@ impl Authority {
     }
 
     pub(super) fn issue_from(&self, names: &[&str], from: SystemTime, days: u32) -> (String, String) {
+        self.issue_for(names, from, days * DAY)
+    }
+
+    pub(super) fn issue_for(&self, names: &[&str], from: SystemTime, life: Duration) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (from.into(), (from + days * DAY).into());
+        (params.not_before, params.not_after) = (from.into(), (from + life).into());
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.intermediate).unwrap().pem(), key.serialize_pem())
     }

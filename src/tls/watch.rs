@@ -305,8 +305,8 @@ impl Place {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::super::Certificates;
     use super::super::testing::{self, Authority, DAY, now, put};
+    use super::super::{Certificates, acme};
     use super::*;
     use crate::telemetry::Exposition;
 
@@ -432,6 +432,52 @@ mod tests {
         (post.now, post.tick) = (now() + 780 * DAY, post.tick + REPEAT);
         assert_eq!(post.look().not_after, first.not_after);
         assert!(post.look().days_left > 800);
+    }
+
+    #[test]
+    fn an_ordered_certificate_takes_its_place_when_it_is_there_and_is_never_replaced_by_a_worse_one() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let local = super::super::Local {
+            directory: folder.path().join("local"),
+            names: vec!["a.test".to_owned(), "b.test".to_owned()],
+        };
+        let stand_in = local::ensure(&local, now()).unwrap().server;
+        let place = acme::Place::of_tests(folder.path(), &["a.test"]);
+        let files = testing::write(folder.path(), &authority.whole(&["c.test"], 90));
+        let certificates = Certificates::load(&[files]).unwrap().with_ordered(vec![place.clone()], &stand_in).unwrap();
+        let names = ["a.test", "b.test", "c.test"].map(str::to_owned).to_vec();
+        let shown = Shown { certificates: Arc::new(certificates), names, local: None };
+        let remarks = || shown.remarks(now()).iter().map(Remark::to_string).collect::<Vec<_>>().join("\n");
+        assert!(
+            remarks().contains("there is no certificate for a.test from https://ca.test/directory yet"),
+            "{}",
+            remarks()
+        );
+        let watch = Watch::new(vec![shown.clone()], Metrics::default(), "nobody", now());
+        let mut post = Post { watch, now: now(), tick: Instant::now() };
+        let mut ordered = |seconds| {
+            post.wait(seconds);
+            post.watch.board.status(post.now).remove(1)
+        };
+        let file = place.pem.display().to_string();
+        let before = ordered(10);
+        assert!(before.file == file && before.refused.is_none() && before.issuer.contains("local authority"));
+        let put_pair = |(certificate, key): (String, String)| put(&place.pem, &format!("{key}{certificate}"));
+        put_pair(authority.whole(&["a.test"], 90));
+        assert_eq!(ordered(1).names, ["a.test"], "b.test, which only the stand-in has, holds up nothing");
+        assert!(!remarks().contains("local authority") && remarks().contains("b.test"), "{}", remarks());
+        for worse in [authority.whole(&["a.test"], 9), authority.whole(&["x.test"], 90)] {
+            put_pair(worse);
+            let refused = ordered(4);
+            assert!(refused.refused.is_some() && refused.names == ["a.test"]);
+        }
+        std::fs::remove_file(&place.pem).unwrap();
+        assert_eq!(ordered(4).names, ["a.test"]);
+        put_pair(authority.whole(&["a.test", "b.test"], 90));
+        let last = ordered(1);
+        assert!(last.refused.is_none() && last.names == ["a.test", "b.test"]);
+        let late = shown.remarks(now() + 70 * DAY).iter().any(|remark| matches!(remark, Remark::RenewalOverdue { .. }));
+        assert!(late && !remarks().contains("expires"));
     }
 
     #[test]

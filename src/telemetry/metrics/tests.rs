@@ -57,6 +57,23 @@ fn requests_are_counted_by_method_endpoint_and_status() {
 }
 
 #[test]
+fn orders_of_certificates_are_counted_and_when_the_next_begins() {
+    let metrics = Metrics::default();
+    metrics.acme_order("issued");
+    metrics.acme_order("unreachable");
+    metrics.acme(vec![("a.test".to_owned(), 1_800_000_000, 3)]);
+    let page = metrics.page(Exposition::Prometheus);
+    for line in [
+        "pierhead_acme_orders_total{outcome=\"issued\"} 1",
+        "pierhead_acme_orders_total{outcome=\"unreachable\"} 1",
+        "pierhead_acme_next_attempt_seconds{certificate=\"a.test\"} 1800000000",
+        "pierhead_acme_failures{certificate=\"a.test\"} 3",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
 fn what_a_client_sends_is_never_a_label() {
     let metrics = Metrics::default();
     let before = metrics.page(Exposition::Prometheus).lines().count();

@@ -60,6 +60,12 @@ impl Desk {
         (free > now).then(|| timestamp(free))
     }
 
+    /// What it is called, when the next order begins, and how many failed.
+    pub(super) fn measured(&self) -> (String, i64, u32) {
+        let Seen { next, failures, .. } = self.seen();
+        (self.place.id.clone(), next, failures)
+    }
+
     pub(super) fn status(&self, now: i64) -> Status {
         let Seen { next, since, last, failures, ordered, .. } = self.seen();
         Status {

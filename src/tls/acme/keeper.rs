@@ -1,27 +1,33 @@
-//! Who orders certificates, and when?
+//! Who orders certificates?
 //!
-//! [`Keeper`] has one task for each certificate, so that none holds up another. A task looks at what is there, asks
-//! [`renewal`](super::renewal) when the next order begins, and sleeps until then. An attempt is then a
-//! [lease](super::lease), a second look (another node may have ordered in the meantime), an order with a deadline, a check
-//! of what came of it, and a file.
+//! [`Keeper`] has one [task](super::task) for each certificate, so that none holds up another. Whoever shows certificates
+//! sees their files change; the keeper does not know of it.
 //!
-//! **Invariants**
-//! - An attempt is written down before it begins, so a folder that cannot be written costs no certificate, and a crash
-//!   does not make us forget.
-//! - What was issued is checked before it takes the place of another.
-//! - Nothing that a library does ends a task: an attempt that panics or hangs is one that failed.
-//!
-//! Whoever shows certificates sees the file change; the keeper does not know of it.
+//! **Invariant:** nothing that a library does ends a task: an attempt that panics or hangs is one that failed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::Config;
+use futures_util::future;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
+
 use super::desk::Desk;
+use super::order::{Authority, Failure, Proofs};
 use super::status::{Refusal, Status};
+use super::storage::{Storage, blocking};
+use super::task::Task;
+use super::{Config, engine, proofs};
 use crate::telemetry::Metrics;
 use crate::tls;
+
+/// How many orders go on at a time.
+const AT_A_TIME: usize = 8;
+/// How often what crashes left is removed.
+const CLEAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Before a task that ended, which none should, begins again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Whoever orders the certificates of one configuration.
 pub struct Keeper(Arc<Shared>);
@@ -30,16 +36,50 @@ pub struct Keeper(Arc<Shared>);
 #[derive(Clone)]
 pub struct Orders(Arc<Shared>);
 
-struct Shared {
+/// Makes an authority of the key of our account with it.
+type Connect = Box<dyn Fn(&Config, Vec<u8>) -> Result<Arc<dyn Authority>, Failure> + Send + Sync>;
+type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// What the tasks share.
+pub(super) struct Shared {
+    config: Config,
+    pub(super) storage: Storage,
+    pub(super) proofs: Arc<dyn Proofs>,
+    pub(super) metrics: Metrics,
+    /// For who begins an attempt.
+    pub(super) turns: Semaphore,
+    connect: Connect,
+    authority: OnceCell<Arc<dyn Authority>>,
+    clock: Clock,
     desks: Vec<Arc<Desk>>,
 }
 
 impl Keeper {
     /// For a configuration. Nothing is read or written, and nobody is asked, before [`keep`](Self::keep).
     pub fn new(config: Config, metrics: Metrics) -> Self {
-        drop(metrics); // counted from the next step on
+        let proofs = proofs::proofs(&config);
+        Self::with(config, Box::new(engine::authority), proofs, metrics, Box::new(SystemTime::now))
+    }
+
+    pub(super) fn with(
+        config: Config,
+        connect: Connect,
+        proofs: Arc<dyn Proofs>,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
         let desks = config.places().into_iter().map(|place| Arc::new(Desk::new(place))).collect();
-        Self(Arc::new(Shared { desks }))
+        Self(Arc::new(Shared {
+            storage: Storage::of(&config.storage),
+            config,
+            proofs,
+            metrics,
+            turns: Semaphore::new(AT_A_TIME),
+            connect,
+            authority: OnceCell::new(),
+            clock,
+            desks,
+        }))
     }
 
     /// What can be seen of it, and asked of it.
@@ -49,7 +89,55 @@ impl Keeper {
 
     /// Orders for ever. It may be dropped at any time: an attempt that is under way is given up, and its lease.
     pub async fn keep(self) {
-        std::future::pending().await
+        let tasks = self.0.desks.iter().map(|desk| supervise(Arc::clone(&self.0), Arc::clone(desk)));
+        future::join(future::join_all(tasks), clean(&self.0)).await;
+    }
+}
+
+async fn supervise(shared: Arc<Shared>, desk: Arc<Desk>) {
+    loop {
+        let mut one = JoinSet::new(); // dropped with us
+        one.spawn(Task::new(Arc::clone(&shared), Arc::clone(&desk)).keep());
+        let end = one.join_next().await.and_then(Result::err);
+        tracing::error!("orders of {} came to an end and begin again: {end:?}", desk.place.first());
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn clean(shared: &Shared) {
+    loop {
+        let (storage, now) = (shared.storage.clone(), (shared.clock)());
+        let cleaned: Result<(), Failure> = blocking(move || {
+            storage.clean(now);
+            Ok(())
+        })
+        .await;
+        if let Err(error) = cleaned {
+            tracing::debug!(%error, "what crashes left is not removed");
+        }
+        tokio::time::sleep(CLEAN).await;
+    }
+}
+
+impl Shared {
+    /// Seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        tls::local::seconds((self.clock)())
+    }
+
+    /// The authority, as whoever we are there.
+    pub(super) async fn authority(&self) -> Result<Arc<dyn Authority>, Failure> {
+        let connected = self.authority.get_or_try_init(|| async {
+            let (storage, directory) = (self.storage.clone(), self.config.directory.clone());
+            let key = blocking(move || storage.account_key(&directory)).await?;
+            (self.connect)(&self.config, key)
+        });
+        connected.await.cloned()
+    }
+
+    /// Counts how the orders go.
+    pub(super) fn measure(&self) {
+        self.metrics.acme(self.desks.iter().map(|desk| desk.measured()).collect());
     }
 }
 
@@ -74,22 +162,22 @@ impl Orders {
     /// # Errors
     /// None has the name, or the names of one could not be proven too often.
     pub fn order_now(&self, names: &[String], now: SystemTime) -> Result<Vec<String>, Refusal> {
-        let now = tls::local::seconds(now);
-        let first = |desk: &Arc<Desk>| desk.place.names.first().cloned().unwrap_or_default();
-        let known = || self.0.desks.iter().map(first).collect();
-        for name in names {
-            if !self.0.desks.iter().any(|desk| desk.place.has(name)) {
-                return Err(Refusal::Unknown { name: name.clone(), known: known() });
-            }
+        let (desks, now) = (&self.0.desks, tls::local::seconds(now));
+        if let Some(name) = names.iter().find(|name| !desks.iter().any(|desk| desk.place.has(name))) {
+            let known = desks.iter().map(|desk| desk.place.first().to_owned()).collect();
+            return Err(Refusal::Unknown { name: name.clone(), known });
         }
-        let wanted = |desk: &&Arc<Desk>| names.is_empty() || names.iter().any(|name| desk.place.has(name));
-        let wanted: Vec<&Arc<Desk>> = self.0.desks.iter().filter(wanted).collect();
+        let is_wanted = |desk: &&Arc<Desk>| names.is_empty() || names.iter().any(|name| desk.place.has(name));
+        let wanted: Vec<&Arc<Desk>> = desks.iter().filter(is_wanted).collect();
         for desk in &wanted {
             if let Some(until) = desk.spent_until(now) {
-                return Err(Refusal::Spent { name: first(desk), until });
+                return Err(Refusal::Spent { name: desk.place.first().to_owned(), until });
             }
         }
         wanted.iter().for_each(|desk| desk.ask(now));
         Ok(wanted.iter().map(|desk| desk.place.pem.display().to_string()).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

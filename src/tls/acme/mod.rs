@@ -6,6 +6,11 @@
 //! order       the contract with an authority: one order, from names to a certificate
 //! engine      who speaks with it, by which library
 //! proofs      who puts proofs where it looks: files, another server's folder, the DNS
+//!
+//! keeper      who orders, with a task for each certificate; desk, status, voice: what can be seen of it
+//! renewal     when: a function of what is there, of what was tried (history) and of now
+//! lease       which of several nodes
+//! storage     where all that lies; place: of one certificate
 //! ```
 //!
 //! **Invariants**
@@ -16,21 +21,20 @@
 mod challenge;
 mod config;
 mod desk;
-#[allow(dead_code)] // the same
+mod engine;
 mod history;
 mod keeper;
-#[allow(dead_code)] // its first caller comes next
-mod engine;
-#[allow(dead_code)] // the same
+mod lease;
 mod order;
 mod place;
-#[allow(dead_code)] // the same
+mod proofs;
 mod renewal;
 mod status;
-#[allow(dead_code)] // the same
-mod proofs;
+mod storage;
+mod task;
 #[cfg(test)]
 mod testing;
+mod voice;
 
 pub use challenge::{Answers, Challenge, is_asked_for};
 pub use config::{Config, Dns, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};

@@ -99,3 +99,16 @@ pub(super) enum Kind {
     /// It is not the authority's fault: a folder that cannot be written, a program that failed, a DNS server.
     Ours,
 }
+
+impl Kind {
+    /// For counts.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Ours => "ours",
+        }
+    }
+}

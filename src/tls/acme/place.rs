@@ -55,6 +55,11 @@ impl Config {
 }
 
 impl Place {
+    /// The name that it goes by.
+    pub(super) fn first(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+
     /// Whether it carries a name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
@@ -63,6 +68,19 @@ impl Place {
     /// A number that stays the same on every node and in every version.
     pub(super) fn seed(&self) -> u64 {
         Sha256::digest(self.id.as_bytes()).iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+    }
+}
+
+#[cfg(test)]
+impl Place {
+    pub(in crate::tls) fn of_tests(folder: &std::path::Path, names: &[&str]) -> Self {
+        Self {
+            pem: folder.join("ordered.pem"),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            directory: "https://ca.test/directory".to_owned(),
+            id: "ordered".to_owned(),
+            ways: Vec::new(),
+        }
     }
 }
 

@@ -33,8 +33,9 @@ pub(super) const DAY: i64 = 24 * HOUR;
 pub(super) const PROOFS: usize = 4;
 /// An hour, and a minute because the authority's clock is another.
 pub(super) const PROOFS_WITHIN: i64 = HOUR + MINUTE;
-/// How many certificates are ordered in [`CHANGES_WITHIN`] because what is there does not fit: more means that two nodes
-/// with different configurations share a folder, and each replaces what the other ordered.
+/// How many certificates are ordered in [`CHANGES_WITHIN`] before the time of the one that is there: more means that two
+/// nodes with different configurations share a folder, and each replaces what the other ordered, or that the authority
+/// wants each new one to be renewed at once.
 pub(super) const CHANGES: usize = 4;
 /// Let's Encrypt gives five equal certificates a week.
 pub(super) const CHANGES_WITHIN: i64 = DAY;
@@ -80,8 +81,13 @@ impl Case<'_> {
     pub(super) fn due(&self) -> i64 {
         match self.held {
             Some(held) if held.fits => self.renewal(held),
-            _ => free(&self.history.issued, CHANGES, CHANGES_WITHIN),
+            _ => self.changes_free(),
         }
+    }
+
+    /// From when on one may be replaced before its time.
+    fn changes_free(&self) -> i64 {
+        free(&self.history.issued, CHANGES, CHANGES_WITHIN)
     }
 
     /// When a certificate that fits is renewed.
@@ -89,8 +95,11 @@ impl Case<'_> {
         let Held { from, until, .. } = held;
         // Whatever the authority would like: there is time for some attempts.
         let latest = until - (until - from) / 10;
+        let usual = usual(from, until);
+        // Sooner than usual, as when it will be withdrawn, is a change: the new one's window may be over at once, too.
+        let sooner = |point: i64| if point < usual { point.max(self.changes_free()).min(usual) } else { point };
         let point = self.window.and_then(|window| point_in(window, self.seed));
-        point.unwrap_or_else(|| usual(from, until)).min(latest)
+        point.map_or(usual, sooner).min(latest)
     }
 
     /// When to try again after a failure.
@@ -188,3 +197,6 @@ pub(super) fn remember(times: &mut Vec<i64>, now: i64, most: usize) {
     times.sort_unstable();
     times.drain(..times.len().saturating_sub(most));
 }
+
+#[cfg(test)]
+mod tests;

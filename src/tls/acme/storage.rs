@@ -1,0 +1,244 @@
+//! What lies in the storage folder?
+//!
+//! ```text
+//! account-HASH.key          the account with the directory whose URL has this hash (PEM, PKCS #8)
+//! certificates/NAME.pem     from where and when it was ordered, its key, the certificate, its chain
+//! attempts/NAME.json        what was tried
+//! leases/NAME.N             who orders (see lease)
+//! challenges/               answers (see challenge)
+//! ```
+//!
+//! NAME is the certificate's first name, `_` for `*`; a second certificate with the same first name has a hash of all its
+//! names behind it.
+//!
+//! **Invariants**
+//! - All folders are 0700 and all files 0600.
+//! - A certificate and its key are one file that is replaced by a rename, so nobody can see half a pair.
+//! - An account key is made by whoever is first, and never replaced: the account is lost with it.
+//!
+//! Everything here blocks, but for [`blocking`].
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
+
+use super::history::{History, Purpose};
+use super::lease::Lease;
+use super::order::{Failure, Issued, Kind};
+use super::place::{Place, digest};
+use super::renewal::Held;
+use crate::storage::durable;
+use crate::tls::facts::Facts;
+use crate::tls::files;
+use crate::tls::remark::time;
+
+/// What no order needs any more: an attempt is over long before.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How the line begins that says where a certificate comes from. Whoever reads PEM passes it over (RFC 7468 5.2).
+const ORIGIN: &str = "# Ordered by Pierhead: ";
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(super) struct Storage {
+    folder: PathBuf,
+}
+
+/// What is there of a certificate.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    pub(super) certificate: Option<Certificate>,
+    pub(super) history: History,
+}
+
+/// A certificate that was ordered.
+#[derive(Debug, Clone)]
+pub(super) struct Certificate {
+    pub(super) der: CertificateDer<'static>,
+    pub(super) facts: Facts,
+    pub(super) origin: Option<Origin>,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    pub(super) directory: String,
+    /// When it was ordered, in seconds since 1970.
+    pub(super) at: i64,
+}
+
+impl Storage {
+    pub(super) fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// What is there of a certificate. One that cannot be read as such counts as none, for it cannot be shown either.
+    pub(super) fn look(&self, place: &Place) -> Result<Found, Failure> {
+        let certificate = read(&place.pem)?.and_then(|text| match Certificate::of(&text, &place.pem) {
+            Ok(certificate) => Some(certificate),
+            Err(error) => {
+                tracing::error!("the certificate that was ordered cannot be used, another is needed: {error}");
+                None
+            }
+        });
+        let file = self.attempts(place);
+        let history: History = match read(&file)?.map(|text| serde_json::from_str(&text)) {
+            None => History::default(),
+            Some(Ok(history)) => history,
+            Some(Err(error)) => {
+                tracing::error!("{} is damaged, and what was tried is forgotten: {error}", file.display());
+                History::default()
+            }
+        };
+        let of = Purpose { directory: place.directory.clone(), names: place.names.clone() };
+        Ok(Found { certificate, history: history.for_purpose(&of) })
+    }
+
+    /// Writes down what was tried.
+    pub(super) fn remember(&self, place: &Place, history: &History) -> Result<(), Failure> {
+        let file = self.attempts(place);
+        let text = serde_json::to_string_pretty(history).map_err(|error| ours(&file, "write", &error))?;
+        write(&file, &text)
+    }
+
+    /// Puts a certificate where all nodes see it.
+    pub(super) fn publish(&self, place: &Place, text: &str) -> Result<(), Failure> {
+        write(&place.pem, text)
+    }
+
+    /// The key of the account with a directory (DER, PKCS #8): that of whoever was first.
+    pub(super) fn account_key(&self, directory: &str) -> Result<Vec<u8>, Failure> {
+        let file = self.folder.join(format!("account-{}.key", digest(directory)));
+        if let Some(key) = read(&file)? {
+            return der(&key, &file);
+        }
+        let failed = |error: &dyn std::fmt::Display| ours(&file, "make", error);
+        let key = KeyPair::generate().map_err(|error| failed(&error))?.serialize_pem();
+        durable::make_private_dirs(&self.folder).map_err(|error| failed(&error))?;
+        match durable::create(&file, key.as_bytes(), durable::SECRET) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&error)),
+            Ok(()) | Err(_) => der(&read(&file)?.unwrap_or_default(), &file),
+        }
+    }
+
+    /// Removes answers to challenges that nobody will ask for any more, and files that were never finished: what crashes
+    /// leave.
+    pub(super) fn clean(&self, now: SystemTime) {
+        let stale = |file: &fs::DirEntry| {
+            let modified = file.metadata().and_then(|data| data.modified());
+            modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > STALE))
+        };
+        let unfinished = |file: &fs::DirEntry| file.file_name().to_str().is_some_and(durable::is_temporary);
+        let folder = |name: &str| fs::read_dir(self.folder.join(name)).into_iter().flatten().flatten();
+        let answers = ["challenges/http-01", "challenges/tls-alpn-01"].into_iter().flat_map(folder);
+        let others = [".", "certificates", "attempts", "leases"].into_iter().flat_map(folder).filter(unfinished);
+        for file in answers.chain(others).filter(stale) {
+            if let Err(error) = fs::remove_file(file.path()) {
+                tracing::debug!(%error, "{} stays", file.path().display());
+            }
+        }
+    }
+
+    /// The lease of a certificate.
+    pub(super) fn lease(&self, place: &Place) -> Lease {
+        Lease::of(&self.folder, &place.id)
+    }
+
+    fn attempts(&self, place: &Place) -> PathBuf {
+        self.folder.join("attempts").join(format!("{}.json", place.id))
+    }
+}
+
+impl Certificate {
+    fn of(text: &str, path: &Path) -> Result<Self, crate::tls::Error> {
+        let pair = files::parse(text, path)?;
+        let origin = text.lines().next().and_then(|line| serde_json::from_str(line.strip_prefix(ORIGIN)?).ok());
+        Ok(Self { der: pair.certified.cert[0].clone(), facts: pair.leaf().clone(), origin })
+    }
+
+    /// A name of the place's that it lacks. A wildcard is another name than those it stands for.
+    pub(super) fn lacks<'p>(&self, place: &'p Place) -> Option<&'p String> {
+        let has = |name: &str| self.facts.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        place.names.iter().find(|name| !has(name) && (name.starts_with("*.") || !self.facts.covers(name)))
+    }
+
+    /// How it does for a place. It is valid for us from when it was ordered.
+    pub(super) fn held(&self, place: &Place) -> Held {
+        let (from, until) = (self.facts.not_before, self.facts.not_after);
+        let ordered = self.ordered().filter(|at| (from..until).contains(at));
+        let fits = self.lacks(place).is_none() && self.is_from(&place.directory);
+        Held { from: ordered.unwrap_or(from), until, fits }
+    }
+
+    /// When it was ordered, in seconds since 1970, as far as it says.
+    pub(super) fn ordered(&self) -> Option<i64> {
+        self.origin.as_ref().map(|origin| origin.at)
+    }
+
+    /// Whether it comes from this directory, as far as it says.
+    pub(super) fn is_from(&self, directory: &str) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.directory == directory)
+    }
+}
+
+/// The text of a certificate's file, if what was issued is what was ordered and can be shown.
+pub(super) fn checked(issued: &Issued, place: &Place, now: i64) -> Result<String, String> {
+    let origin = Origin { directory: place.directory.clone(), at: now };
+    let origin = serde_json::to_string(&origin).map_err(|error| error.to_string())?;
+    let text = format!("{ORIGIN}{origin}\n{}\n{}\n", issued.key.trim_end(), issued.chain.trim_end());
+    let certificate = Certificate::of(&text, &place.pem).map_err(|error| error.to_string())?;
+    if let Some(name) = certificate.lacks(place) {
+        return Err(format!("it does not carry the name {name}"));
+    }
+    if certificate.facts.not_after <= now {
+        return Err(format!("it expired at {}; is this machine's clock right?", time(certificate.facts.not_after)));
+    }
+    Ok(text)
+}
+
+/// A file's text; none where there is no file.
+fn read(file: &Path) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ours(file, "read", &error)),
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let written =
+        durable::make_private_dirs(folder).and_then(|()| durable::write(file, text.as_bytes(), durable::SECRET));
+    written.map_err(|error| ours(file, "write", &error))
+}
+
+fn der(pem: &str, file: &Path) -> Result<Vec<u8>, Failure> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes());
+    let key = key
+        .map_err(|error| ours(file, "use", &format!("{error:?}; without it a new account must be made: remove it")))?;
+    Ok(key.secret_pkcs8_der().to_vec())
+}
+
+pub(super) fn ours(file: &Path, what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure { kind: Kind::Ours, reason: format!("cannot {what} {} (tls.acme.storage): {error}", file.display()) }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { kind: Kind::Ours, reason: error.to_string() }
+    }
+}
+
+/// Does elsewhere what blocks.
+pub(super) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+}

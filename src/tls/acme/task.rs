@@ -1,0 +1,337 @@
+//! How is one certificate kept?
+//!
+//! A task looks at what is there, asks [`renewal`](super::renewal) when the next order begins, and sleeps until then. An
+//! attempt is a [lease](super::lease), a second look, for another node may have ordered in the meantime, an order with a
+//! deadline, a check of what came of it, and a file.
+//!
+//! **Invariants**
+//! - An attempt is written down before it begins, so a folder that cannot be written costs no certificate, and a crash
+//!   does not make us forget.
+//! - What was issued is checked before it takes the place of another. What could not be written is written later, and not
+//!   ordered again.
+//! - An attempt takes no longer than a third of the time that is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::desk::{Desk, Seen};
+use super::history::{Failed, History};
+use super::keeper::Shared;
+use super::lease::{Held, Lease};
+use super::order::{Failure, Kind, Wanted, Window};
+use super::renewal::{self, Case};
+use super::storage::{self, Certificate, Found, blocking};
+use super::voice::Voice;
+use super::{Challenge, Place};
+
+/// The longest sleep: clocks are put right, and other nodes order too.
+const LOOK: Duration = Duration::from_secs(60);
+/// While another node orders.
+const POLL: Duration = Duration::from_secs(2);
+/// The deadlines of an attempt. The libraries have one of their own, which is shorter than the longest.
+const SHORTEST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(11 * 60);
+/// The deadline of the question when to renew, and its part of the certificate's life: it must not cost the time to.
+const WINDOW: (Duration, u32) = (Duration::from_secs(10), 60);
+/// How often it is asked at most and at least.
+const ASK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(6 * 60 * 60));
+
+/// Whoever keeps one certificate.
+pub(super) struct Task {
+    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    lease: Lease,
+    voice: Voice,
+    /// What was tried, while that cannot be written.
+    memory: Option<History>,
+    /// What was issued and how, while it cannot be written.
+    unpublished: Option<(String, Challenge)>,
+    window: Option<Asked>,
+    /// How often the folder could not be read.
+    blind: u32,
+}
+
+/// What the authority said about a renewal.
+struct Asked {
+    of: CertificateDer<'static>,
+    window: Option<Window>,
+    again: Instant,
+}
+
+impl Task {
+    pub(super) fn new(shared: Arc<Shared>, desk: Arc<Desk>) -> Self {
+        let (lease, voice) = (shared.storage.lease(&desk.place), Voice::of(&desk.place));
+        Self { shared, desk, lease, voice, memory: None, unpublished: None, window: None, blind: 0 }
+    }
+
+    pub(super) async fn keep(mut self) {
+        loop {
+            let pause = self.round().await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.desk.bell.notified() => {}
+            }
+        }
+    }
+
+    /// Does what is to be done now, and says how long to sleep.
+    async fn round(&mut self) -> Duration {
+        let found = match self.look().await {
+            Ok(found) => found,
+            Err(failure) => return self.is_blind(&failure),
+        };
+        self.blind = 0;
+        self.ask_for_window(&found).await;
+        let (now, next) = (self.shared.now(), self.next(&found));
+        self.note(&found, next);
+        self.voice.remind(&found, next, now);
+        if !self.is_wanted(&found) {
+            return LOOK.min(Duration::from_secs(u64::try_from(next.saturating_sub(now)).unwrap_or_default()));
+        }
+        let shared = Arc::clone(&self.shared);
+        let Ok(_turn) = shared.turns.acquire().await else { return LOOK }; // never closed
+        match self.take_lease().await {
+            Ok(Some(held)) => self.attempt_under(&held).await,
+            Ok(None) => {
+                self.desk.note(|seen| seen.since = found.history.begun); // another node's
+                return POLL;
+            }
+            Err(failure) => {
+                let history = found.history.clone();
+                self.end(&found, history, Err(failure)).await;
+            }
+        }
+        Duration::ZERO
+    }
+
+    async fn look(&self) -> Result<Found, Failure> {
+        let (storage, place) = (self.shared.storage.clone(), self.desk.place.clone());
+        let mut found = blocking(move || storage.look(&place)).await?;
+        if let Some(memory) = &self.memory {
+            found.history = memory.clone();
+        }
+        if found.history.clamp(self.shared.now()) {
+            tracing::warn!("what was tried for {} lies in the future: was a clock wrong?", self.desk.place.first());
+            self.remember(&found.history).await?;
+        }
+        Ok(found)
+    }
+
+    /// What is there cannot be seen, so nothing is decided.
+    fn is_blind(&mut self, failure: &Failure) -> Duration {
+        self.blind = self.blind.saturating_add(1);
+        let now = self.shared.now();
+        let wait = LOOK.min(Duration::from_secs(1 << self.blind.min(6)));
+        let next = now.saturating_add(i64::try_from(wait.as_secs()).unwrap_or_default());
+        let failures = self.blind;
+        self.desk.note(|seen| {
+            *seen = Seen { next, last: Some(Failed::of(failure, now)), failures, ..seen.clone() };
+        });
+        self.shared.measure();
+        self.voice.failed(failure, None, next, now);
+        wait
+    }
+
+    fn case<'a>(&self, found: &'a Found) -> Case<'a> {
+        let place = &self.desk.place;
+        let of = |asked: &&Asked| found.certificate.as_ref().is_some_and(|certificate| certificate.der == asked.of);
+        Case {
+            held: found.certificate.as_ref().map(|certificate| certificate.held(place)),
+            window: self.window.as_ref().filter(of).and_then(|asked| asked.window),
+            history: &found.history,
+            ways: u32::try_from(place.ways.len()).unwrap_or(1),
+            seed: place.seed(),
+        }
+    }
+
+    fn next(&self, found: &Found) -> i64 {
+        self.case(found).next()
+    }
+
+    /// Whether there is to be an order now: it is time, or somebody asked for one and none came since.
+    fn is_wanted(&self, found: &Found) -> bool {
+        let (now, case) = (self.shared.now(), self.case(found));
+        let since = found.certificate.as_ref().and_then(Certificate::ordered);
+        let asked = self.desk.seen().asked.filter(|asked| since.is_none_or(|since| since <= *asked));
+        if asked.is_none() || case.proofs_free() > now {
+            self.desk.note(|seen| seen.asked = None);
+            return case.next() <= now;
+        }
+        true
+    }
+
+    /// Notes how it is, for who wants to know.
+    fn note(&self, found: &Found, next: i64) {
+        let Found { certificate, history } = found;
+        let (now, proofs_free) = (self.shared.now(), self.case(found).proofs_free());
+        self.desk.note(|seen| {
+            *seen = Seen {
+                next: next.max(now),
+                since: None,
+                last: history.last.clone(),
+                failures: history.failures(),
+                proofs_free,
+                ordered: certificate.as_ref().and_then(Certificate::ordered),
+                asked: seen.asked,
+            };
+        });
+        self.shared.measure();
+    }
+
+    /// RFC 9773. Without an answer the decision is the usual one.
+    async fn ask_for_window(&mut self, found: &Found) {
+        let Some(certificate) = found.certificate.as_ref().filter(|one| one.held(&self.desk.place).fits) else {
+            return;
+        };
+        let known = self.window.as_ref().filter(|asked| asked.of == certificate.der);
+        if known.is_some_and(|asked| Instant::now() < asked.again) {
+            return;
+        }
+        let der = certificate.der.clone();
+        let before = known.and_then(|asked| asked.window);
+        let shared = Arc::clone(&self.shared);
+        let question = {
+            let der = der.clone();
+            async move { shared.authority().await?.renewal(&der).await }
+        };
+        let life = certificate.facts.not_after.saturating_sub(certificate.facts.not_before);
+        let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
+        let window = isolated(question, WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(|failure| {
+            tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
+            before
+        });
+        self.window = Some(Asked { of: der, window, again: Instant::now() + (life / 8).clamp(ASK.0, ASK.1) });
+    }
+
+    async fn take_lease(&mut self) -> Result<Option<Held>, Failure> {
+        let mut lease = self.lease.clone();
+        let (lease, taken) = blocking(move || {
+            let taken = lease.take(Instant::now());
+            Ok::<_, Failure>((lease, taken))
+        })
+        .await?;
+        self.lease = lease;
+        taken.map_err(|error| storage::ours(&self.desk.place.pem, "take the lease of", &error))
+    }
+
+    async fn attempt_under(&mut self, held: &Held) {
+        held.during(async {
+            match self.look().await {
+                Ok(found) if self.is_wanted(&found) => self.attempt(found).await,
+                Ok(_) => {}
+                Err(failure) => drop(self.is_blind(&failure)), // the next round says it again
+            }
+        })
+        .await;
+    }
+
+    /// One attempt, with this node alone at it.
+    async fn attempt(&mut self, found: Found) {
+        let now = self.shared.now();
+        let mut history = found.history.clone();
+        history.begin(now);
+        let outcome = match self.remember(&history).await {
+            Ok(()) => {
+                self.desk.note(|seen| (seen.since, seen.asked) = (Some(now), None));
+                self.order(&found, &history).await
+            }
+            Err(failure) => Err(failure),
+        };
+        self.end(&found, history, outcome).await;
+    }
+
+    /// Notes what came of an attempt.
+    async fn end(&mut self, found: &Found, mut history: History, outcome: Result<Challenge, Failure>) {
+        let now = self.shared.now();
+        match &outcome {
+            Ok(by) => renewal::issued(&mut history, *by, now),
+            Err(failure) => renewal::failed(&mut history, failure, now),
+        }
+        self.memory = self.remember(&history).await.err().map(|_| history.clone());
+        let failure = outcome.as_ref().err();
+        self.shared.metrics.acme_order(failure.map_or("issued", |failure| failure.kind.name()));
+        let found = Found { history, ..found.clone() };
+        let next = self.next(&found);
+        self.desk.note(|seen| seen.asked = None);
+        if let Some(failure) = failure {
+            self.note(&found, next);
+            self.voice.failed(failure, Some(&found), next, now);
+        } else {
+            self.voice.issued();
+        }
+    }
+
+    /// From names to a certificate in its file.
+    async fn order(&mut self, found: &Found, history: &History) -> Result<Challenge, Failure> {
+        let (text, by) = match self.unpublished.take() {
+            Some(unpublished) => unpublished,
+            None => {
+                let by = way(&self.desk.place, history)?;
+                self.voice.begins(by);
+                (self.issue(found, by).await?, by)
+            }
+        };
+        self.unpublished = Some((text.clone(), by));
+        let (storage, place) = (self.shared.storage.clone(), self.desk.place.clone());
+        blocking(move || storage.publish(&place, &text)).await?;
+        self.unpublished = None;
+        Ok(by)
+    }
+
+    /// What the authority issues, checked.
+    async fn issue(&self, found: &Found, by: Challenge) -> Result<String, Failure> {
+        let (shared, place) = (Arc::clone(&self.shared), self.desk.place.clone());
+        let replaced = found.certificate.as_ref().filter(|one| one.is_from(&place.directory));
+        let replaced = replaced.map(|certificate| certificate.der.clone());
+        let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
+        let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
+        let order = async move {
+            let wanted = Wanted { names: &place.names, by, replaces: replaced.as_ref() };
+            shared.authority().await?.order(&wanted, &*shared.proofs).await
+        };
+        let issued = isolated(order, deadline).await?;
+        storage::checked(&issued, &self.desk.place, self.shared.now()).map_err(|reason| Failure {
+            kind: Kind::Refused,
+            reason: format!("what {} issued is not what was ordered: {reason}", self.desk.place.directory),
+        })
+    }
+
+    async fn remember(&self, history: &History) -> Result<(), Failure> {
+        let (storage, place, history) = (self.shared.storage.clone(), self.desk.place.clone(), history.clone());
+        blocking(move || storage.remember(&place, &history)).await
+    }
+}
+
+fn way(place: &Place, history: &History) -> Result<Challenge, Failure> {
+    history.way(&place.ways).ok_or_else(|| Failure {
+        kind: Kind::Ours,
+        reason: "a wildcard can be proven by dns-01 only, which is not among tls.acme.challenges".to_owned(),
+    })
+}
+
+/// A third of what is left; where nothing is left, as long as it takes.
+fn deadline(left: i64) -> Duration {
+    let third = Duration::from_secs(u64::try_from(left / 3).unwrap_or_default());
+    if left > 0 { third.clamp(SHORTEST, LONGEST) } else { LONGEST }
+}
+
+/// Does what a library may hang or panic in.
+async fn isolated<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    deadline: Duration,
+) -> Result<T, Failure> {
+    let mut one = JoinSet::new(); // aborts what it has when it is dropped
+    one.spawn(work);
+    match timeout(deadline, one.join_next()).await {
+        Ok(Some(Ok(done))) => done,
+        Ok(Some(Err(error))) => Err(std::io::Error::other(format!("a fault of this program: {error}")).into()),
+        Ok(None) | Err(_) => {
+            let reason = format!("it was given up after {} s without an end", deadline.as_secs());
+            Err(Failure { kind: Kind::Unreachable, reason })
+        }
+    }
+}
