@@ -1,5 +1,6 @@
 //! Certificates and keys from PEM files.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(super) struct Pair {
     pub(super) linked: usize,
     /// Whether the file had them in another order.
     pub(super) sorted: bool,
+    /// Whether it stands in for one that was ordered and is not there yet: it lies in other files than these.
+    pub(super) stands_in: bool,
     /// The same for TLS.
     pub(super) certified: Arc<CertifiedKey>,
 }
@@ -52,6 +55,35 @@ impl Pair {
 pub(super) fn read(files: &Files) -> Result<Pair, Error> {
     let stamps = stamps(files);
     let (chain, key) = pair(files)?;
+    assemble(files, stamps, chain, key)
+}
+
+/// What was ordered, if it is there and can be used, else what stands in for it until it is.
+pub(super) fn read_ordered(pem: &Path, stand_in: &Files) -> Result<Pair, Error> {
+    let files = Files::new(pem.to_owned(), pem.to_owned());
+    let stamps = stamps(&files);
+    match read(&files) {
+        Ok(pair) => return Ok(pair),
+        Err(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::error!("the certificate that was ordered cannot be shown: {error}"),
+    }
+    Ok(Pair { files, stamps, stands_in: true, ..read(stand_in)? })
+}
+
+/// The pair of a text that is to become a file, key and certificates.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Pair, Error> {
+    let files = Files::new(path.to_owned(), path.to_owned());
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|_| Error::Empty { path: path.to_owned(), wanted: "private key" })?;
+    assemble(&files, Vec::new(), certificates(text.as_bytes(), path)?, key)
+}
+
+fn assemble(
+    files: &Files,
+    stamps: Vec<Stamp>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Pair, Error> {
     let facts: Vec<Facts> = chain.iter().map(|one| Facts::of(one, &files.certificate)).collect::<Result<_, Error>>()?;
     let certified = certify(chain, key, files)?;
     let (order, linked) = in_order(&facts);
@@ -59,7 +91,7 @@ pub(super) fn read(files: &Files) -> Result<Pair, Error> {
     let chain = order.iter().map(|from| certified.cert[*from].clone()).collect();
     let facts = order.iter().map(|from| facts[*from].clone()).collect();
     let certified = Arc::new(CertifiedKey::new(chain, certified.key));
-    Ok(Pair { files: files.clone(), stamps, chain: facts, linked, sorted, certified })
+    Ok(Pair { files: files.clone(), stamps, chain: facts, linked, sorted, stands_in: false, certified })
 }
 
 /// The certificates by their place in the file: from the first one up to the last that can be found, then the others as
@@ -138,8 +170,11 @@ pub(super) fn leaf(path: &Path) -> Result<Facts, Error> {
 
 /// All certificates of a file, at least one.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let pem = read_file(path)?;
-    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates(&read_file(path)?, path)
+}
+
+fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(Error::Empty { path: path.to_owned(), wanted: "certificate" }),
@@ -161,7 +196,7 @@ impl Pair {
         let facts = Facts::of(certificate.der(), &files.certificate).unwrap();
         let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let certified = Arc::new(certify(vec![certificate.der().clone()], der, &files).unwrap());
-        Self { stamps: Vec::new(), files, chain: vec![facts], linked: 1, sorted: false, certified }
+        Self { stamps: Vec::new(), files, chain: vec![facts], linked: 1, sorted: false, stands_in: false, certified }
     }
 }
 

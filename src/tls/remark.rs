@@ -1,5 +1,6 @@
 //! What can be wrong with a certificate that can be shown?
 
+use super::acme;
 use super::files::Pair;
 
 const DAY: i64 = 24 * 60 * 60;
@@ -35,6 +36,22 @@ pub enum Remark {
         /// Whole days until then.
         days: i64,
     },
+    /// Its renewal fails.
+    #[error("the certificate {file} expires at {} and should have been renewed long ago: `pierhead cert status` and the log say why it was not", time(*.at))]
+    RenewalOverdue {
+        /// The certificate's file.
+        file: String,
+        /// Seconds since 1970.
+        at: i64,
+    },
+    /// It was ordered, and is not there yet.
+    #[error("there is no certificate for {} from {directory} yet; until there is, the local authority's is shown, which clients do not trust (x509: certificate signed by unknown authority): `pierhead cert status` says how far it is", names.join(", "))]
+    StandsIn {
+        /// Its names.
+        names: Vec<String>,
+        /// Where it is ordered from.
+        directory: String,
+    },
     /// Nobody on the way up is known.
     #[error(
         "the chain in {file} ends at {last:?}, and whoever signed that, {issuer:?}, is neither in the file nor trusted by this machine: docker will say \"x509: certificate signed by unknown authority\". If it is an intermediate, append its certificate to {file}; if it is a private authority, clients must be told to trust it"
@@ -68,7 +85,10 @@ pub enum Remark {
 impl Remark {
     /// Whether clients refuse us now for it.
     pub fn is_grave(&self) -> bool {
-        matches!(self, Self::Expired { .. } | Self::NotYetValid { .. } | Self::Uncovered { .. })
+        matches!(
+            self,
+            Self::Expired { .. } | Self::NotYetValid { .. } | Self::Uncovered { .. } | Self::RenewalOverdue { .. }
+        )
     }
 }
 
@@ -79,18 +99,35 @@ pub(super) fn time(seconds: i64) -> String {
 
 /// What is wrong with a pair. `machine` are the names of those whom this machine trusts; nobody: that is not looked at.
 pub(super) fn of(pair: &Pair, machine: &[Vec<u8>], now: i64) -> Vec<Remark> {
-    let file = || pair.files.certificate.display().to_string();
-    let mut remarks: Vec<Remark> = validity(pair, now).into_iter().collect();
     let (from, at) = (pair.leaf().not_before, pair.leaf().not_after);
-    if remarks.is_empty() && at - now < SOON.min((at - from) / 3) {
-        remarks.push(Remark::ExpiresSoon { file: file(), at, days: (at - now) / DAY });
+    let soon = || {
+        let file = pair.files.certificate.display().to_string();
+        (at - now < SOON.min((at - from) / 3)).then(|| Remark::ExpiresSoon { file, at, days: (at - now) / DAY })
+    };
+    validity(pair, now).or_else(soon).into_iter().chain(of_chain(pair, machine)).collect()
+}
+
+/// The same for a place of one that is ordered: it is for us to renew it in time.
+pub(super) fn of_ordered(pair: &Pair, ordered: &acme::Place, machine: &[Vec<u8>], now: i64) -> Vec<Remark> {
+    if pair.stands_in {
+        let acme::Place { names, directory, .. } = ordered.clone();
+        return vec![Remark::StandsIn { names, directory }];
     }
+    let (from, at) = (pair.leaf().not_before, pair.leaf().not_after);
+    let overdue = || {
+        let file = pair.files.certificate.display().to_string();
+        (now >= acme::overdue(from, at)).then_some(Remark::RenewalOverdue { file, at })
+    };
+    validity(pair, now).or_else(overdue).into_iter().chain(of_chain(pair, machine)).collect()
+}
+
+fn of_chain(pair: &Pair, machine: &[Vec<u8>]) -> Vec<Remark> {
+    let file = || pair.files.certificate.display().to_string();
     let last = pair.last_link();
-    if !last.is_its_own_issuer() && !last.issuer_is_trusted_here(machine) {
-        remarks.push(Remark::Incomplete { file: file(), last: last.subject.clone(), issuer: last.issuer.clone() });
-    }
-    remarks.extend(pair.sorted.then(|| Remark::Sorted { file: file() }));
-    remarks
+    let unknown = !last.is_its_own_issuer() && !last.issuer_is_trusted_here(machine);
+    let incomplete = || Remark::Incomplete { file: file(), last: last.subject.clone(), issuer: last.issuer.clone() };
+    let sorted = || Remark::Sorted { file: file() };
+    unknown.then(incomplete).into_iter().chain(pair.sorted.then(sorted)).collect()
 }
 
 /// Why clients would refuse a pair at this time.

@@ -11,13 +11,15 @@ use super::config::{Files, Local};
 use super::facts::{Facts, is_wildcard_for, trusted_by_this_machine};
 use super::files::{self, Pair};
 use super::remark::{self, Remark};
-use super::{Error, local};
+use super::{Error, acme, local};
 
 /// The certificates that we can show, in the operator's order. Each keeps its place; what is in a place may be replaced
 /// while it is shown.
 #[derive(Debug)]
 pub struct Certificates {
     served: ArcSwap<Vec<Arc<Pair>>>,
+    /// The last places are for these, which are ordered.
+    ordered: Vec<acme::Place>,
 }
 
 impl Certificates {
@@ -29,8 +31,28 @@ impl Certificates {
         Ok(Self::of(files.iter().map(files::read).collect::<Result<_, _>>()?))
     }
 
+    /// The same, and behind them places for certificates that are ordered. Each shows what was ordered for it, if that
+    /// is there and can be used, else the pair of `stand_in`, the local authority's.
+    ///
+    /// # Errors
+    /// The stand-in cannot be read or used.
+    pub fn with_ordered(mut self, ordered: Vec<acme::Place>, stand_in: &Files) -> Result<Self, Error> {
+        let mut pairs = Vec::clone(&self.pairs());
+        for place in &ordered {
+            pairs.push(Arc::new(files::read_ordered(&place.pem, stand_in)?));
+        }
+        self.served.store(Arc::new(pairs));
+        self.ordered = ordered;
+        Ok(self)
+    }
+
     pub(super) fn of(pairs: Vec<Pair>) -> Self {
-        Self { served: ArcSwap::from_pointee(pairs.into_iter().map(Arc::new).collect()) }
+        Self { served: ArcSwap::from_pointee(pairs.into_iter().map(Arc::new).collect()), ordered: Vec::new() }
+    }
+
+    /// What is ordered for a place, if that is where it comes from.
+    pub(super) fn ordered(&self, place: usize) -> Option<&acme::Place> {
+        self.ordered.get(place.checked_sub(self.pairs().len() - self.ordered.len())?)
     }
 
     /// What is shown now, by place.
@@ -58,16 +80,24 @@ impl Certificates {
     }
 
     /// The certificate for a server name that the client can verify: an exact name wins over a wildcard, earlier wins
-    /// over later; when nothing fits, the first that the client can verify, else the first.
+    /// over later; when nothing fits, the first that the client can verify, else the first. One that stands in for
+    /// another is for those who would get nothing better.
     fn choose(&self, name: Option<&str>, verifiable: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {
         let pairs = self.pairs();
-        let usable = || pairs.iter().filter(|pair| verifiable(&pair.certified));
-        let exact =
-            |wanted: &str| usable().find(|pair| pair.leaf().names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
-        let wildcard =
-            |wanted: &str| usable().find(|pair| pair.leaf().names.iter().any(|name| is_wildcard_for(name, wanted)));
-        let named = name.and_then(|wanted| exact(wanted).or_else(|| wildcard(wanted)));
-        named.or_else(|| usable().next()).or(pairs.first()).map(|pair| Arc::clone(&pair.certified))
+        let usable = |stands_in| {
+            pairs.iter().filter(move |pair| pair.stands_in == stands_in).filter(|pair| verifiable(&pair.certified))
+        };
+        let with = |stands_in, fits: &dyn Fn(&str) -> bool| {
+            usable(stands_in).find(|pair| pair.leaf().names.iter().any(|name| fits(name)))
+        };
+        let named = |wanted: &str| {
+            let exact = |name: &str| name.eq_ignore_ascii_case(wanted);
+            let wildcard = |name: &str| is_wildcard_for(name, wanted);
+            let among = |stands_in| with(stands_in, &exact).or_else(|| with(stands_in, &wildcard));
+            among(false).or_else(|| among(true))
+        };
+        let any = || usable(false).next().or_else(|| usable(true).next());
+        name.and_then(named).or_else(any).or(pairs.first()).map(|pair| Arc::clone(&pair.certified))
     }
 }
 
@@ -84,7 +114,8 @@ pub struct Shown {
     pub certificates: Arc<Certificates>,
     /// The names that clients come by, which some certificate must carry.
     pub names: Vec<String>,
-    /// Whether they are of our own authority, and which: no machine trusts it by itself, and it is for us to renew them.
+    /// Whether they are all of our own authority, and which: no machine trusts it by itself, and it is for us to renew
+    /// them.
     pub local: Option<Local>,
 }
 
@@ -94,12 +125,15 @@ impl Shown {
         let now = local::seconds(now);
         let pairs = self.certificates.pairs();
         let trusted = if self.local.is_some() { Vec::new() } else { trusted_by_this_machine() };
-        let of_pair = |pair: &Arc<Pair>| {
-            let mut remarks = remark::of(pair, &trusted, now);
+        let of_pair = |(place, pair): (usize, &Arc<Pair>)| {
+            let mut remarks = match self.certificates.ordered(place) {
+                Some(ordered) => remark::of_ordered(pair, ordered, &trusted, now),
+                None => remark::of(pair, &trusted, now),
+            };
             remarks.retain(|remark| !matches!(remark, Remark::Incomplete { .. }) || !has_its_authority_beside_it(pair));
             remarks
         };
-        let of_pairs = pairs.iter().flat_map(of_pair);
+        let of_pairs = pairs.iter().enumerate().flat_map(of_pair);
         let uncovered = self.uncovered(pairs.iter().map(|pair| pair.leaf()));
         let uncovered = uncovered.into_iter().map(|name| Remark::Uncovered { name });
         of_pairs.chain(uncovered).collect()

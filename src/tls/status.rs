@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::acme;
 use super::files::Pair;
 use super::served::Shown;
 
@@ -28,6 +29,9 @@ pub struct Status {
     pub chain: Vec<String>,
     /// The change of the files that was refused last, if nothing good came after it.
     pub refused: Option<Refused>,
+    /// How its orders go, if it is ordered from an authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<acme::Status>,
 }
 
 /// A change of the files that was refused.
@@ -40,7 +44,7 @@ pub struct Refused {
 }
 
 impl Status {
-    /// What is shown, without its refusals.
+    /// What is shown, without its refusals and orders.
     pub fn of(shown: &Shown, now: SystemTime) -> Vec<Self> {
         shown.certificates.pairs().iter().map(|pair| Self::of_pair(pair, now)).collect()
     }
@@ -57,6 +61,7 @@ impl Status {
             days_left: left.div_euclid(24 * 60 * 60),
             chain: pair.chain.iter().map(|one| one.subject.clone()).collect(),
             refused: None,
+            acme: None,
         }
     }
 }

@@ -86,6 +86,10 @@ enum Unfit {
 }
 
 impl Unfit {
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Unusable(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// When it may have become good without a change, in seconds since 1970.
     fn again(&self) -> Option<i64> {
         match self {
@@ -254,6 +258,10 @@ impl Place {
                 Looked::Whole { new: true }
             }
             Err(_) if !changed && self.refused => Looked::AsBefore, // it was said
+            Err(why) if why.is_absence() && self.shown.certificates.ordered(self.number).is_some() => {
+                self.settle(stamps, changed, tick); // whoever orders certificates sees it too
+                Looked::AsBefore
+            }
             Err(why) => {
                 let since = *self.bad.get_or_insert(tick);
                 if tick.saturating_duration_since(since) < GRACE {
@@ -281,9 +289,11 @@ impl Place {
             return Err(Unfit::Invalid(remark));
         }
         let before = self.shown.certificates.pairs();
-        let missing = self.shown.uncovered(before.iter().map(|pair| pair.leaf()));
-        let after = before.iter().enumerate();
-        let after = after.map(|(number, other)| if number == self.number { pair.leaf() } else { other.leaf() });
+        // What stands in for others has all names, and clients trust none of them.
+        let real = || before.iter().enumerate().filter(|(_, pair)| !pair.stands_in);
+        let missing = self.shown.uncovered(real().map(|(_, pair)| pair.leaf()));
+        let others = real().filter(|(number, _)| *number != self.number).map(|(_, other)| other.leaf());
+        let after = others.chain([pair.leaf()]);
         match self.shown.uncovered(after).into_iter().find(|name| !missing.contains(name)) {
             Some(name) => Err(Unfit::Lost { file: self.files.certificate.display().to_string(), name }),
             None => Ok(pair),

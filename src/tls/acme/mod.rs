@@ -15,10 +15,18 @@
 
 mod challenge;
 mod config;
+mod desk;
+#[allow(dead_code)] // the same
+mod history;
+mod keeper;
 #[allow(dead_code)] // its first caller comes next
 mod engine;
 #[allow(dead_code)] // the same
 mod order;
+mod place;
+#[allow(dead_code)] // the same
+mod renewal;
+mod status;
 #[allow(dead_code)] // the same
 mod proofs;
 #[cfg(test)]
@@ -26,3 +34,7 @@ mod testing;
 
 pub use challenge::{Answers, Challenge, is_asked_for};
 pub use config::{Config, Dns, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
+pub use keeper::{Keeper, Orders};
+pub use place::Place;
+pub(super) use renewal::overdue;
+pub use status::{LastError, Refusal, Status};

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use super::Challenge;
 
@@ -84,7 +85,8 @@ pub(super) struct Failure {
 }
 
 /// What a failure means for the next attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     /// The authority looked, and did not see that a name is ours. It counts how often.
     Validation,
