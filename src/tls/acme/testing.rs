@@ -1,6 +1,8 @@
 //! For the tests of this room: Pebble as the authority, with the challenge server that comes with it as its DNS, and a
 //! server that answers challenges. All of it on free ports of this machine.
 
+mod fake;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +16,8 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use super::super::testing::put;
 use super::{Answers, Challenge, Config, is_asked_for};
+
+pub(super) use fake::{Fake, Says};
 
 /// A program that ends with the test.
 pub(super) struct Running(Child);
@@ -141,6 +145,11 @@ pub(super) fn config(directory: &str, folder: &Path, challenges: &[Challenge]) -
 /// A key for an account (PKCS #8).
 pub(super) fn account_key() -> Vec<u8> {
     KeyPair::generate().unwrap().serialize_der()
+}
+
+/// A certificate of PEM.
+pub(super) fn certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
 /// The names in a chain's first certificate, and how many certificates it has.

@@ -87,4 +87,6 @@ impl Authority for Engines {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

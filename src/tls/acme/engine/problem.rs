@@ -4,8 +4,9 @@
 //! for the next attempt; the words go to the operator as they are, with what usually helps.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Challenge, Failure, Kind};
@@ -60,6 +61,16 @@ impl Problem {
         short(self.kind.as_deref())
     }
 
+    /// How long to leave it alone: as `Retry-After` said, else as its words say (Let's Encrypt: "retry after 2026-01-31
+    /// 12:34:56 UTC").
+    fn wait(&self, now: SystemTime) -> Option<Duration> {
+        self.after.or_else(|| {
+            let (_, time) = self.detail.as_deref()?.split_once("retry after ")?;
+            let then: Timestamp = format!("{}Z", time.get(..19)?.replace(' ', "T")).parse().ok()?;
+            SystemTime::from(then).duration_since(now).ok()
+        })
+    }
+
     /// What the authority said, in one line.
     pub(super) fn words(&self) -> String {
         let mut words = said(self.kind.as_deref(), self.detail.as_deref());
@@ -85,7 +96,8 @@ impl Trouble {
     pub(super) fn failure(self, doing: &str) -> Failure {
         match self {
             Self::Broken(reason) => {
-                Failure { kind: Kind::Unreachable, reason: format!("{doing}: {}", one_line(&reason)) }
+                let reason = format!("{doing}: {}{}", one_line(&reason), hint(&reason));
+                Failure { kind: Kind::Unreachable, reason }
             }
             Self::Problem(problem) => {
                 let (kind, help) = meaning(&problem);
@@ -98,7 +110,7 @@ impl Trouble {
 /// What a problem with an account or an order means. One with the proof of a name is [`unproven`].
 fn meaning(problem: &Problem) -> (Kind, &'static str) {
     match problem.name() {
-        "rateLimited" => (Kind::RateLimited(problem.after), ""),
+        "rateLimited" => (Kind::RateLimited(problem.wait(SystemTime::now())), ""),
         "badNonce" => (Kind::Unreachable, ""),
         "serverInternal" => (Kind::Unreachable, ""),
         "dns" | "connection" | "caa" | "incorrectResponse" | "tls" => (Kind::Validation, ""),
@@ -122,12 +134,25 @@ fn meaning(problem: &Problem) -> (Kind, &'static str) {
     }
 }
 
+/// What usually helps when an authority cannot be spoken to.
+fn hint(reason: &str) -> &'static str {
+    match reason {
+        // As rustls says it.
+        _ if reason.contains("certificate expired") || reason.contains("not valid yet") => {
+            ". Is the clock of this machine right?"
+        }
+        _ if reason.contains("not valid for name") => "",
+        _ if reason.contains("invalid peer certificate") => ". Name whom to trust for it in `tls.acme.ca`",
+        _ => "",
+    }
+}
+
 /// A name that was not proven to be ours.
 pub(super) fn unproven(name: &str, by: Challenge, problem: Option<&Problem>) -> Failure {
     let words = problem.map_or_else(|| "it does not say why".to_owned(), Problem::words);
     // A limit of validations is one that waiting helps with, not another look.
     let kind = match problem.map(Problem::name) {
-        Some("rateLimited") => Kind::RateLimited(problem.and_then(|problem| problem.after)),
+        Some("rateLimited") => Kind::RateLimited(problem.and_then(|problem| problem.wait(SystemTime::now()))),
         Some("serverInternal") => Kind::Unreachable,
         _ => Kind::Validation,
     };
@@ -178,4 +203,65 @@ pub(super) fn one_line(text: &str) -> String {
     let clean = words.chars().filter(|letter| !letter.is_control());
     let short: String = clean.take(WORDS).collect();
     short.trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(name: &str, detail: &str) -> Problem {
+        Problem { kind: Some(format!("{URN}{name}")), detail: Some(detail.to_owned()), ..Problem::default() }
+    }
+
+    #[test]
+    fn the_type_of_a_problem_decides_what_it_means() {
+        let table = [
+            ("rateLimited", Kind::RateLimited(None)),
+            ("serverInternal", Kind::Unreachable),
+            ("badNonce", Kind::Unreachable),
+            ("caa", Kind::Validation),
+            ("connection", Kind::Validation),
+            ("malformed", Kind::Refused),
+            ("rejectedIdentifier", Kind::Refused),
+            ("externalAccountRequired", Kind::Refused),
+            ("badCSR", Kind::Refused),
+            ("unheardOf", Kind::Refused),
+        ];
+        for (name, kind) in table {
+            let failure = Trouble::Problem(problem(name, "because.")).failure("ordering");
+            assert_eq!(failure.kind, kind, "{name}");
+            assert!(failure.reason.starts_with("ordering: the authority says: because. ("), "{failure}");
+        }
+        let gateway: Problem = serde_json::from_str(r#"{"title":"bad gateway"}"#).unwrap();
+        assert_eq!(Trouble::Problem(gateway).failure("ordering").kind, Kind::Unreachable);
+    }
+
+    #[test]
+    fn a_problem_with_a_proof_is_a_validation_but_for_limits_and_an_authority_that_is_not_well() {
+        for name in ["dns", "connection", "unauthorized", "caa", "incorrectResponse", "tls", "malformed"] {
+            let failure = unproven("a.test", Challenge::TlsAlpn01, Some(&problem(name, "no")));
+            assert_eq!(failure.kind, Kind::Validation, "{name}");
+            assert!(failure.reason.contains("a.test is ours: no") && failure.reason.contains("port 443"), "{failure}");
+        }
+        assert_eq!(unproven("a.test", Challenge::Dns01, Some(&problem("serverInternal", ""))).kind, Kind::Unreachable);
+        assert_eq!(unproven("a.test", Challenge::Http01, None).kind, Kind::Validation);
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_trusted_comes_with_what_usually_helps() {
+        let of = |text: &str| Trouble::Broken(format!("invalid peer certificate: {text}")).failure("asking").reason;
+        assert!(of("UnknownIssuer").ends_with("`tls.acme.ca`") && of("BadSignature").ends_with("`tls.acme.ca`"));
+        assert!(of("certificate expired: verification time 9 (UNIX)").ends_with("Is the clock of this machine right?"));
+        assert!(of("certificate not valid yet: verification time 1").ends_with("Is the clock of this machine right?"));
+        assert!(of("certificate not valid for name \"a\"").ends_with("for name \"a\""));
+    }
+
+    #[test]
+    fn words_are_one_short_line_with_all_subproblems() {
+        let text = r#"{"type":"urn:ietf:params:acme:error:compound","detail":"two\nthings","subproblems":[
+            {"type":"urn:ietf:params:acme:error:dns","detail":"no address"},{"detail":"\u001b[31mred"}]}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(problem.words(), "two things (compound); no address (dns); [31mred");
+        assert!(one_line(&"x ".repeat(10_000)).len() <= WORDS);
+    }
 }

@@ -225,3 +225,40 @@ fn name(text: &str) -> Result<Name, String> {
 fn seconds(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{MessageType, OpCode};
+    use hickory_proto::rr::rdata::tsig::{TSIG, TsigAlgorithm};
+
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_an_update_is_explained() {
+        let zone = name("pierhead.test").unwrap();
+        let said = |code: ResponseCode, error: Option<TsigError>| {
+            let mut answer = Message::new(1, MessageType::Response, OpCode::Update);
+            answer.metadata.response_code = code;
+            if let Some(error) = error {
+                let tsig = TSIG::new(TsigAlgorithm::HmacSha256, 0, 300, Vec::new(), 1, Some(error), Vec::new());
+                answer.set_signature(Box::new(Record::from_rdata(zone.clone(), 0, tsig)));
+            }
+            refused(&answer, &zone, None)
+        };
+        assert_eq!(said(ResponseCode::NoError, None), None);
+        let table = [
+            (ResponseCode::NotAuth, Some(TsigError::BadTime), "clock"),
+            (ResponseCode::NotAuth, Some(TsigError::BadKey), "does not know"),
+            (ResponseCode::NoError, Some(TsigError::BadSig), "another secret"),
+            (ResponseCode::NotAuth, None, "not the primary server of pierhead.test"),
+            (ResponseCode::Refused, None, "update-policy"),
+            (ResponseCode::ServFail, None, "its log"),
+            (ResponseCode::NotImp, None, "takes no updates"),
+            (ResponseCode::YXDomain, None, "it says"),
+        ];
+        for (code, error, part) in table {
+            let said = said(code, error).unwrap();
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
