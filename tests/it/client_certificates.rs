@@ -224,7 +224,7 @@ fn skopeo_pushes_and_pulls_with_the_certificate_that_lies_beside_the_authoritys(
         site.configure(&["tls: { local: certs, client_auth: { mode: required, ca: clients.crt } }"]);
         let server = site.start_unready(); // whoever asks whether it is ready has no certificate
         site.trust_on_this_machine();
-        let skopeo = Skopeo::new(machine);
+        let mut skopeo = Skopeo::new(machine);
         skopeo.login(&site.authority(), "admin", ADMIN_PASSWORD).refused(&["certificate required", "tls"]);
         let folder = format!("/etc/containers/certs.d/{}", site.authority());
         let (certificate, key) = clients.issue("runner.test", ClientAuth);
