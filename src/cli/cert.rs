@@ -78,9 +78,18 @@ fn status(
         Err(failure) if failure.code == NOT_RUNNING => {
             remark("no server runs here; this is what its files hold");
             let settings = settings()?;
-            let Examined { shown: files, problems, missing: _ } = examine(&settings);
+            let Examined { shown: files, problems, missing } = examine(&settings);
             problems.iter().for_each(|problem| remark(problem));
-            shown(output, &files.iter().flat_map(|shown| Status::of(shown, now)).collect::<Vec<_>>())
+            let mut found: Vec<Status> = files.iter().flat_map(|shown| Status::of(shown, now)).collect();
+            let orders = settings.tls.acme.as_ref().map(|acme| acme::kept(acme, now)).unwrap_or_default();
+            for (pem, orders) in orders {
+                if missing.iter().any(|place| place.pem == pem) {
+                    remark(&not_there(&orders));
+                }
+                let file = pem.display().to_string();
+                found.iter_mut().filter(|one| one.file == file).for_each(|one| one.acme = Some(orders.clone()));
+            }
+            shown(output, &found)
         }
         Err(failure) => Err(failure),
     }
@@ -100,6 +109,13 @@ pub(super) fn shown(output: Output, found: &[Status]) -> Result<(), Failure> {
     let rows: Vec<Vec<Value>> = found.iter().map(row).collect();
     list(Output::Table, &["Names", "Issuer", "Days left", "Next order", "Last error", "Chain", "File"], &rows)?;
     found.iter().flat_map(notes).try_for_each(|note| say(&format!("\n{note}\n")))
+}
+
+fn not_there(orders: &acme::Status) -> String {
+    let error = orders.error.as_ref();
+    let error = error.map(|error| format!("; the last order failed at {:.0}: {}", error.at, error.reason));
+    let (names, directory) = (orders.names.join(", "), &orders.directory);
+    format!("there is no certificate for {names} from {directory} yet{}", error.unwrap_or_default())
 }
 
 fn row(status: &Status) -> Vec<Value> {

@@ -91,6 +91,11 @@ fn a_certificate_that_cannot_be_ordered_keeps_nobody_from_serving_and_the_reason
     assert_eq!(fs::metadata(storage).expect("it was made").permissions().mode() & 0o777, 0o700);
     assert_eq!(server.stop().code(), Some(0));
     assert_eq!(site.run(&["cert", "renew"]).code(), Some(69));
+    let kept = site.run(&["cert", "status"]).ok();
+    assert!(
+        kept.stderr.contains("no certificate for registry.pierhead.dev from") && kept.stderr.contains(&reason),
+        "{kept}"
+    );
 }
 
 #[test]
