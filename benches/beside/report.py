@@ -120,7 +120,8 @@ def markdown(results, about):
 # The picture --------------------------------------------------------------------------------------------------------
 
 COLOURS = {"E": "#0b6e99", "F": "#7fb7d1", "R": "#c77d0a", "S": "#8a8a8a"}
-LEFT, WIDTH, LINE, TOP = 250, 620, 22, 70
+BOUND = "#b00020"
+LEFT, WIDTH, LINE, TOP = 250, 620, 22, 90
 
 
 def svg(results, about):
@@ -133,11 +134,14 @@ def svg(results, about):
         if rows:
             drawn, top = panel(title, figure, rows, top)
             parts += drawn
-    legend = "".join(f'<circle cx="{20 + 210 * at}" cy="44" r="5" fill="{COLOURS[letter]}"/>'
-                     f'<text x="{30 + 210 * at}" y="48">{escape(NAMES[letter])}</text>' for at, letter in enumerate(COLOURS))
+    title, rest = about["summary"].split(": ", 1)
+    legend = f'<line x1="820" y1="50" x2="820" y2="66" stroke="{BOUND}" stroke-width="2"/><text x="828" y="62">bound</text>'
+    legend += "".join(f'<circle cx="{20 + 195 * at}" cy="58" r="5" fill="{COLOURS[letter]}"/>'
+                     f'<text x="{30 + 195 * at}" y="62">{escape(NAMES[letter])}</text>' for at, letter in enumerate(COLOURS))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 40}" height="{top}" '
             f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
-            f'<text x="16" y="22" font-size="14">{escape(about["summary"].splitlines()[0])}</text>\n{legend}\n'
+            f'<text x="16" y="20" font-size="14" font-weight="bold">{escape(title)}</text>\n'
+            f'<text x="16" y="38">{escape(rest)}</text>\n{legend}\n'
             + "\n".join(parts) + "\n</svg>\n")
 
 
@@ -171,7 +175,7 @@ def panel(title, figure, rows, top):
         parts.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         if name in bounds and low <= math.log10(bounds[name]) <= high:
             x = at(bounds[name])
-            parts.append(f'<line x1="{x:.1f}" y1="{y - 8}" x2="{x:.1f}" y2="{y + 8}" stroke="#b00020" stroke-width="2"/>')
+            parts.append(f'<line x1="{x:.1f}" y1="{y - 8}" x2="{x:.1f}" y2="{y + 8}" stroke="{BOUND}" stroke-width="2"/>')
         for letter, values in ratios.items():
             colour = COLOURS[letter]
             parts.append(f'<line x1="{at(min(values)):.1f}" y1="{y}" x2="{at(max(values)):.1f}" y2="{y}" stroke="{colour}"/>'
