@@ -45,7 +45,7 @@ fn main() {
     ("GET", "/v2/team/app/tags/list"),
     ("PATCH", "/v2/team/app/blobs/uploads/6a2f41a3-c54c-fce8-32d2-0324e1c32e22"),
 ])]
-fn routing(bencher: Bencher, (method, path): (&str, &str)) {
+fn routing(bencher: Bencher<'_, '_>, (method, path): (&str, &str)) {
     let method: Method = method.parse().unwrap();
     bencher.bench(|| {
         let endpoint = Endpoint::parse(&method, black_box(path), None).unwrap();
@@ -65,7 +65,7 @@ fn parsing_a_scope() -> Vec<oci::Access> {
 
 /// A manifest of so many layers, as it comes in.
 #[divan::bench(args = [1, 8, 100])]
-fn parsing_a_manifest(bencher: Bencher, layers: usize) {
+fn parsing_a_manifest(bencher: Bencher<'_, '_>, layers: usize) {
     let document = manifest(layers);
     bencher
         .counter(BytesCount::of_slice(&document))
@@ -74,13 +74,13 @@ fn parsing_a_manifest(bencher: Bencher, layers: usize) {
 
 /// The type that a stored manifest goes out under.
 #[divan::bench(args = [1, 8, 100])]
-fn telling_the_type_of_a_manifest(bencher: Bencher, layers: usize) {
+fn telling_the_type_of_a_manifest(bencher: Bencher<'_, '_>, layers: usize) {
     let document = manifest(layers);
     bencher.bench(|| -> Option<MediaType> { Manifest::served_as(black_box(&document)) });
 }
 
 #[divan::bench(args = [2 << 10, 32 << 10, 1 << 20])]
-fn hashing(bencher: Bencher, length: usize) {
+fn hashing(bencher: Bencher<'_, '_>, length: usize) {
     let bytes = vec![7; length];
     bencher.counter(BytesCount::new(length)).bench(|| {
         let mut hasher = Hasher::new(oci::Algorithm::Sha256);
@@ -91,14 +91,14 @@ fn hashing(bencher: Bencher, length: usize) {
 
 /// A token of our own, on its second use and every later one.
 #[divan::bench]
-fn verifying_our_token(bencher: Bencher) {
+fn verifying_our_token(bencher: Bencher<'_, '_>) {
     let desk = Desk::open(|_| Guard::Own);
     desk.bench(bencher);
 }
 
 /// A token of a service that we trust by its certificate.
 #[divan::bench]
-fn verifying_a_trusted_token(bencher: Bencher) {
+fn verifying_a_trusted_token(bencher: Bencher<'_, '_>) {
     let desk = Desk::open(|certificate| {
         Guard::Token(Trust {
             realm: Realm::Url("https://tokens.example.com/auth".to_owned()),
@@ -166,7 +166,7 @@ impl Desk {
         Self { runtime, guardian, head: request.into_parts().0, caller, demand, _folder: folder }
     }
 
-    fn bench(&self, bencher: Bencher) {
+    fn bench(&self, bencher: Bencher<'_, '_>) {
         let authorize = || {
             let granted = self.guardian.authorize(black_box(&self.head), &self.caller, &self.demand);
             self.runtime.block_on(granted).ok().unwrap()

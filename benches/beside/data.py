@@ -84,10 +84,6 @@ def manifest(config, layers):
 
 
 def many_repositories(tree, count):
-    """Repositories of one tag each, as a registry leaves them on disk."""
-    link = f"sha256:{hashlib.sha256(b'').hexdigest()}"
+    """Repositories as a registry leaves them on disk, without their content: two folders each."""
     for number in range(count):
-        folder = f"{tree}/docker/registry/v2/repositories/group{number // 300}/r{number}/_manifests/tags/latest/current"
-        os.makedirs(folder)
-        with open(f"{folder}/link", "w") as file:
-            file.write(link)
+        os.makedirs(f"{tree}/docker/registry/v2/repositories/group{number // 300}/r{number}/_manifests")
