@@ -8,6 +8,7 @@ that neither the side nor the client had. Whatever is not answered as it should 
 import contextlib, json, os, re, statistics, subprocess, time
 from pathlib import Path
 
+from .data import TAIL
 from .sides import PATIENCE, TICKS, Wrong, cpu_of
 
 ECDSA, RSA = "ECDSA+SHA256:RSA-PSS+SHA256", "RSA-PSS+SHA256:RSA+SHA256"
@@ -85,7 +86,7 @@ class Loader:
         file.write_text("".join(f"{tail} {digest}\n" for tail, digest in blobs))
         window = ["-s", seconds, "-w", 0.2] if seconds else ["-n", len(blobs)]
         try:
-            return self.run(side, "push", "-f", payload.path, "-b", size - 64, "-t", file, "-R", repository, "-c",
+            return self.run(side, "push", "-f", payload.path, "-b", size - TAIL, "-t", file, "-R", repository, "-c",
                             connections, *window, *option("-A", authorization), *(["-k"] if streamed else []))
         finally:
             file.unlink()

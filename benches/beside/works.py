@@ -4,7 +4,7 @@ import json, os, threading, time
 from dataclasses import dataclass
 from typing import Callable
 
-from .data import GIB, KIB, MANIFEST_TYPE, MIB, TAIL, Certificates, Payload, digest_of, manifest, many_repositories
+from .data import GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, manifest, many_repositories
 from .load import ECDSA, RSA, Loader
 from .sides import Before, Distribution, Embedded, Nginx, Static, Wrong
 
