@@ -41,10 +41,11 @@ check: tools deny ## formatting, lints, licences and sources of what we link, li
 	else echo 'advisories: their database cannot be reached from here, not checked'; fi
 	RUSTDOCFLAGS='-D warnings' cargo doc $(PROFILE) --locked --no-deps --document-private-items
 
-bench: build ## nginx + docker-registry beside us: ratios of manifests, pulls and pushes; listings page by page
+bench: build ## nginx + docker-registry and others beside us, as ratios (BENCH=--rounds=1 for a short run); listings page by page; single steps
 	@tests/install-clients bench
-	benches/side-by-side $(BINARY)
+	benches/side-by-side --output target/bench $(BENCH) $(BINARY)
 	benches/listing $(BINARY)
+	cargo bench --locked --bench micro
 
 soak: tools clients fuzz ## the long forms: every crash point, hours where the tests take seconds
 	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests

@@ -1,0 +1,1 @@
+"""Pierhead beside nginx and other registries: see side-by-side."""

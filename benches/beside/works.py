@@ -1,0 +1,272 @@
+"""What is measured, on which sides, and in which figures."""
+
+import json, os, threading, time
+from dataclasses import dataclass
+from typing import Callable
+
+from .data import GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, manifest, many_repositories
+from .load import ECDSA, RSA, Loader
+from .sides import Before, Distribution, Embedded, Nginx, Static, Wrong
+
+APP = "bench/app"  # the repository that is read
+TAGS = ["latest"] + [f"v{number:02}" for number in range(1, 100)]
+
+
+@dataclass
+class Work:
+    """Something that all sides with these letters do, one after the other in each round."""
+    title: str
+    sides: str
+    run: Callable  # of the bench and a side, to figures
+    rate: str = ""  # the unit of the rate, if there is one
+
+
+def requests(work):
+    """The figures of small requests (and of handshakes, and small pushes)."""
+    def run(bench, side):
+        seen = work(bench, side)
+        thousands = seen["operations"] / 1000
+        return rest(seen) | {"rate": seen["operations"] / seen["seconds"], "cpu": seen["cpu"] / thousands,
+                             "front_cpu": seen["front"] / thousands, "p50": seen["p50"], "p99": seen["p99"]}
+    return run
+
+
+def bulk(work):
+    """The figures of large transfers."""
+    def run(bench, side):
+        seen = work(bench, side)
+        gibibytes = seen["bytes"] / GIB
+        return rest(seen) | {"rate": seen["bytes"] / 1e6 / seen["seconds"], "cpu": seen["cpu"] / gibibytes,
+                             "front_cpu": seen["front"] / gibibytes}
+    return run
+
+
+def rest(seen):
+    return {name: seen[name] for name in ("client", "others", "operations", "bytes", "seconds") if name in seen}
+
+
+def small(method, path, version, length=None, accept=None):
+    """Of 64 connections: GET or HEAD of a path, or of the paths that a function of the bench gives."""
+    def run(bench, side):
+        paths = path(bench) if callable(path) else [path]
+        size = length(bench) if callable(length) else length
+        arguments = (side.authorization(APP), accept, bench.seconds, size)
+        if version == "h2":
+            return bench.load.h2load(side, method, paths, *arguments)
+        if method == "HEAD":
+            return bench.load.head(side, paths[0], *arguments)
+        return bench.load.wrk(side, paths, *arguments)
+    return requests(run)
+
+
+def pull(connections):
+    return bulk(lambda bench, side: bench.load.pull(side, bench.blob_path, side.authorization(APP), bench.seconds + 1,
+                                                    bench.blob_size, connections))
+
+
+def push(size, count, connections, streamed, seconds=False):
+    """Of new blobs into a new repository; what was pushed is looked at, and taken away again."""
+    def run(bench, side):
+        length = size(bench)
+        # Nobody should have to write what somebody else left to be written.
+        os.sync()
+        repository = bench.new_repository()
+        blobs = [bench.payload.blob(length) for _ in range(count)]
+        authorization = side.authorization(repository)
+        try:
+            seen = bench.load.push(side, repository, authorization, bench.payload, length, blobs, connections, streamed,
+                                   bench.seconds if seconds else None)
+            for _, digest in blobs[:min(8, seen["operations"])]:
+                status, headers, _ = side.request("HEAD", f"/v2/{repository}/blobs/{digest}",
+                                                  headers=side.headers(repository))
+                if status != 200 or int(headers["content-length"]) != length:
+                    raise Wrong(f"{side.name} does not have what was pushed: {status} {headers}")
+            return seen
+        finally:
+            side.forget(repository, [digest for _, digest in blobs])
+    return run
+
+
+def tokens(bench, side):
+    path = side.token_path(APP)
+    return bench.load.wrk(side, [path], side.login(), None, bench.seconds, None)
+
+
+def memory(bench, side):
+    """At rest and with idle connections, of a server that has just been started; then the same with bulk."""
+    side.stop()
+    side.start()
+    time.sleep(1)
+    resident, before = side.memory("Rss"), side.memory("Pss")
+    with bench.load.idle(side, bench.idle, side.authorization(APP)):
+        time.sleep(1)
+        idle = (side.memory("Pss") - before) * KIB / bench.idle
+    figures = {"rest": resident, "idle": idle}
+    if side.letter == "S":
+        return figures
+    side.stop()
+    side.start()
+    side.forget_peak()
+    failures = []
+    pushing = threading.Thread(target=note, args=(failures, push(part_size, 8, 8, True), bench, side))
+    pushing.start()
+    pull(64)(bench, side)
+    pushing.join()
+    if failures:
+        raise failures[0]
+    return figures | {"load": side.memory("VmHWM")}
+
+
+def note(failures, work, *arguments):
+    try:
+        work(*arguments)
+    except Exception as failure:
+        failures.append(failure)
+
+
+def start_with_many(bench, side):
+    """Milliseconds until the first answer to GET /v2/, of a server that was there before."""
+    other = bench.with_many_repositories(side.letter)
+    try:
+        return {"milliseconds": 1000 * other.start()}
+    finally:
+        other.stop()
+
+
+blob_size, part_size = lambda bench: bench.blob_size, lambda bench: bench.blob_size // 4
+by_tag, by_digest = lambda bench: [f"/v2/{APP}/manifests/latest"], lambda bench: [f"/v2/{APP}/manifests/{bench.digest}"]
+small_paths = lambda bench: [f"/v2/{APP}/blobs/{digest}" for _, digest in bench.small]
+manifest_size = lambda bench: len(bench.manifest)
+PER_SECOND = "1/s"
+
+WORKS = [
+    Work("handshake, ECDSA", "NER", requests(lambda bench, side: bench.load.handshakes(side, ECDSA, bench.seconds)),
+         PER_SECOND),
+    Work("handshake, RSA", "NE", requests(lambda bench, side: bench.load.handshakes(side, RSA, bench.seconds)), PER_SECOND),
+    Work("resumption", "NER", requests(lambda bench, side: bench.load.handshakes(side, ECDSA, bench.seconds, True)),
+         PER_SECOND),
+    *(Work(f"GET /v2/, {version}", "NERS", small("GET", "/v2/", version, 2), PER_SECOND) for version in ("h1", "h2")),
+    *(Work(f"{method} manifest by {what}, {version}", "NERSF" if (method, what, version) == ("GET", "tag", "h1") else "NERS",
+           small(method, path, version, manifest_size, MANIFEST_TYPE), PER_SECOND)
+      for method in ("GET", "HEAD") for what, path in (("tag", by_tag), ("digest", by_digest)) for version in ("h1", "h2")),
+    Work("tags list", "NER", small("GET", f"/v2/{APP}/tags/list", "h1", lambda bench: bench.tags_size), PER_SECOND),
+    *(Work(f"10 KiB blobs, {version}", "NERS", small("GET", small_paths, version, 10 * KIB), PER_SECOND)
+      for version in ("h1", "h2")),
+    Work("tokens", "E", requests(tokens), PER_SECOND),
+    *(Work(f"pull by {clients}, h1", "NERSF", pull(clients), "MB/s") for clients in (1, 8, 64)),
+    Work("pull, h2", "NERSF", bulk(lambda bench, side: bench.load.pull_h2(side, bench.blob_path, side.authorization(APP),
+                                                                          bench.blob_size)), "MB/s"),
+    Work("push, monolithic", "NERF", bulk(push(blob_size, 1, 1, False)), "MB/s"),
+    Work("push, streamed", "NERF", bulk(push(blob_size, 1, 1, True)), "MB/s"),
+    Work("8 pushes at once", "NERF", bulk(push(part_size, 8, 8, True)), "MB/s"),
+    Work("4 KiB blobs pushed by 16", "NERF", requests(push(lambda _: 4 * KIB, 20_000, 16, False, seconds=True)), PER_SECOND),
+    Work("memory", "NERSF", memory),
+    Work("start with many repositories", "NE", start_with_many),
+]
+
+
+class Bench:
+    """All sides, started and filled with the same content."""
+
+    def __init__(self, directory, binary, registry, letters, scale, seconds, running):
+        self.directory, self.binary, self.scale, self.seconds, self.running = directory, binary, scale, seconds, running
+        self.blob_size = max(4 * MIB, int(GIB * scale) // 4096 * 4096)
+        self.idle, self.many = max(64, int(5000 * scale)), max(100, int(100_000 * scale))
+        self.repositories, self.others = 0, {}
+        self.load = Loader(directory)
+        self.certificates = Certificates(directory / "certificates")
+        self.payload = Payload(directory / "payload", self.blob_size)
+        self.sides = {}
+        make = {"E": lambda at: Embedded(at, self.certificates, binary),
+                "N": lambda at: Nginx(at, self.certificates, self.sides["E"]),
+                "F": lambda at: Before(at, self.certificates, binary, self.sides["E"]),
+                "R": lambda at: Distribution(at, self.certificates, registry, self.sides["E"]),
+                "S": lambda at: Static(at, self.certificates)}
+        for letter in [letter for letter in make if letter in letters]:
+            self.sides[letter] = side = make[letter](directory / letter)
+            running.callback(side.stop)
+            side.start()
+        self.fill()
+
+    def new_repository(self):
+        self.repositories += 1
+        return f"bench/push{self.repositories}"
+
+    # Content
+
+    def fill(self):
+        tail, blob = self.payload.blob(self.blob_size)
+        self.blob_path = f"/v2/{APP}/blobs/{blob}"
+        self.small = [self.payload.blob(10 * KIB) for _ in range(max(32, int(1000 * min(1, self.scale))))]
+        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {},
+                             "rootfs": {"type": "layers", "diff_ids": [digest for _, digest in self.small[:8]]}}).encode()
+        self.manifest = manifest((digest_of(config), len(config)), [(digest, 10 * KIB) for _, digest in self.small[:8]])
+        self.digest = digest_of(self.manifest)
+        self.tags_size = len(json.dumps({"name": APP, "tags": TAGS}, separators=(",", ":")))
+        for side in self.sides.values():
+            if side.letter == "S":
+                self.fill_static(side, tail, blob)
+            else:
+                self.fill_registry(side, tail, blob, config)
+            self.check(side, blob)
+
+    def fill_static(self, side, tail, blob):
+        app = side.tree / "v2" / APP
+        for name in ("manifests", "blobs"):
+            (app / name).mkdir(parents=True)
+        for name in ("latest", self.digest):
+            (app / "manifests" / name).write_bytes(self.manifest)
+        self.payload.write(app / "blobs" / blob, self.blob_size, tail)
+        for small_tail, digest in self.small:
+            self.payload.write(app / "blobs" / digest, 10 * KIB, small_tail)
+
+    def fill_registry(self, side, tail, blob, config):
+        authorization, headers = side.authorization(APP), side.headers(APP)
+        self.load.push(side, APP, authorization, self.payload, self.blob_size, [(tail, blob)])
+        self.load.push(side, APP, authorization, self.payload, 10 * KIB, self.small, 8)
+        status, answered, body = side.request("POST", f"/v2/{APP}/blobs/uploads/", b"", headers)
+        must(side, "POST", status, 202, body)
+        at = answered["location"].removeprefix(side.url(""))
+        at += ("&" if "?" in at else "?") + f"digest={digest_of(config)}"
+        status, _, body = side.request("PUT", at, config, headers)
+        must(side, "PUT blob", status, 201, body)
+        for tag in TAGS:
+            status, _, body = side.request("PUT", f"/v2/{APP}/manifests/{tag}", self.manifest,
+                                           headers | {"Content-Type": MANIFEST_TYPE})
+            must(side, "PUT manifest", status, 201, body)
+
+    def check(self, side, blob):
+        """That it answers with the very bytes which will be asked for."""
+        headers = side.headers(APP, Accept=MANIFEST_TYPE)
+        paths = {"/v2/": None, f"/v2/{APP}/manifests/latest": self.digest, f"/v2/{APP}/manifests/{self.digest}": self.digest,
+                 self.blob_path: blob, f"/v2/{APP}/blobs/{self.small[-1][1]}": self.small[-1][1]}
+        for path, digest in paths.items():
+            status, _, body = side.request("GET", path, headers=headers)
+            must(side, f"GET {path}", status, 200, body[:500])
+            if digest and digest_of(body) != digest:
+                raise Wrong(f"{side.name} answered GET {path} with {len(body)} other bytes")
+        if side.letter != "S":
+            status, _, body = side.request("GET", f"/v2/{APP}/tags/list", headers=headers)
+            must(side, "GET tags", status, 200, body)
+            if sorted(json.loads(body)["tags"]) != TAGS:  # docker-registry has them in no order
+                raise Wrong(f"{side.name} lists other tags: {body!r}")
+
+    def with_many_repositories(self, letter):
+        """Another server of the same kind, stopped, on a tree of many repositories."""
+        tree = self.directory / "many"
+        if not tree.exists():
+            tree.mkdir()
+            many_repositories(tree, self.many)
+        if letter not in self.others:
+            make = {"E": lambda at: Embedded(at, self.certificates, self.binary, tree),
+                    "N": lambda at: Nginx(at, self.certificates, self.sides["E"], tree)}
+            self.others[letter] = make[letter](self.directory / f"many-{letter}")
+            self.running.callback(self.others[letter].stop)
+            self.others[letter].start()  # the first start makes keys and a database
+            self.others[letter].stop()
+        return self.others[letter]
+
+
+def must(side, what, status, expected, body):
+    if status != expected:
+        raise Wrong(f"{side.name} answered {what} with {status}, not {expected}: {body[:500]!r}")

@@ -1,0 +1,195 @@
+//! What do the steps cost that every request takes? `cargo bench --bench micro`.
+//!
+//! Parsing and routing of a request, verifying its token, reading a manifest, hashing. No sockets and no files: how fast the
+//! whole is, `benches/side-by-side` tells.
+
+#![allow(clippy::unwrap_used, reason = "what fails here is the benchmark's own setup")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use http::{Method, Request, request};
+use jsonwebtoken::{EncodingKey, Header};
+use pierhead::auth::{self, Authority, Demand, Guard, Guardian, Realm, Trust};
+use pierhead::exchange::{Caller, Origin};
+use pierhead::metadata::Database;
+use pierhead::oci::{self, Digest, Endpoint, Hasher, Manifest, MediaType, scope};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // as the binary has it
+
+const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn main() {
+    divan::main();
+}
+
+/// From method and path to the endpoint, and to what a caller must be allowed for it.
+#[divan::bench(args = [
+    ("GET", "/v2/"),
+    ("GET", "/v2/team/app/manifests/latest"),
+    ("HEAD", "/v2/team/app/manifests/sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+    ("GET", "/v2/team/app/blobs/sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+    ("GET", "/v2/team/app/tags/list"),
+    ("PATCH", "/v2/team/app/blobs/uploads/6a2f41a3-c54c-fce8-32d2-0324e1c32e22"),
+])]
+fn routing(bencher: Bencher<'_, '_>, (method, path): (&str, &str)) {
+    let method: Method = method.parse().unwrap();
+    bencher.bench(|| {
+        let endpoint = Endpoint::parse(&method, black_box(path), None).unwrap();
+        Demand::of(&endpoint)
+    });
+}
+
+#[divan::bench]
+fn parsing_a_digest() -> Digest {
+    black_box(DIGEST).parse().unwrap()
+}
+
+#[divan::bench]
+fn parsing_a_scope() -> Vec<oci::Access> {
+    scope::parse_all([black_box("repository:team/app:pull,push")])
+}
+
+/// A manifest of so many layers, as it comes in.
+#[divan::bench(args = [1, 8, 100])]
+fn parsing_a_manifest(bencher: Bencher<'_, '_>, layers: usize) {
+    let document = manifest(layers);
+    bencher
+        .counter(BytesCount::of_slice(&document))
+        .bench(|| Manifest::parse(black_box(&document).clone(), Some(OCI_MANIFEST)).unwrap());
+}
+
+/// The type that a stored manifest goes out under.
+#[divan::bench(args = [1, 8, 100])]
+fn telling_the_type_of_a_manifest(bencher: Bencher<'_, '_>, layers: usize) {
+    let document = manifest(layers);
+    bencher.bench(|| -> Option<MediaType> { Manifest::served_as(black_box(&document)) });
+}
+
+#[divan::bench(args = [2 << 10, 32 << 10, 1 << 20])]
+fn hashing(bencher: Bencher<'_, '_>, length: usize) {
+    let bytes = vec![7; length];
+    bencher.counter(BytesCount::new(length)).bench(|| {
+        let mut hasher = Hasher::new(oci::Algorithm::Sha256);
+        hasher.update(black_box(&bytes));
+        hasher.finish()
+    });
+}
+
+/// A token of our own, on its second use and every later one.
+#[divan::bench]
+fn verifying_our_token(bencher: Bencher<'_, '_>) {
+    let desk = Desk::open(|_| Guard::Own);
+    desk.bench(bencher);
+}
+
+/// A token of a service that we trust by its certificate.
+#[divan::bench]
+fn verifying_a_trusted_token(bencher: Bencher<'_, '_>) {
+    let desk = Desk::open(|certificate| {
+        Guard::Token(Trust {
+            realm: Realm::Url("https://tokens.example.com/auth".to_owned()),
+            service: "container_registry".to_owned(),
+            issuer: "pierhead".to_owned(),
+            bundle: Some(certificate.to_owned()),
+            key_set: None,
+            algorithms: Vec::new(),
+        })
+    });
+    desk.bench(bencher);
+}
+
+fn manifest(layers: usize) -> Bytes {
+    let part = |kind: &str| json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": DIGEST, "size": 4096 });
+    let document = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": part("config.v1+json"),
+        "layers": vec![part("layer.v1.tar+gzip"); layers],
+    });
+    document.to_string().into()
+}
+
+/// A guardian, and a request with a token that it lets in.
+struct Desk {
+    runtime: tokio::runtime::Runtime,
+    guardian: Guardian,
+    head: request::Parts,
+    caller: Caller,
+    demand: Demand,
+    _folder: tempfile::TempDir,
+}
+
+impl Desk {
+    /// `guard` gets the path of the certificate that tokens are signed with.
+    fn open(guard: impl FnOnce(&Path) -> Guard) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (key, certificate) = (folder.path().join("token.key"), folder.path().join("token.crt"));
+        let config = auth::Config {
+            path: "/jwt/auth".to_owned(),
+            service: "container_registry".to_owned(),
+            issuer: "pierhead".to_owned(),
+            duration: Duration::from_secs(300),
+            algorithm: auth::Algorithm::Es256,
+            key: key.clone(),
+            certificate: certificate.clone(),
+            limits: auth::Limits { failed_logins: NonZeroU32::MIN, anonymous: None },
+            members_may_create_projects: false,
+            guard: guard(&certificate),
+            finish_uploads: Duration::ZERO,
+        };
+        let database = runtime.block_on(Database::open(&folder.path().join("pierhead.db"))).unwrap();
+        let authority = Authority::open(config.clone(), database).unwrap();
+        let guardian = Guardian::open(&config, Some(Arc::new(authority))).unwrap();
+
+        let token = token(&std::fs::read(key).unwrap(), &certificate);
+        let path = "/v2/team/app/manifests/latest";
+        let request = Request::get(path).header("authorization", format!("Bearer {token}")).body(()).unwrap();
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let origin = Origin::new(true, "registry.example.com").unwrap();
+        let caller = Caller { address, network: Some(address), origin, request_id: "r-1".to_owned() };
+        let demand = Demand::of(&Endpoint::parse(&Method::GET, path, None).unwrap());
+        Self { runtime, guardian, head: request.into_parts().0, caller, demand, _folder: folder }
+    }
+
+    fn bench(&self, bencher: Bencher<'_, '_>) {
+        let authorize = || {
+            let granted = self.guardian.authorize(black_box(&self.head), &self.caller, &self.demand);
+            self.runtime.block_on(granted).ok().unwrap()
+        };
+        authorize();
+        bencher.bench_local(authorize);
+    }
+}
+
+/// A token as our token endpoint makes it.
+fn token(key: &[u8], certificate: &Path) -> String {
+    let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+    let header =
+        Header { x5c: Some(vec![STANDARD.encode(certificate)]), ..Header::new(jsonwebtoken::Algorithm::ES256) };
+    let now = jiff::Timestamp::now().as_second();
+    let claims = json!({
+        "iss": "pierhead",
+        "aud": "container_registry",
+        "sub": "alice",
+        "access": [{ "type": "repository", "name": "team/app", "actions": ["pull", "push"] }],
+        "iat": now,
+        "nbf": now - 5,
+        "exp": now + 3600,
+    });
+    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ec_pem(key).unwrap()).unwrap()
+}
