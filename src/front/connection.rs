@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
+use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
 use super::dress::Dress;
@@ -22,7 +23,7 @@ use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase};
 use super::{Limits, Listener, Networks, Timeouts, peer};
 use crate::exchange;
-use crate::tls::{Certificates, Demand, Demands};
+use crate::tls::{Certificates, Demand, Demands, Proof};
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy)]
@@ -30,15 +31,6 @@ pub(super) struct Whose {
     pub(super) peer: SocketAddr,
     pub(super) named: bool,
     pub(super) speaks_http: bool,
-}
-
-/// What a client proved.
-#[derive(Debug)]
-pub(super) struct Proof {
-    /// Of what was demanded.
-    pub(super) demand: Arc<Demand>,
-    /// Whose certificate it showed, if it showed one.
-    pub(super) subject: Option<String>,
 }
 
 /// What is known about a connection. Every request on it finds this in Pingora's `proxy_digest.user_data`, the one
@@ -81,8 +73,10 @@ pub(super) struct Connection {
     pub(super) certificates: Option<Arc<Certificates>>,
     /// The name that it asked for.
     pub(super) asked_for: OnceLock<String>,
-    /// What was demanded of the client in the handshake, and what it proved.
+    /// What the client proved in the handshake, if it was asked.
     pub(super) proof: OnceLock<Proof>,
+    /// On HTTP/2, that its client has to come anew: it ends when nothing runs on it.
+    pub(super) outdated: Notify,
     /// Whether HTTP/2 was agreed on.
     pub(super) http2: AtomicBool,
     /// Whether the client does not speak TLS although the listener does.
@@ -118,6 +112,7 @@ impl Connection {
             certificates: None,
             asked_for: OnceLock::new(),
             proof: OnceLock::new(),
+            outdated: Notify::new(),
             http2: AtomicBool::new(false),
             plain: AtomicBool::new(false),
         }
@@ -168,25 +163,40 @@ impl Connection {
 
     /// Whether a request may be about this name, as far as its client has to prove who it is.
     ///
-    /// What is demanded for the name must be what was demanded in the handshake, whatever that was: else a client could ask
-    /// TLS for a name that demands nothing and HTTP for one that does. Also a proxy whose word counts proves nothing about
-    /// its clients, so that it must itself show what is required; it may ask for a name that requires nothing by any other
-    /// (as may whoever comes in the clear), and then nobody's certificate counts.
+    /// Where a certificate is required, the one that was shown must be good for what holds now. The name that the client
+    /// asked TLS for must demand the same as this one: else it could ask TLS for a name that demands nothing and HTTP for
+    /// one that does. Both go by what holds now, so that a reload sends nobody away who could come again as he is. Also a
+    /// proxy whose word counts proves nothing about its clients, so that it must itself show what is required; it may ask
+    /// for a name that requires nothing by any other (as may whoever comes in the clear), and then nobody's certificate
+    /// counts.
     pub(super) fn has_proven(&self, demands: &Demands, name: &str, trusted: bool) -> bool {
-        let (demanded, proof) = (demands.of(Some(name)), self.proof.get());
-        match (demanded, proof) {
-            (None, None) => true,
-            (Some(demanded), Some(proof)) if demanded.is_as(&proof.demand) => true,
-            (Some(demanded), _) if demanded.is_required() => false,
-            _ => trusted || !self.listener.tls,
+        match demands.of(Some(name)) {
+            None if self.proof.get().is_none() => true,
+            Some(demanded) if demanded.is_required() => self.proven(demands, demanded).is_some(),
+            demanded => trusted || !self.listener.tls || self.was_asked_for(demands, demanded),
         }
     }
 
     /// Whose certificate counts for a request about this name, and the header that says so.
     pub(super) fn subject<'c>(&'c self, demands: &'c Demands, name: &str) -> Option<(&'c str, &'c str)> {
-        let (demanded, proof) = (demands.of(Some(name))?, self.proof.get()?);
-        let counts = demanded.is_as(&proof.demand);
-        proof.subject.as_deref().filter(|_| counts).map(|subject| (demanded.header(), subject))
+        let demanded = demands.of(Some(name))?;
+        Some((demanded.header(), self.proven(demands, demanded)?))
+    }
+
+    /// Whose certificate counts where this is demanded. It is verified by what the name demands that the client asked TLS
+    /// for, which is one and the same for all requests of a connection.
+    fn proven(&self, demands: &Demands, demanded: &Demand) -> Option<&str> {
+        let proof = self.proof.get()?;
+        let asked = demands.of(self.asked_for.get().map(String::as_str))?;
+        asked.is_as(demanded).then(|| proof.subject(asked, UnixTime::now()))?
+    }
+
+    /// Whether the name that the client asked TLS for demands the same.
+    fn was_asked_for(&self, demands: &Demands, demanded: Option<&Arc<Demand>>) -> bool {
+        match (demands.of(self.asked_for.get().map(String::as_str)), demanded) {
+            (Some(asked), Some(demanded)) => asked.is_as(demanded),
+            (asked, demanded) => asked.is_none() && demanded.is_none(),
+        }
     }
 
     pub(super) fn is_http2(&self) -> bool {

@@ -69,6 +69,8 @@ pub(super) struct Way {
     /// Held while content is on its way.
     pub(super) _upload: Option<Held>,
     pub(super) origins: Arc<Origins>,
+    /// Whether it came by a proxy whose word counts.
+    pub(super) trusted: bool,
     /// What clients must or may prove.
     pub(super) demands: Arc<Demands>,
     /// The path of the token endpoint that clients reach by us.
@@ -262,9 +264,9 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Some(forwarding) = &mut record.forwarding else { return Err(Error::new(NO_PEER)) };
     let Some(picked) = &forwarding.progress.picked else { return Err(Error::new(NO_PEER)) };
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
-    let demands = &forwarding.way.demands;
+    let (demands, trusted) = (&forwarding.way.demands, forwarding.way.trusted);
     let subject = forwarding.connection.subject(demands, origin.host());
-    let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin(), demands, subject };
+    let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin(), trusted, demands, subject };
     rewrite::request(header, &arrived, forwarding.way.pool.config())?;
     if session.req_header().version < Version::HTTP_11 {
         session.downstream_session.set_ignore_info_resp(true); // it knows no 1xx (RFC 9110 15.2)

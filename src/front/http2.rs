@@ -169,6 +169,11 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
                 ended = true;
                 continue;
             }
+            () = connection.outdated.notified(), if !ended => {
+                http2.graceful_shutdown();
+                ended = true;
+                continue;
+            }
             () = connection.wants_window.notified(), if lease.is_none() => {
                 let lent = live.windows.borrow();
                 http2.set_target_window_size(lent.window());

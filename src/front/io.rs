@@ -33,14 +33,14 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::Limits;
-use super::connection::{Connection, Proof};
+use super::connection::Connection;
 use super::frames::Frames;
 use super::http2;
 use super::refusal::Refusal;
 use super::strict::{Chunks, Complete, Head};
 use super::watch::{Phase, Watched};
 use crate::telemetry;
-use crate::tls::{Demand, subject};
+use crate::tls::Asking;
 
 /// Writes up to this size wait for their flush: as much as one TLS record holds.
 const GATHER: usize = 16 << 10;
@@ -101,10 +101,10 @@ impl FrontIo {
         Self::plain(stream, connection)
     }
 
-    /// `demand`: what the handshake demanded of the client.
+    /// `asking`: what the handshake demanded of the client.
     pub(super) fn tls(
         mut stream: TlsStream<Watched>,
-        demand: Option<Arc<Demand>>,
+        asking: Option<Asking>,
         connection: Arc<Connection>,
     ) -> io::Result<Self> {
         let (_, tls) = stream.get_mut();
@@ -112,10 +112,8 @@ impl FrontIo {
         if let Some(name) = tls.server_name() {
             connection.asked_for.get_or_init(|| name.to_owned());
         }
-        if let Some(demand) = demand {
-            // The certificate was verified in this handshake: none is resumed where one is asked for.
-            let own = tls.peer_certificates().and_then(<[_]>::first);
-            connection.proof.get_or_init(|| Proof { demand, subject: own.and_then(subject::of) });
+        if let Some(asking) = asking {
+            connection.proof.get_or_init(|| asking.done(tls.peer_certificates()));
         }
         connection.http2.store(tls.alpn_protocol() == Some(b"h2"), Ordering::Relaxed);
         Self::new(Inner::Tls(Box::new(stream)), connection)

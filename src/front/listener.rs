@@ -34,7 +34,7 @@ use super::watch::{Phase, Watched};
 use super::{ProxyProtocol, Service, http2};
 use crate::exchange::Kind;
 use crate::telemetry::{Access, Handshake};
-use crate::tls::acme;
+use crate::tls::{Asking, acme};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -200,9 +200,9 @@ async fn handshake(
         prove(hello, doorway, usual, &connection).await;
         return Ok(None);
     }
-    let demand = doorway.demands.of(hello.client_hello().server_name()).cloned();
-    let tls = offered(demand.as_ref().map_or(usual, |demand| demand.config()), &connection);
-    FrontIo::tls(hello.into_stream(tls).await?, demand, connection).map(Some)
+    let asking = doorway.demands.of(hello.client_hello().server_name()).cloned().map(Asking::by);
+    let tls = offered(asking.as_ref().map_or(usual, |asking| asking.demand().config()), &connection);
+    FrontIo::tls(hello.into_stream(tls).await?, asking, connection).map(Some)
 }
 
 /// Proves to an authority that the name which it asks for is ours (RFC 8737). The handshake is all of the connection,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use http::{Method, request};
 use rustls::ServerConfig;
 
+use super::connection::Connection;
 use super::dress::Dress;
 use super::forward::Way;
 use super::host::Origins;
@@ -108,14 +109,21 @@ impl<S: Service> Plan<S> {
     }
 
     /// What a request is forwarded by to the upstream of this name.
-    pub(super) fn forward(&self, upstream: &str, head: &request::Parts, passage: Passage) -> Option<Way> {
+    pub(super) fn forward(
+        &self,
+        upstream: &str,
+        head: &request::Parts,
+        passage: Passage,
+        connection: &Connection,
+    ) -> Option<Way> {
         let pool = self.upstreams.get(upstream)?.clone();
         let counts = self.counts.get(upstream)?.clone();
         let brings = passage.kind == Kind::Upload && [Method::POST, Method::PATCH, Method::PUT].contains(&head.method);
         let brings = brings && content_length(&head.headers) != Some(0);
         let upload = brings.then(|| self.metrics.upload());
         let (origins, demands, token) = (self.origins.clone(), self.demands.clone(), self.token.clone());
-        Some(Way { _upload: upload, pool, passage, counts, origins, demands, token })
+        let trusted = connection.is_trusted(&self.trusted);
+        Some(Way { _upload: upload, pool, passage, counts, origins, trusted, demands, token })
     }
 }
 

@@ -117,7 +117,7 @@ impl<S: Service> Plan<S> {
         if is_exempt || connection.has_proven(&self.demands, origin.host(), trusted) {
             return Ok(origin);
         }
-        Err(Refusal::Unproven { host: origin.host().to_owned() })
+        Err(Refusal::Unproven { could: listener.tls && !trusted, origin })
     }
 
     /// By which of our names it came, if it may come at all.
@@ -168,7 +168,9 @@ impl<S: Service> Plan<S> {
         record.notes.kind = if is_token { Kind::Token } else { passage.kind };
         record.notes.repository.clone_from(&passage.repository);
         record.notes.reference.clone_from(&passage.reference);
-        let Some(way) = self.forward(name, head, passage) else { return Way::refused(&Refusal::Unanswered) };
+        let Some(way) = self.forward(name, head, passage, connection) else {
+            return Way::refused(&Refusal::Unanswered);
+        };
         let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
         match forwarding.refusal(session) {
             Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
@@ -233,7 +235,12 @@ impl<S: Service> ProxyHttp for App<S> {
             Some(answer) => (external(), Some(Way::Told(Box::new(answer), None))),
             None => match plan.receive(session, &connection, record) {
                 Ok(origin) => (origin, None),
-                Err(refusal) => (external(), Some(Way::refused(&refusal))),
+                Err(refusal) => {
+                    if matches!(refusal, Refusal::Unproven { .. }) {
+                        send_away(session, &connection);
+                    }
+                    (external(), Some(Way::refused(&refusal)))
+                }
             },
         };
         record.secure = came_over_tls(&connection, &origin);
@@ -372,6 +379,15 @@ impl<S: Service> ProxyHttp for App<S> {
             forwarding.count();
         }
         report(&self.reports, session, record);
+    }
+}
+
+/// Has the client come anew: on this connection it will not do better, and most would send all they have on it.
+fn send_away(session: &mut Session, connection: &Connection) {
+    if session.is_http2() {
+        connection.outdated.notify_one();
+    } else {
+        session.set_keepalive(None);
     }
 }
 

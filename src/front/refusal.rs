@@ -81,10 +81,12 @@ pub(super) enum Refusal {
         /// What it had asked for.
         asked_for: String,
     },
-    /// A name of ours, on a connection whose client was not asked to prove who it is as the name demands.
+    /// A name of ours, on a connection whose client has not proven who it is as the name demands.
     Unproven {
-        /// The name.
-        host: String,
+        /// By which it came.
+        origin: Origin,
+        /// Whether the client could, on a connection by that name.
+        could: bool,
     },
     /// The API lies below a prefix.
     Elsewhere {
@@ -185,9 +187,14 @@ impl Refusal {
             Self::OtherCertificate { host, asked_for } => {
                 format!("this connection was made for {asked_for}, and {host} has another certificate: open one for it")
             }
-            Self::Unproven { host } => format!(
-                "clients of {host} are asked for certificates in another way than on this connection (`tls.client_auth`): \
-                 open one to https://{host}, by that name"
+            Self::Unproven { origin, could: true } => format!(
+                "clients of {} are asked for certificates in another way than on this connection (`tls.client_auth`): \
+                 open a new one to {origin}, by that name",
+                origin.host()
+            ),
+            Self::Unproven { origin, could: false } => format!(
+                "clients of {} must show certificates (`tls.client_auth`), which they cannot on this way to the registry",
+                origin.host()
             ),
             Self::Elsewhere { prefix } => format!("the registry's API is at {}/v2/", prefix.as_str()),
             Self::Unanswered => "an internal error; the server's log has more under the X-Request-Id".to_owned(),

@@ -3,11 +3,12 @@
 //! A [`Demand`] is what a name asks of clients in the handshake: a certificate that its authorities signed, which must be
 //! shown or may. Which one holds depends on the name that the client asks TLS for, so [`Demands`] is asked twice: in the
 //! handshake for that name, and for each request for the name that it is about. Whoever serves lets nobody have by the
-//! one what is demanded for the other.
+//! one what is demanded for the other, and goes by what holds at the time of the request: a [`Proof`] is good for as long
+//! as the certificate would still be let in.
 //!
 //! **Invariants**
 //! - A certificate that is shown is verified, also where none must be: with a bad one the handshake fails, and nobody is
-//!   taken for anonymous who showed one.
+//!   taken for anonymous who showed one. Later, on the connection that is kept, one that is good no more is as none.
 //! - Nobody resumes a session here: a ticket would be good for hours after a certificate has run out or was withdrawn, for
 //!   it is not verified again. A full handshake costs a client that has a certificate little beside a push.
 //! - Where there are lists of what was withdrawn, each certificate of the way up to the authority must be in the reach of
@@ -33,6 +34,7 @@ use super::facts::is_wildcard_for;
 use super::policy::provider;
 use super::stamp::{Stamp, stamp};
 use super::{Certificates, Error, Policy, files, subject};
+pub use proof::{Asking, Proof};
 
 /// How often we look whether lists of withdrawn certificates have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -141,9 +143,11 @@ impl Demand {
         self.verifier.must
     }
 
-    /// Whether what was proven for the one is proven for the other.
+    /// Whether the other demands the same of clients.
     pub fn is_as(&self, other: &Self) -> bool {
-        self.verifier.terms == other.verifier.terms
+        let (own, other) = (&self.verifier, &other.verifier);
+        Arc::ptr_eq(own, other)
+            || (own.must == other.must && own.terms == other.terms && own.roots.roots == other.roots.roots)
     }
 
     /// The header that says whose certificate it was.
@@ -152,10 +156,9 @@ impl Demand {
     }
 }
 
-/// Everything of a rule that decides whether a client may come.
+/// What of a rule decides whether a client may come, beside the authorities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Terms {
-    clients: Clients,
     depth: usize,
     revoked: Vec<std::path::PathBuf>,
 }
@@ -181,7 +184,7 @@ impl Verifier {
             Clients::MayProve(authorities) => (authorities, false),
             Clients::MustProve(authorities) => (authorities, true),
         };
-        let terms = Terms { clients: clients.clone(), depth: *depth, revoked: revoked.clone() };
+        let terms = Terms { depth: *depth, revoked: revoked.clone() };
         let roots = Arc::new(files::authorities(authorities)?);
         let seen = terms.stamps();
         let now = verifier(&roots, must, terms.lists()?)?;
@@ -291,9 +294,9 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Those of the others that are at most so many steps above the client's own, by the names of who signed whom. Where a
-/// way up can be found among them, there is one of no more steps: what it could have come back to, it could have begun
-/// with.
+/// Those of the others that are at most so many steps above the client's own, by the names of who signed whom. Authorities
+/// of one name are one step, however many there are: one that signs itself anew by its own name could have signed the
+/// client's certificate as well.
 fn within_reach<'c>(depth: usize, own: &CertificateDer<'_>, others: &[CertificateDer<'c>]) -> Vec<CertificateDer<'c>> {
     let names = |der: &[u8]| {
         let (_, read) = X509Certificate::from_der(der).ok()?;
@@ -333,6 +336,7 @@ impl Revocations {
     }
 }
 
+mod proof;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -45,7 +45,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 
 #[cfg(test)]
 pub(crate) use clients::testing as client_testing;
-pub use clients::{Demand, Demands, Revocations, Rule};
+pub use clients::{Asking, Demand, Demands, Proof, Revocations, Rule};
 pub use config::{Clients, Config, Files, Local, NamedClients, Port, Version};
 pub use error::Error;
 pub use policy::Policy;

@@ -100,7 +100,7 @@ fn client_auth(checks: &mut Checks<'_>, written: &Written) {
         checks.report(place, "tls.client_auth", message);
         return;
     }
-    ways_around(checks, written, entries);
+    ways_to_nothing(checks, written, entries);
     names_of_nobody(checks, written, entries);
 }
 
@@ -172,8 +172,8 @@ fn names_spoken_of_twice(checks: &mut Checks<'_>, entries: &[ClientAuth]) {
     }
 }
 
-/// Who comes without TLS shows no certificate.
-fn ways_around(checks: &mut Checks<'_>, written: &Written, entries: &[ClientAuth]) {
+/// Who comes without TLS shows no certificate, and so reaches no name that requires one.
+fn ways_to_nothing(checks: &mut Checks<'_>, written: &Written, entries: &[ClientAuth]) {
     let required = |entry: &&ClientAuth| matches!(entry.mode, Setting::Is(Mode::Required, _));
     let Some(entry) = entries.iter().find(required) else { return };
     let secure = written.external_url.written().is_none_or(|(origin, _)| origin.is_secure());
@@ -185,8 +185,9 @@ fn ways_around(checks: &mut Checks<'_>, written: &Written, entries: &[ClientAuth
         };
         if clear && listener.redirect.is_unset() {
             let message = format!(
-                "without TLS nobody can be asked for a certificate: whoever may connect to listeners[{number}] comes without \
-                 one, although mode is required; let nobody but a proxy that asks itself connect there"
+                "without TLS nobody can show a certificate: by listeners[{number}] nobody reaches a name for which mode is \
+                 required (421), nor does a proxy that asks its clients itself; write tls: true there, or leave the names that \
+                 come by it out of `names`"
             );
             checks.warn(&entry.place, &entry.key, message);
         }

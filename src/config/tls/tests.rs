@@ -285,7 +285,7 @@ fn one_mapping_is_a_list_of_one_and_variables_say_all_of_it() {
 }
 
 #[test]
-fn who_can_come_without_a_certificate_although_one_is_required_is_said() {
+fn where_nobody_can_come_because_none_can_show_what_is_required_is_said() {
     let desk = desk();
     let text = |listeners: &str| {
         format!(
@@ -294,11 +294,35 @@ fn who_can_come_without_a_certificate_although_one_is_required_is_said() {
     };
     let found = warnings(&desk.good(&text("{ address: ':443' }, { address: ':8080', tls: false }"), ""));
     let [warning] = &found[..] else { panic!("{found:?}") };
-    assert!(warning.starts_with("a.yml:4: tls.client_auth: without TLS nobody can be asked for a certificate: whoever may connect to listeners[1] comes"), "{warning}");
+    assert!(
+        warning.starts_with(
+            "a.yml:4: tls.client_auth: without TLS nobody can show a certificate: by listeners[1] nobody reaches a name"
+        ),
+        "{warning}"
+    );
     let redirects = text("{ address: ':443' }, { address: ':80', redirect: https }");
     assert_eq!(warnings(&desk.good(&redirects, "")), [""; 0]);
     let optional = text("{ address: ':443' }, { address: ':8080', tls: false }").replace("required", "optional");
     assert_eq!(warnings(&desk.good(&optional, "")), [""; 0]);
+}
+
+#[test]
+fn a_header_that_says_something_else_by_any_spelling_cannot_tell_the_subject() {
+    let desk = desk();
+    let text =
+        |header: &str| format!("{PUBLIC}tls: {{ client_auth: {{ mode: required, ca: ca.pem, header: '{header}' }} }}");
+    for header in [
+        "Content-Type",
+        "content_type",
+        "Content.Type",
+        "Docker_Content_Digest",
+        "If_Match",
+        "X_Forwarded_For",
+        "x_request_id",
+    ] {
+        assert!(desk.bad(&text(header), "").contains("says something else already"), "{header}");
+    }
+    desk.good(&text("X_SSL_Client_S_DN"), "");
 }
 
 #[test]

@@ -272,7 +272,10 @@ fn server(text: &str) -> Result<String, String> {
 fn header(text: &str) -> Result<String, String> {
     let refused = |_| format!("must be the name of a header such as X-SSL-Client-S-DN, not {}", quoted(text));
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(refused)?;
-    if upstreams::is_ours_in_requests(&name) || TAKEN.contains(&name.as_str()) {
+    // Programs that know headers as `HTTP_X_Y` take several spellings for the same, and so do we when we take ours away.
+    let plain = text.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    let plain = HeaderName::from_bytes(plain.as_bytes()).map_err(refused)?;
+    if upstreams::is_ours_in_requests(&plain) || TAKEN.contains(&plain.as_str()) {
         return Err(format!("{name} says something else already; choose another, such as X-SSL-Client-S-DN"));
     }
     Ok(text.to_owned())

@@ -29,6 +29,8 @@ pub(in super::super) struct Arrived<'a> {
     pub(in super::super) request_id: &'a str,
     /// Which peer it goes to.
     pub(in super::super) peer: &'a Origin,
+    /// Whether it came by a proxy whose word counts.
+    pub(in super::super) trusted: bool,
     /// What clients prove, and by which headers that is told.
     pub(in super::super) demands: &'a Demands,
     /// The header that tells whose certificate the client has shown, and whose.
@@ -55,6 +57,9 @@ const TOLD: [&str; 15] = [
     // CGI makes it HTTP_PROXY (CVE-2016-5385).
     "proxy",
 ];
+/// Names by which proxies that verify certificates tell whose it was (`Client-Cert`: RFC 9440, whose 2.4 wants it so).
+const PROVEN_BEGINNINGS: [&str; 7] =
+    ["client-cert", "ssl-client-", "x-amzn-mtls-", "x-arr-clientcert", "x-client-cert", "x-client-verify", "x-ssl-"];
 const TOLD_BEGINNINGS: [&str; 6] = ["x-forwarded", "x-real-", "x-original-", "x-rewrite-", "x-remote-", "x-envoy-"];
 
 /// Makes of a client's request what an upstream is to get.
@@ -62,10 +67,10 @@ const TOLD_BEGINNINGS: [&str; 6] = ["x-forwarded", "x-real-", "x-original-", "x-
 /// # Errors
 /// A value that no header may hold. None of ours is one.
 pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_>, upstream: &Upstream) -> Result<()> {
-    forget(header, arrived.demands);
+    forget(header, arrived);
     join_cookies(header)?;
     to_origin_form(header);
-    let Arrived { origin, client, request_id, peer, demands: _, subject } = arrived;
+    let Arrived { origin, client, request_id, peer, trusted: _, demands: _, subject } = arrived;
     let host = match upstream.host {
         HostSent::Client => origin.authority(),
         HostSent::Peer => peer.authority(),
@@ -88,9 +93,12 @@ pub(in super::super) fn request(header: &mut RequestHeader, arrived: &Arrived<'_
     Ok(())
 }
 
-/// Takes away what only we may say.
-fn forget(header: &mut RequestHeader, demands: &Demands) {
-    let is_told = |name: &HeaderName| is_told(name) || demands.is_ours(name.as_str());
+/// Takes away what only we may say, and what only a proxy before us may.
+fn forget(header: &mut RequestHeader, arrived: &Arrived<'_>) {
+    let Arrived { trusted, demands, .. } = *arrived;
+    let is_told = |name: &HeaderName| {
+        is_told(name) || demands.is_ours(name.as_str()) || (!trusted && begins(name, &PROVEN_BEGINNINGS))
+    };
     // Most requests have none of these, and names are copied only where there is one.
     if !header.headers.keys().any(is_told) {
         return;
@@ -111,14 +119,20 @@ fn join_cookies(header: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Whether a name is one of those, with underscores as well: to programs that know headers as `HTTP_X_REAL_IP` it is the
-/// same (CVE-2024-45614).
+/// Whether a name is one of those.
 fn is_told(name: &HeaderName) -> bool {
+    let length = name.as_str().len();
+    TOLD.iter().any(|told| told.len() == length && begins(name, &[told])) || begins(name, &TOLD_BEGINNINGS)
+}
+
+/// Whether a name begins with one of these, with underscores as well: to programs that know headers as `HTTP_X_REAL_IP` it
+/// is the same (CVE-2024-45614).
+fn begins(name: &HeaderName, beginnings: &[&str]) -> bool {
     let name = name.as_str().as_bytes();
-    let same = |known: &u8, byte: &u8| known == byte || (*known == b'-' && *byte == b'_');
+    let same = |known: u8, byte: u8| known == byte || (known == b'-' && byte == b'_');
     let begins =
-        |known: &str| known.len() <= name.len() && known.bytes().zip(name).all(|(known, byte)| same(&known, byte));
-    TOLD.iter().any(|told| told.len() == name.len() && begins(told)) || TOLD_BEGINNINGS.iter().any(|told| begins(told))
+        |known: &&str| known.len() <= name.len() && known.bytes().zip(name).all(|(known, byte)| same(known, *byte));
+    beginnings.iter().any(begins)
 }
 
 /// A request that names us in its target (HTTP/2, or a client that takes us for its proxy) names us in `Host` alone, or

@@ -68,6 +68,7 @@ impl Checker {
             client,
             request_id: &request_id,
             peer: &place.origin,
+            trusted: false,
             demands: &demands,
             subject: None,
         };

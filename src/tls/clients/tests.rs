@@ -156,3 +156,40 @@ fn the_first_rule_with_the_name_counts() {
     }
     assert!(!some.is_ours("x-ssl-client-s-d") && !some.is_ours("x-ssl-client-s-dn-2"));
 }
+
+#[test]
+fn a_proof_holds_for_as_long_as_its_certificate_would_be_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = ClientAuthority::new("ours", 0);
+    let list = folder.path().join("list.pem");
+    put(&list, &authority.withdrawn(0, &[], 30 * DAY));
+    let rule = NamedClients { revoked: vec![list.clone()], ..rule(authority.file(folder.path(), "ca.crt"), &[]) };
+    let demand = |rule: &NamedClients| {
+        let certificates = Arc::new(Certificates::load(&[]).unwrap());
+        let demands = Demands::new(vec![Rule::read(rule).unwrap()], &certificates, Policy::Intermediate).unwrap();
+        demands.of(None).unwrap().clone()
+    };
+    let after = |time: Duration| UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time);
+    let (now, first) = (after(Duration::ZERO), demand(&rule));
+    let proof = |serial| Asking::by(first.clone()).done(Some(&authority.client("runner", serial).chain));
+    let (seventh, eighth) = (proof(7), proof(8));
+    assert_eq!(seventh.subject(&first, now), Some("CN=runner"));
+    assert_eq!(Asking::by(first.clone()).done(None).subject(&first, now), None);
+    assert_eq!(seventh.subject(&first, after(2 * DAY)), None, "it has run out");
+    assert_eq!(seventh.subject(&first, now), Some("CN=runner"));
+
+    let asked_before = Asking::by(first.clone());
+    put(&list, &authority.withdrawn(0, &[7], 30 * DAY));
+    first.verifier.look();
+    assert_eq!((seventh.subject(&first, now), eighth.subject(&first, now)), (None, Some("CN=runner")));
+    let meanwhile = asked_before.done(Some(&authority.client("runner", 7).chain));
+    assert_eq!(meanwhile.subject(&first, now), None, "the list changed during the handshake");
+
+    let same = demand(&rule);
+    assert!(same.is_as(&first));
+    assert_eq!((seventh.subject(&same, now), eighth.subject(&same, now)), (None, Some("CN=runner")));
+    ClientAuthority::new("ours", 0).file(folder.path(), "ca.crt");
+    let others = demand(&NamedClients { revoked: Vec::new(), ..rule.clone() });
+    assert!(!others.is_as(&first), "another authority in the same file");
+    assert_eq!(eighth.subject(&others, now), None);
+}

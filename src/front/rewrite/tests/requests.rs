@@ -13,7 +13,15 @@ fn gets_by(by: &str, mut header: RequestHeader, upstream: &Upstream) -> (Request
     let (by, peer) = (origin(by), origin("http://127.0.0.1:5000"));
     let client = "::ffff:192.0.2.1".parse().unwrap();
     let demands = crate::tls::Demands::default();
-    let arrived = Arrived { origin: &by, client, request_id: "ours", peer: &peer, demands: &demands, subject: None };
+    let arrived = Arrived {
+        origin: &by,
+        client,
+        request_id: "ours",
+        peer: &peer,
+        trusted: false,
+        demands: &demands,
+        subject: None,
+    };
     request(&mut header, &arrived, upstream).unwrap();
     let mut wire = Vec::new();
     header.header_to_h1_wire(&mut wire);

@@ -8,6 +8,8 @@ use super::*;
 use crate::tls::client_testing::{Client, ClientAuthority};
 use crate::tls::{Certificates, Clients, Demands, Files, NamedClients, Policy, Rule, server_config};
 
+mod kept;
+
 const HEADER: &str = "X-SSL-Client-S-DN";
 
 /// A door before one upstream. `must.test` and all below `w.test` require certificates of one authority, `other.test` of
@@ -17,7 +19,8 @@ struct Gatehouse {
     theirs: Theirs,
     ours: ClientAuthority,
     stranger: ClientAuthority,
-    _folder: tempfile::TempDir,
+    certificates: Arc<Certificates>,
+    folder: tempfile::TempDir,
 }
 
 const NAMES: [&str; 6] = ["must.test", "a.w.test", "other.test", "may.test", "open.test", "localhost"];
@@ -37,31 +40,31 @@ impl Gatehouse {
         let folder = tempfile::tempdir().unwrap();
         let (ours, stranger) = (ClientAuthority::new("ours", 0), ClientAuthority::new("stranger", 0));
         let ca = ours.file(folder.path(), "ca.crt");
-        let rule = |names: &[&str], clients| NamedClients {
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            clients,
-            depth: 1,
-            revoked: Vec::new(),
-            header: HEADER.to_owned(),
-        };
         let rules = [
             rule(&["must.test", "*.w.test"], Clients::MustProve(vec![ca.clone()])),
             rule(&["other.test"], Clients::MustProve(vec![stranger.file(folder.path(), "other.crt")])),
             rule(&["may.test"], Clients::MayProve(vec![ca])),
             rule(&["open.test"], Clients::Anyone),
         ];
-        let rules = rules.iter().map(|rule| Rule::read(rule).unwrap()).collect();
         let (files, roots) = own_certificate(folder.path());
         let certificates = Arc::new(Certificates::load(&[files]).unwrap());
+        door.roots = roots;
+        let mut house = Self { door, theirs, ours, stranger, certificates, folder };
+        house.demand(&rules);
+        house
+    }
+
+    /// A reload after which these rules hold.
+    fn demand(&mut self, rules: &[NamedClients]) {
+        let rules = rules.iter().map(|rule| Rule::read(rule).unwrap()).collect();
+        let (door, certificates) = (&mut self.door, &self.certificates);
         let tls = Tls {
             usual: Some(server_config(certificates.clone(), Policy::Intermediate, None).unwrap()),
-            demands: Arc::new(Demands::new(rules, &certificates, Policy::Intermediate).unwrap()),
-            certificates: Some(certificates),
+            demands: Arc::new(Demands::new(rules, certificates, Policy::Intermediate).unwrap()),
+            certificates: Some(certificates.clone()),
             ..door.certificates.clone()
         };
         door.running.change(door.config.clone(), door.script.clone(), &tls, Vec::new()).unwrap();
-        door.roots = roots;
-        Self { door, theirs, ours, stranger, _folder: folder }
     }
 
     /// A connection made for a name, or for an address and so for none; by these protocols.
@@ -111,6 +114,16 @@ impl Gatehouse {
 
     fn strange(&self) -> Option<Client> {
         Some(self.stranger.client("stranger", 7))
+    }
+}
+
+fn rule(names: &[&str], clients: Clients) -> NamedClients {
+    NamedClients {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        clients,
+        depth: 1,
+        revoked: Vec::new(),
+        header: HEADER.to_owned(),
     }
 }
 
@@ -190,7 +203,7 @@ async fn who_asks_tls_for_one_name_gets_nothing_of_another_that_demands_somethin
         assert_eq!(status(&mut wire, &head, "").await, Some(421), "in the target");
     }
     let all = house.theirs.all();
-    let came = |name: &str| all.matches(&format!("\nHost: {name}:")).count(); // and not X-Forwarded-Host
+    let came = |name: &str| all.matches(&format!("\nHost: {name}:")).count();
     assert_eq!((came("must.test"), came("may.test")), (2, 0), "those with a certificate, by each version");
 }
 
