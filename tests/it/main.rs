@@ -16,6 +16,7 @@
     reason = "what a test writes need not outlive a power failure, and a process that lost its test ends at once"
 )]
 
+mod acme;
 mod aws;
 mod cert_commands;
 mod certificates;

@@ -101,6 +101,29 @@ pub(crate) fn misleading_nginx(directory: &Path, rows: &[(u16, &[(&str, String)]
     Door { addresses: &["127.0.0.1"], port: last }.listening(process)
 }
 
+/// nginx that serves the files of a folder on a port, without TLS.
+pub(crate) fn serve_folder(directory: &Path, port: u16, folder: &Path) -> Process {
+    let server = format!("server {{ listen 127.0.0.1:{port}; root {}; }}\n", folder.display());
+    let process = run_nginx("webroot-nginx", directory, &server);
+    Door { addresses: &["127.0.0.1"], port }.listening(process)
+}
+
+/// HAProxy that passes connections on as they are, to one port of this machine after the other, and leaves out those
+/// that nobody listens on.
+pub(crate) fn passing_haproxy(directory: &Path, port: u16, to: &[u16]) -> Process {
+    let mut settings = format!(
+        "global\n  maxconn 500\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         listen door\n  bind 127.0.0.1:{port}\n  balance roundrobin\n  option redispatch\n  retries 3\n"
+    );
+    for to in to {
+        let _ = writeln!(settings, "  server s{to} 127.0.0.1:{to} check inter 200ms"); // to a String
+    }
+    let file = directory.join("passing-haproxy.cfg");
+    fs::write(&file, settings).expect("the directory can be written");
+    let process = Process::start("passing-haproxy", directory, Command::new("haproxy").arg("-db").arg("-f").arg(file));
+    Door { addresses: &["127.0.0.1"], port }.listening(process)
+}
+
 fn nginx(name: &str, directory: &Path, door: &Door<'_>, locations: &str) -> Process {
     let listen: String =
         door.addresses.iter().map(|address| format!("listen {address}:{} ssl;\n", door.port)).collect();

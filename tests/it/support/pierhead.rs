@@ -41,6 +41,7 @@ pub(crate) struct Site {
     host: String,
     port: u16,
     internal_port: u16,
+    also_trusted: String,
 }
 
 impl Site {
@@ -53,7 +54,13 @@ impl Site {
     pub(crate) fn named(host: &str) -> Self {
         let directory =
             tempfile::Builder::new().prefix("site-").tempdir_in(scratch()).expect("a directory can be made");
-        let site = Self { directory, host: host.to_owned(), port: free_port(), internal_port: free_port() };
+        let site = Self {
+            directory,
+            host: host.to_owned(),
+            port: free_port(),
+            internal_port: free_port(),
+            also_trusted: String::new(),
+        };
         site.configure(&[]);
         site
     }
@@ -117,15 +124,20 @@ impl Site {
 
     /// The certificate of the local authority, in PEM.
     pub(crate) fn certificate_authority(&self) -> String {
-        fs::read_to_string(self.authority_file()).expect("the local authority was made")
+        fs::read_to_string(self.authority_file()).expect("the local authority was made") + &self.also_trusted
     }
 
-    /// Makes every client of a fresh machine trust the local authority, without looking at the start message.
+    /// From now on its clients trust these authorities too (PEM).
+    pub(crate) fn also_trust(&mut self, authorities: &str) {
+        self.also_trusted.push_str(authorities);
+    }
+
+    /// Makes every client of a fresh machine trust what ours trust, without looking at the start message.
     pub(crate) fn trust_on_this_machine(&self) {
         for engine in ["docker", "containers"] {
             let folder = format!("/etc/{engine}/certs.d/{}", self.authority());
             fs::create_dir_all(&folder).expect("the machine is ours");
-            fs::copy(self.authority_file(), format!("{folder}/ca.crt")).expect("the machine is ours");
+            fs::write(format!("{folder}/ca.crt"), self.certificate_authority()).expect("the machine is ours");
         }
     }
 
@@ -150,7 +162,6 @@ impl Site {
     }
 
     /// The same with this in its environment.
-    #[cfg(feature = "opentelemetry")]
     pub(crate) fn start_with(&self, name: &str, value: &std::ffi::OsStr) -> Pierhead {
         let mut command = self.serve();
         command.env(name, value);

@@ -1,0 +1,132 @@
+//! What goes wrong on the way to a certificate, and what is done about it.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Scene, hook, status};
+use crate::support::machine::{NAME, on_a_fresh_machine};
+use crate::support::pebble::Manners;
+use crate::support::pierhead::Site;
+use crate::support::relay::connect_proxy;
+use crate::support::{free_port, soak, wait_for};
+
+#[test]
+fn with_two_of_five_nonces_rejected_a_certificate_is_issued_all_the_same() {
+    on_a_fresh_machine(|machine| {
+        // The last is spoken by another library than the others.
+        let kinds: &[&str] = if soak() { &["tls-alpn-01", "http-01", "dns-01"] } else { &["tls-alpn-01"] };
+        for kind in kinds {
+            let scene = Scene::new(machine, Manners { rejects: 40, ..Manners::default() });
+            let dns = format!(", {}", hook(machine, &scene.names, &machine.join("told")));
+            scene.configure(&format!("challenges: [{kind}]{}", if *kind == "dns-01" { &dns } else { "" }));
+            let server = scene.site.start();
+            scene.ordered(300);
+            assert_eq!(server.stop().code(), Some(0));
+        }
+    });
+}
+
+/// What `cert status` says of the ordering of the first certificate.
+fn ordering(site: &Site) -> Value {
+    status(site)[0]["acme"].clone()
+}
+
+#[test]
+fn a_name_that_cannot_be_proven_is_said_with_its_port_and_tried_again_later_and_the_fallback_is_served() {
+    on_a_fresh_machine(|machine| {
+        let nobody = free_port();
+        let scene =
+            Scene::looking(machine, Manners::default(), |manners| (manners.http, manners.tls) = (nobody, nobody));
+        scene.configure("challenges: [http-01]");
+        let server = scene.site.start();
+        let failed =
+            wait_for("the refusal", 60, || Some(ordering(&scene.site)).filter(|of| of["error"]["reason"].is_string()));
+        let reason = failed["error"]["reason"].as_str().expect("text").to_owned();
+        for word in [NAME, &nobody.to_string()] {
+            assert!(reason.contains(word), "{word}: {failed}");
+        }
+        let words = "connection refused";
+        assert!(reason.contains(words) && server.process.stderr().contains(words), "{}", server.process.stderr());
+        let seconds = |of: &Value, from: &str| -> i64 {
+            let at = |value: &Value| value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            let from = if from == "now" { Some(jiff::Timestamp::now()) } else { at(&of["error"]["at"]) };
+            at(&of["next"]).expect("a time").as_second() - from.expect("a time").as_second()
+        };
+        assert!((14 * 60..=17 * 60).contains(&seconds(&failed, "error")), "{failed}");
+        assert!(scene.shown().is_err(), "the local authority's is shown");
+        let orders = scene.pebble.orders();
+        assert_eq!(server.stop().code(), Some(0));
+        // A restart forgets nothing of it.
+        let server = scene.site.start();
+        let again =
+            wait_for("what was", 20, || Some(ordering(&scene.site)).filter(|of| of["failures"] == failed["failures"]));
+        assert_eq!((&again["next"], &again["error"]), (&failed["next"], &failed["error"]));
+        assert_eq!(scene.pebble.orders(), orders, "{}", scene.pebble.log());
+        assert_eq!(server.stop().code(), Some(0));
+    });
+}
+
+#[test]
+fn an_account_is_bound_to_one_that_the_authority_knows() {
+    on_a_fresh_machine(|machine| {
+        const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+        let manners = Manners { customer: Some(("kid-1", KEY)), rejects: 5, ..Manners::default() };
+        let scene = Scene::new(machine, manners);
+        // Somebody whom it does not know is refused, and is told so.
+        scene.configure("challenges: [tls-alpn-01]");
+        let server = scene.site.start();
+        let refused =
+            wait_for("the refusal", 30, || Some(ordering(&scene.site)).filter(|of| of["error"]["reason"].is_string()));
+        assert!(
+            refused["error"]["reason"].as_str().is_some_and(|reason| reason.to_lowercase().contains("external")),
+            "{refused}"
+        );
+        assert!(scene.shown().is_err());
+        fs::write(scene.site.directory().join("eab.key"), format!("{KEY}\n")).expect("ours");
+        scene.configure("challenges: [tls-alpn-01], eab: { id: kid-1, key: eab.key }");
+        scene.site.run(&["reload"]).ok();
+        // What was refused would be asked again after an hour.
+        scene.site.run(&["cert", "renew"]).ok();
+        scene.ordered(30);
+        assert!(!server.process.stderr().contains(KEY), "the key is not in the log");
+        assert_eq!(server.stop().code(), Some(0));
+    });
+}
+
+#[test]
+fn the_authority_is_reached_by_the_proxy_of_the_environment() {
+    on_a_fresh_machine(|machine| {
+        let scene = Scene::new(machine, Manners::default());
+        scene.configure("challenges: [http-01]");
+        let (proxy, asked) = connect_proxy();
+        let server = scene.site.start_with("HTTPS_PROXY", format!("http://127.0.0.1:{proxy}").as_ref());
+        scene.ordered(30);
+        let asked = asked.lock().expect("nobody panicked").clone();
+        let authority = format!("localhost:{}", scene.pebble.port());
+        assert!(!asked.is_empty() && asked.iter().all(|target| *target == authority), "{asked:?}");
+        assert_eq!(server.stop().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_name_more_is_ordered_at_a_reload_while_the_old_certificate_is_shown_and_renew_orders_at_once() {
+    on_a_fresh_machine(|machine| {
+        let scene = Scene::new(machine, Manners::default());
+        let certificates = |names: &str| format!("challenges: [tls-alpn-01], certificates: [[{names}]]");
+        scene.configure(&certificates("registry.test"));
+        let server = scene.site.start();
+        let first = scene.ordered(30);
+        scene.configure(&certificates("registry.test, more.registry.test"));
+        scene.pebble.hang();
+        scene.site.run(&["reload"]).ok();
+        assert_eq!(scene.shown().expect("the old one"), first);
+        scene.pebble.go_on();
+        let second = wait_for("the name more", 30, || scene.shown_as("more.registry.test").ok());
+        assert_eq!(scene.shown().expect("the new one"), second);
+        let renewed = scene.site.run(&["cert", "renew"]).ok();
+        assert_ne!(scene.shown().expect("the newest"), second, "{renewed}");
+        assert_eq!(scene.pebble.issued(), 3, "{}", scene.pebble.log());
+        assert_eq!(server.stop().code(), Some(0));
+    });
+}
