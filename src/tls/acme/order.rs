@@ -82,6 +82,15 @@ pub(super) struct Failure {
     pub(super) kind: Kind,
     /// What happened, at which name and URL, in the authority's own words where it had some, and what to do.
     pub(super) reason: String,
+    /// Whether the authority had been asked to look at proofs by then, so that it may count this as one that failed.
+    pub(super) proven: bool,
+}
+
+impl Failure {
+    /// Before anybody was asked to look at a proof.
+    pub(super) fn new(kind: Kind, reason: String) -> Self {
+        Self { kind, reason, proven: false }
+    }
 }
 
 /// What a failure means for the next attempt.

@@ -294,9 +294,11 @@ impl Task {
             shared.authority().await?.order(&wanted, &*shared.proofs).await
         };
         let issued = isolated(order, deadline).await?;
-        storage::checked(&issued, &self.desk.place, self.shared.now()).map_err(|reason| Failure {
-            kind: Kind::Refused,
-            reason: format!("what {} issued is not what was ordered: {reason}", self.desk.place.directory),
+        storage::checked(&issued, &self.desk.place, self.shared.now()).map_err(|reason| {
+            Failure::new(
+                Kind::Refused,
+                format!("what {} issued is not what was ordered: {reason}", self.desk.place.directory),
+            )
         })
     }
 
@@ -307,9 +309,11 @@ impl Task {
 }
 
 fn way(place: &Place, history: &History) -> Result<Challenge, Failure> {
-    history.way(&place.ways).ok_or_else(|| Failure {
-        kind: Kind::Ours,
-        reason: "a wildcard can be proven by dns-01 only, which is not among tls.acme.challenges".to_owned(),
+    history.way(&place.ways).ok_or_else(|| {
+        Failure::new(
+            Kind::Ours,
+            "a wildcard can be proven by dns-01 only, which is not among tls.acme.challenges".to_owned(),
+        )
     })
 }
 
@@ -331,7 +335,7 @@ async fn isolated<T: Send + 'static>(
         Ok(Some(Err(error))) => Err(std::io::Error::other(format!("a fault of this program: {error}")).into()),
         Ok(None) | Err(_) => {
             let reason = format!("it was given up after {} s without an end", deadline.as_secs());
-            Err(Failure { kind: Kind::Unreachable, reason })
+            Err(Failure::new(Kind::Unreachable, reason))
         }
     }
 }

@@ -229,7 +229,7 @@ fn proof(authorization: Authorization, by: Challenge) -> Result<Proof, Failure> 
             "the authority does not let {name} be proven by {}; the ways it offers: {offered} (`tls.acme.challenges`)",
             by.name()
         );
-        return Err(Failure { kind: Kind::Refused, reason });
+        return Err(Failure::new(Kind::Refused, reason));
     };
     Ok(Proof { by, name, token: offer.token, key_authorization: offer.key_authorization })
 }
@@ -244,7 +244,7 @@ fn lost(authorization: &Authorization, by: Challenge) -> Failure {
 
 fn late(what: &str, limit: Duration) -> Failure {
     let reason = format!("{what} was not done by the authority within {} s", limit.as_secs());
-    Failure { kind: Kind::Unreachable, reason }
+    Failure::new(Kind::Unreachable, reason)
 }
 
 /// Makes a call before there is an order, as [`Steps::call`] does.
@@ -289,7 +289,7 @@ fn whole(chain: String, key: String) -> Result<Issued, Failure> {
         Ok(_) => Ok(Issued { chain, key }),
         Err(error) => {
             let reason = format!("what the authority sent is no certificate for our key: {error}");
-            Err(Failure { kind: Kind::Unreachable, reason })
+            Err(Failure::new(Kind::Unreachable, reason))
         }
     }
 }
@@ -328,6 +328,6 @@ fn request(names: &[String]) -> Result<(String, Vec<u8>), Failure> {
     };
     make().map_err(|error: rcgen::Error| {
         let reason = format!("no request can be made for {}: {error}", names.join(", "));
-        Failure { kind: Kind::Ours, reason }
+        Failure::new(Kind::Ours, reason)
     })
 }

@@ -116,7 +116,7 @@ impl Full {
         let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
         let reason =
             format!("{} has no profile {profile} (`tls.acme.profile`); its profiles: {offered}", self.directory);
-        Err(Failure { kind: Kind::Refused, reason })
+        Err(Failure::new(Kind::Refused, reason))
     }
 
     async fn open(

@@ -80,7 +80,7 @@ struct Never;
 #[async_trait]
 impl Proofs for Never {
     async fn present(&self, _: &Proof) -> Result<(), Failure> {
-        Err(Failure { kind: Kind::Ours, reason: "nothing can be proven here".to_owned() })
+        Err(Failure::new(Kind::Ours, "nothing can be proven here".to_owned()))
     }
 
     async fn withdraw(&self, _: &Proof) {}

@@ -97,7 +97,7 @@ impl Authority for Fake {
                 durable::write(&path, b"no folder", durable::SECRET).unwrap();
                 Ok(self.issue(wanted.names, 90 * DAY))
             }
-            Deed::Fail(kind) => Err(Failure { kind, reason: format!("{kind:?} in the test") }),
+            Deed::Fail(kind) => Err(Failure::new(kind, format!("{kind:?} in the test"))),
             Deed::Hang => std::future::pending().await,
             Deed::Panic => panic!("a fault in the test"),
         }

@@ -24,7 +24,7 @@ fn window(start: i64, end: i64) -> Option<Window> {
 }
 
 fn fail(history: &mut History, kind: Kind, at: i64) {
-    failed(history, &Failure { kind, reason: "because".to_owned() }, at);
+    failed(history, &Failure::new(kind, "because".to_owned()), at);
 }
 
 #[test]
