@@ -25,7 +25,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -127,9 +127,7 @@ impl Demand {
         policy: Policy,
     ) -> Result<Self, Error> {
         let clients: Arc<dyn ClientCertVerifier> = verifier.clone();
-        let mut config = super::config_of(Arc::clone(certificates), policy.versions(), clients, true, None)?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
+        let config = super::config_of(Arc::clone(certificates), policy.versions(), clients, true, None)?;
         Ok(Self { config: Arc::new(config), verifier, header: header.to_owned() })
     }
 

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, ProducesTickets};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 #[cfg(test)]
@@ -95,12 +95,15 @@ pub fn port_config(port: &Port) -> Result<(Arc<ServerConfig>, Arc<Certificates>)
         Version::Tls13 => Policy::Modern,
     };
     let clients = verifier(&port.clients)?;
-    // Keys of its own: a ticket of a port that asks for no certificate is worth nothing on one that does.
-    let tickets = aws_lc_rs::Ticketer::new()?;
-    let config = config_of(Arc::clone(&certificates), policy.versions(), clients, port.http2, Some(tickets))?;
+    let tickets = match port.clients {
+        Clients::Anyone => Some(aws_lc_rs::Ticketer::new()?),
+        Clients::MayProve(_) | Clients::MustProve(_) => None,
+    };
+    let config = config_of(Arc::clone(&certificates), policy.versions(), clients, port.http2, tickets)?;
     Ok((Arc::new(config), certificates))
 }
 
+/// Without `tickets` no session is resumed: what a client showed is not looked at again then, and may have run out.
 fn config_of(
     certificates: Arc<Certificates>,
     versions: &[&'static SupportedProtocolVersion],
@@ -115,11 +118,15 @@ fn config_of(
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
     config.alpn_protocols.push(b"http/1.1".to_vec());
     config.ignore_client_order = true;
-    if let Some(tickets) = tickets {
-        // A new key every six hours, and the one before is good for as long again. The default, a list of 256 sessions,
-        // would be full at once.
-        config.ticketer = tickets;
-        config.send_tls13_tickets = TICKETS;
+    // A list of 256 sessions, the default, would be full at once.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    match tickets {
+        Some(tickets) => {
+            // A new key every six hours, and the one before is good for as long again.
+            config.ticketer = tickets;
+            config.send_tls13_tickets = TICKETS;
+        }
+        None => config.send_tls13_tickets = 0,
     }
     Ok(config)
 }

@@ -59,13 +59,16 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use rustls::pki_types::ServerName;
     use rustls::{
         CipherSuite, ClientConfig, ClientConnection, Error, HandshakeKind, NamedGroup, RootCertStore, ServerConfig,
         ServerConnection,
     };
 
-    use super::super::{Certificates, Tickets, server_config};
+    use super::super::testing::{self, Authority};
+    use super::super::{Certificates, Clients, Port, Tickets, port_config, server_config};
     use super::*;
 
     /// A server under a policy, and the client that trusts it, with these versions.
@@ -160,13 +163,31 @@ mod tests {
     #[test]
     fn who_comes_again_shows_a_ticket_and_nothing_is_remembered_for_them() {
         for version in [&TLS13, &rustls::version::TLS12] {
-            let mut pair = pair(Policy::Intermediate, &SUITES, &[version]);
-            // Whatever the server could remember by itself is taken away.
-            let mut forgetful = (*pair.server).clone();
-            forgetful.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-            pair.server = Arc::new(forgetful);
+            let pair = pair(Policy::Intermediate, &SUITES, &[version]);
+            assert!(!pair.server.session_storage.can_cache());
             assert_ne!(pair.meet().unwrap().2, HandshakeKind::Resumed);
             assert_eq!(pair.meet().unwrap().2, HandshakeKind::Resumed, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_resumes_a_session_of_a_port_that_asks_for_certificates() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let (certificate, key) = authority.issue_from(&["r.test"], SystemTime::now(), 1);
+        let files = testing::write(folder.path(), &(certificate + &authority.intermediate.pem(), key));
+        let ca = folder.path().join("ca.crt");
+        testing::put(&ca, &authority.root.pem());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root.der().clone()).unwrap();
+        for version in [&TLS13, &rustls::version::TLS12] {
+            let port = Port { clients: Clients::MayProve(vec![ca.clone()]), ..Port::new(files.clone()) };
+            let client = ClientConfig::builder_with_provider(default_provider().into());
+            let client = client.with_protocol_versions(&[version]).unwrap().with_root_certificates(roots.clone());
+            let client = Arc::new(client.with_no_client_auth());
+            let pair = Pair { server: port_config(&port).unwrap().0, client };
+            for _ in 0..2 {
+                assert_ne!(pair.meet().unwrap().2, HandshakeKind::Resumed, "{version:?}");
+            }
         }
     }
 }

@@ -72,7 +72,7 @@ mod tests {
         let place = config.places().remove(0);
         let storage = Storage::of(&config.storage);
         let mut history = storage.look(&place).unwrap().history;
-        let failure = Failure { kind: Kind::Refused, reason: "no such customer".to_owned() };
+        let failure = Failure::new(Kind::Refused, "no such customer".to_owned());
         renewal::failed(&mut history, &failure, seconds(now));
         assert_ne!(history, History::default());
         storage.remember(&place, &history).unwrap();

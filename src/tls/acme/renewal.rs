@@ -166,11 +166,12 @@ fn free(times: &[i64], most: usize, within: i64) -> i64 {
 /// What a failure adds to a history.
 pub(super) fn failed(history: &mut History, failure: &Failure, now: i64) {
     history.begun = None;
+    // Whoever looked at proofs may have counted this, however it ended.
+    if failure.proven || failure.kind == Kind::Validation {
+        remember(&mut history.failed_proofs, now, PROOFS);
+    }
     let count = match failure.kind {
-        Kind::Validation => {
-            remember(&mut history.failed_proofs, now, PROOFS);
-            &mut history.unproven
-        }
+        Kind::Validation => &mut history.unproven,
         Kind::Refused => &mut history.refused,
         Kind::Unreachable | Kind::Ours => &mut history.unreachable,
         Kind::RateLimited(_) => &mut history.limited,

@@ -225,12 +225,12 @@ fn der(pem: &str, file: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 pub(super) fn ours(file: &Path, what: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure { kind: Kind::Ours, reason: format!("cannot {what} {} (tls.acme.storage): {error}", file.display()) }
+    Failure::new(Kind::Ours, format!("cannot {what} {} (tls.acme.storage): {error}", file.display()))
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self { kind: Kind::Ours, reason: error.to_string() }
+        Self::new(Kind::Ours, error.to_string())
     }
 }
 

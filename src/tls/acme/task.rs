@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(2);
 /// The deadlines of an attempt. The libraries have one of their own, which is shorter than the longest.
 const SHORTEST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(11 * 60);
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The deadline of the question when to renew, and its part of the certificate's life: it must not cost the time to.
 const WINDOW: (Duration, u32) = (Duration::from_secs(10), 60);
 /// How often it is asked at most and at least.
@@ -270,9 +270,9 @@ impl Task {
         let (text, by) = match self.unpublished.take() {
             Some(unpublished) => unpublished,
             None => {
-                let by = way(&self.desk.place, history)?;
+                let (by, ways) = ways(&self.desk.place, history)?;
                 self.voice.begins(by);
-                (self.issue(found, by).await?, by)
+                (self.issue(found, ways).await?, by)
             }
         };
         self.unpublished = Some((text.clone(), by));
@@ -283,20 +283,22 @@ impl Task {
     }
 
     /// What the authority issues, checked.
-    async fn issue(&self, found: &Found, by: Challenge) -> Result<String, Failure> {
+    async fn issue(&self, found: &Found, ways: Vec<Challenge>) -> Result<String, Failure> {
         let (shared, place) = (Arc::clone(&self.shared), self.desk.place.clone());
         let replaced = found.certificate.as_ref().filter(|one| one.is_from(&place.directory));
         let replaced = replaced.map(|certificate| certificate.der.clone());
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
         let order = async move {
-            let wanted = Wanted { names: &place.names, by, replaces: replaced.as_ref() };
-            shared.authority().await?.order(&wanted, &*shared.proofs).await
+            let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
+            shared.authority().await?.order(&wanted, &shared.proofs).await
         };
         let issued = isolated(order, deadline).await?;
-        storage::checked(&issued, &self.desk.place, self.shared.now()).map_err(|reason| Failure {
-            kind: Kind::Refused,
-            reason: format!("what {} issued is not what was ordered: {reason}", self.desk.place.directory),
+        storage::checked(&issued, &self.desk.place, self.shared.now()).map_err(|reason| {
+            Failure::new(
+                Kind::Refused,
+                format!("what {} issued is not what was ordered: {reason}", self.desk.place.directory),
+            )
         })
     }
 
@@ -306,10 +308,14 @@ impl Task {
     }
 }
 
-fn way(place: &Place, history: &History) -> Result<Challenge, Failure> {
-    history.way(&place.ways).ok_or_else(|| Failure {
-        kind: Kind::Ours,
-        reason: "a wildcard can be proven by dns-01 only, which is not among tls.acme.challenges".to_owned(),
+/// The way that is tried first, and all of them in that order.
+fn ways(place: &Place, history: &History) -> Result<(Challenge, Vec<Challenge>), Failure> {
+    let ways = history.ways(&place.ways);
+    ways.first().copied().map(|first| (first, ways)).ok_or_else(|| {
+        Failure::new(
+            Kind::Ours,
+            "a wildcard can be proven by dns-01 only, which is not among tls.acme.challenges".to_owned(),
+        )
     })
 }
 
@@ -331,7 +337,8 @@ async fn isolated<T: Send + 'static>(
         Ok(Some(Err(error))) => Err(std::io::Error::other(format!("a fault of this program: {error}")).into()),
         Ok(None) | Err(_) => {
             let reason = format!("it was given up after {} s without an end", deadline.as_secs());
-            Err(Failure { kind: Kind::Unreachable, reason })
+            // It may have been at any step.
+            Err(Failure { proven: true, ..Failure::new(Kind::Unreachable, reason) })
         }
     }
 }

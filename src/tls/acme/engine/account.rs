@@ -34,7 +34,7 @@ pub(super) struct Binding {
 impl Binding {
     /// Reads its key.
     pub(super) fn read(account: &ExternalAccount) -> Result<Self, Failure> {
-        let ours = |reason: String| Failure { kind: Kind::Ours, reason };
+        let ours = |reason: String| Failure::new(Kind::Ours, reason);
         let path = account.key.display();
         let text =
             read(&account.key).map_err(|error| ours(format!("cannot read {path} (`tls.acme.eab.key`): {error}")))?;
@@ -71,9 +71,8 @@ pub(super) struct Signer(EcdsaKeyPair);
 impl Signer {
     /// From PKCS #8, P-256.
     pub(super) fn new(pkcs8: &[u8]) -> Result<Self, Failure> {
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map(Self).map_err(|_| Failure {
-            kind: Kind::Ours,
-            reason: "the key of the account in `tls.acme.storage` is no P-256 key".to_owned(),
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map(Self).map_err(|_| {
+            Failure::new(Kind::Ours, "the key of the account in `tls.acme.storage` is no P-256 key".to_owned())
         })
     }
 

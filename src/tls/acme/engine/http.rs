@@ -47,7 +47,7 @@ pub(super) fn trust(config: &Config) -> Result<Arc<ClientConfig>, Failure> {
     made.map(Arc::new).map_err(|error| {
         let key = if config.ca.is_some() { " (`tls.acme.ca`)" } else { "" };
         let reason = format!("whom to trust for {} is not known{key}: {error}", config.directory);
-        Failure { kind: Kind::Ours, reason }
+        Failure::new(Kind::Ours, reason)
     })
 }
 
@@ -92,7 +92,7 @@ impl Web {
         let made = builder.connect_timeout(CONNECT).timeout(CALL).build();
         let client = made.map_err(|error| {
             let reason = format!("the web cannot be asked (is a proxy of the environment no URL?): {}", chain(&error));
-            Failure { kind: Kind::Ours, reason }
+            Failure::new(Kind::Ours, reason)
         })?;
         Ok(Self { client, after: Arc::default() })
     }

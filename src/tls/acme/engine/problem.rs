@@ -97,11 +97,11 @@ impl Trouble {
         match self {
             Self::Broken(reason) => {
                 let reason = format!("{doing}: {}{}", one_line(&reason), hint(&reason));
-                Failure { kind: Kind::Unreachable, reason }
+                Failure::new(Kind::Unreachable, reason)
             }
             Self::Problem(problem) => {
                 let (kind, help) = meaning(&problem);
-                Failure { kind, reason: format!("{doing}: the authority says: {}{help}", problem.words()) }
+                Failure::new(kind, format!("{doing}: the authority says: {}{help}", problem.words()))
             }
         }
     }
@@ -158,7 +158,7 @@ pub(super) fn unproven(name: &str, by: Challenge, problem: Option<&Problem>) -> 
     };
     let reason =
         format!("the authority could not see by {} that {name} is ours: {words}. {}", by.name(), advice(name, by));
-    Failure { kind, reason }
+    Failure::new(kind, reason)
 }
 
 /// What must be so for a proof to be seen.

@@ -83,8 +83,8 @@ impl Fake {
 
 #[async_trait]
 impl Authority for Fake {
-    async fn order(&self, wanted: &Wanted<'_>, _proofs: &dyn Proofs) -> Result<Issued, Failure> {
-        self.orders.lock().push((self.start.elapsed(), wanted.names.to_vec(), wanted.by));
+    async fn order(&self, wanted: &Wanted<'_>, _proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
+        self.orders.lock().push((self.start.elapsed(), wanted.names.to_vec(), wanted.ways[0]));
         let deed = self.deeds.lock().pop_front().unwrap_or_else(|| self.usual.lock().clone());
         match deed {
             Deed::Issue { life } => Ok(self.issue(wanted.names, life)),
@@ -97,7 +97,7 @@ impl Authority for Fake {
                 durable::write(&path, b"no folder", durable::SECRET).unwrap();
                 Ok(self.issue(wanted.names, 90 * DAY))
             }
-            Deed::Fail(kind) => Err(Failure { kind, reason: format!("{kind:?} in the test") }),
+            Deed::Fail(kind) => Err(Failure::new(kind, format!("{kind:?} in the test"))),
             Deed::Hang => std::future::pending().await,
             Deed::Panic => panic!("a fault in the test"),
         }

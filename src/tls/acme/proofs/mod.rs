@@ -46,9 +46,11 @@ impl Proofs for Places {
             Challenge::TlsAlpn01 | Challenge::Http01 => self.apart(proof, Self::put).await,
             Challenge::Dns01 => self.record(proof, true).await,
         };
-        put.map_err(|error| Failure {
-            kind: Kind::Ours,
-            reason: format!("the proof that {} is ours cannot be shown by {}: {error}", proof.name, proof.by.name()),
+        put.map_err(|error| {
+            Failure::new(
+                Kind::Ours,
+                format!("the proof that {} is ours cannot be shown by {}: {error}", proof.name, proof.by.name()),
+            )
         })
     }
 
