@@ -5,6 +5,8 @@
 //!    └──────────────────────── a proof was not seen: invalid, and the authorizations say which ────────┘
 //! ```
 //!
+//! From the request on, an authority that cannot be reached is waited for: another order would be another certificate.
+//!
 //! An order may begin at any of them: an authority that still believes older proofs says `ready` at once.
 //!
 //! **Invariants**
@@ -35,6 +37,7 @@ pub(super) const PATIENCE: Patience = Patience {
     call: CALL,
     stage: Duration::from_secs(120),
     again: Duration::from_secs(10),
+    signed: Duration::from_secs(300),
     whole: Duration::from_secs(600),
 };
 /// How often an authority is asked to look again for a proof that it did not see, while it has not given up.
@@ -51,6 +54,8 @@ pub(super) struct Patience {
     pub(super) stage: Duration,
     /// Between questions whether it saw a proof.
     pub(super) again: Duration,
+    /// For one that cannot be reached or understood once it has the request.
+    pub(super) signed: Duration,
     /// For the whole order, without what it takes to present proofs, which has deadlines of its own.
     pub(super) whole: Duration,
 }
@@ -168,8 +173,13 @@ impl Steps<'_> {
         let (mut proven, mut sent) = (false, false);
         let mut stage = Stage::begin(self.patience.stage);
         let mut looked = Instant::now();
+        // From the request on there may be a certificate, which counts among those that the authority gives in a week.
+        let mut waiting: Option<Stage> = None;
         loop {
-            let state = self.call("looking at the order", |order| order.state()).await?;
+            let state = match self.call("looking at the order", |order| order.state()).await {
+                Err(failure) if waits_out(&failure, waiting.as_mut()).await => continue,
+                state => state?,
+            };
             self.asked &= matches!(state, State::Pending | State::Invalid(_));
             match state {
                 State::Pending if !proven => {
@@ -178,12 +188,21 @@ impl Steps<'_> {
                 }
                 State::Ready if !sent => {
                     let doing = "sending the request for the certificate";
-                    self.call(doing, |order| order.finalize(request.clone())).await?;
-                    (sent, stage) = (true, Stage::begin(self.patience.stage));
+                    let waiting = waiting.get_or_insert_with(|| Stage::begin(self.patience.signed));
+                    match self.call(doing, |order| order.finalize(request.clone())).await {
+                        Err(failure) if waits_out(&failure, Some(waiting)).await => {} // it may have come: the order says
+                        done => {
+                            done?;
+                            (sent, stage) = (true, Stage::begin(self.patience.stage));
+                        }
+                    }
                 }
                 State::Valid => {
-                    let chain = self.call("fetching the certificate", |order| order.certificate()).await?;
-                    return whole(chain, key);
+                    let chain = self.call("fetching the certificate", |order| order.certificate()).await;
+                    match chain.and_then(|chain| whole(chain, &key)) {
+                        Err(failure) if waits_out(&failure, waiting.as_mut()).await => {}
+                        issued => return issued,
+                    }
                 }
                 State::Invalid(problem) => return Err(self.why(problem).await),
                 State::Pending | State::Ready | State::Processing if stage.pause().await => {
@@ -298,6 +317,14 @@ impl Steps<'_> {
     }
 }
 
+/// Whether a call is to be made again after a pause: trouble on the way to what is there already.
+async fn waits_out(failure: &Failure, waiting: Option<&mut Stage>) -> bool {
+    match waiting {
+        Some(waiting) if failure.kind == Kind::Unreachable => waiting.pause().await,
+        _ => false,
+    }
+}
+
 /// The authority decides what it asks about, but not whose names are proven.
 fn is_ordered(name: &str, names: &[String]) -> Result<(), Failure> {
     let is_it = |own: &String| own.strip_prefix("*.").unwrap_or(own).eq_ignore_ascii_case(name);
@@ -370,7 +397,7 @@ async fn settled<T>(
 }
 
 /// What was fetched, if it is a certificate for our key.
-fn whole(chain: String, key: String) -> Result<Issued, Failure> {
+fn whole(chain: String, key: &str) -> Result<Issued, Failure> {
     let read = || {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| error.to_string())?;
@@ -378,7 +405,7 @@ fn whole(chain: String, key: String) -> Result<Issued, Failure> {
         CertifiedKey::from_der(certificates, key, &provider()).map_err(|error| error.to_string())
     };
     match read() {
-        Ok(_) => Ok(Issued { chain, key }),
+        Ok(_) => Ok(Issued { chain, key: key.to_owned() }),
         Err(error) => {
             let reason = format!("what the authority sent is no certificate for our key: {error}");
             Err(Failure::new(Kind::Unreachable, reason))

@@ -16,6 +16,7 @@ const SHORT: Patience = Patience {
     call: Duration::from_millis(700),
     stage: Duration::from_millis(700),
     again: Duration::from_millis(100),
+    signed: Duration::from_secs(1),
     whole: Duration::from_secs(10),
 };
 const ENGINES: [Engine; 2] = [Engine::Plain, Engine::Full];
@@ -83,6 +84,24 @@ async fn an_authority_that_hangs_fails_or_answers_garbage_is_a_failure_in_time_w
                 "{path} {number} {engine:?}: {failure}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_asked_for_is_waited_for_and_not_ordered_again() {
+    for (engine, path) in
+        ENGINES.into_iter().flat_map(|engine| ["/finalize", "/certificate"].map(|path| (engine, path)))
+    {
+        let failures = AtomicUsize::new(3);
+        let fake = Fake::start(move |asked| {
+            let fails = asked == path
+                && failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            fails.then(|| Says::Text(503, "later".to_owned()))
+        })
+        .await;
+        let issued = order(&of(&fake), engine, PATIENCE).await.unwrap();
+        assert_eq!(names(&issued.chain).1, 1, "{engine:?} {path}");
+        assert_eq!(fake.asked().iter().filter(|(path, _)| path == "/orders").count(), 1, "{engine:?} {path}");
     }
 }
 
