@@ -166,6 +166,13 @@ impl Ordering {
         self.0.as_ref().is_some_and(|(orders, _)| orders.status(now).iter().any(|(_, status)| status.since.is_some()))
     }
 
+    /// Begins no other order.
+    pub(super) fn wind_down(&self) {
+        if let Some((orders, _)) = &self.0 {
+            orders.wind_down();
+        }
+    }
+
     /// Orders no more: what is under way is given up, and what it holds of the storage folder.
     pub(super) fn end(&mut self) {
         if let Some((_, task)) = self.0.take() {

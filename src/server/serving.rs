@@ -86,10 +86,11 @@ impl Serving {
     pub(super) async fn run(mut self, signals: &mut Signals, commands: mpsc::Receiver<control::Request>) {
         let end = self.until_the_end(signals, commands).await;
         self.embedded.begin_drain();
-        // The other process orders; and where there is none, nobody could look for a proof by now.
+        // The other process orders; and where there is none, nobody could look for a proof that is not asked for yet.
         if end == End::HandedOver || !self.ordering.is_at_it(SystemTime::now()) {
             self.ordering.end();
         }
+        self.ordering.wind_down();
         if end == End::HandedOver {
             self.hearing.abort();
             self.watching.end();

@@ -4,8 +4,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::order::{Failure, Kind};
+use super::place::digest;
 use super::{Challenge, renewal};
 
+/// How far ahead the clock of another node may be.
+const AHEAD: i64 = 5 * 60;
+/// How many purposes are known to have failed: more than there are nodes that share a folder and differ.
+const PURPOSES: usize = 16;
 /// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 2000;
 
@@ -33,6 +38,8 @@ pub(super) struct History {
     pub(super) last: Option<Failed>,
     /// The way that proved the names last.
     pub(super) by: Option<String>,
+    /// For which purposes attempts failed since the last success: digests, the last few.
+    pub(super) failed_for: Vec<String>,
 }
 
 /// What a certificate is for.
@@ -41,6 +48,12 @@ pub(super) struct History {
 pub(super) struct Purpose {
     pub(super) directory: String,
     pub(super) names: Vec<String>,
+}
+
+impl Purpose {
+    fn digest(&self) -> String {
+        digest(&format!("{} {}", self.directory, self.names.join(" ")))
+    }
 }
 
 /// A failure.
@@ -66,23 +79,41 @@ impl History {
         [self.unproven, self.refused, self.unreachable, self.limited].into_iter().fold(0, u32::saturating_add)
     }
 
-    /// What of it counts for this purpose. Other names, or another directory, have not failed yet; how many certificates
-    /// were issued counts all the same, and how often one authority could not see names.
-    pub(super) fn for_purpose(self, of: &Purpose) -> Self {
+    /// What of it counts for this purpose. For what has not failed yet, as other names, there is nothing to wait for, but
+    /// an authority that wants to be left alone. Once it failed, too, each of two nodes that differ waits for what became
+    /// of the other's attempts, or they would order in turns without a pause. Budgets know no purpose.
+    pub(super) fn for_purpose(mut self, of: &Purpose) -> Self {
         if self.of == *of {
             return self;
         }
-        let failed_proofs = if self.of.directory == of.directory { self.failed_proofs } else { Vec::new() };
-        Self { of: of.clone(), failed_proofs, issued: self.issued, ..Self::default() }
+        let elsewhere = self.of.directory != of.directory;
+        let limited = self.last.as_ref().is_some_and(|last| matches!(last.kind, Kind::RateLimited(_)));
+        if !self.failed_for.contains(&of.digest()) && (elsewhere || !limited) {
+            let Self { failed_proofs, issued, begun, failed_for, .. } = self;
+            self = Self { failed_proofs, issued, begun, failed_for, ..Self::default() };
+        }
+        Self { of: of.clone(), by: None, ..self }
+    }
+
+    /// An attempt failed.
+    pub(super) fn fails(&mut self, failed: Failed) {
+        let purpose = self.of.digest();
+        self.failed_for.retain(|known| *known != purpose);
+        self.failed_for.push(purpose);
+        self.failed_for.drain(..self.failed_for.len().saturating_sub(PURPOSES));
+        self.last = Some(failed);
     }
 
     /// Puts times that have yet to come, because a clock was wrong, where they can harm no more; whether there were any.
+    /// The clocks of two nodes are never the same.
     pub(super) fn clamp(&mut self, now: i64) -> bool {
         let times = self.failed_proofs.iter_mut().chain(&mut self.issued).chain(&mut self.begun);
         let times = times.chain(self.last.as_mut().map(|last| &mut last.at));
         times.fold(false, |wrong, time| {
-            let ahead = *time > now;
-            *time = now.min(*time);
+            let ahead = *time > now.saturating_add(AHEAD);
+            if ahead {
+                *time = now;
+            }
             wrong | ahead
         })
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
@@ -49,7 +49,8 @@ pub(super) struct Shared {
     /// For who begins an attempt.
     pub(super) turns: Semaphore,
     connect: Connect,
-    authority: OnceCell<Arc<dyn Authority>>,
+    /// While it does what it is asked: what was refused may have to do with what was read from files.
+    authority: tokio::sync::Mutex<Option<Arc<dyn Authority>>>,
     clock: Clock,
     desks: Vec<Arc<Desk>>,
 }
@@ -76,7 +77,7 @@ impl Keeper {
             metrics,
             turns: Semaphore::new(AT_A_TIME),
             connect,
-            authority: OnceCell::new(),
+            authority: tokio::sync::Mutex::default(),
             clock,
             desks,
         }))
@@ -127,12 +128,20 @@ impl Shared {
 
     /// The authority, as whoever we are there.
     pub(super) async fn authority(&self) -> Result<Arc<dyn Authority>, Failure> {
-        let connected = self.authority.get_or_try_init(|| async {
-            let (storage, directory) = (self.storage.clone(), self.config.directory.clone());
-            let key = blocking(move || storage.account_key(&directory)).await?;
-            (self.connect)(&self.config, key)
-        });
-        connected.await.cloned()
+        let mut known = self.authority.lock().await;
+        if let Some(authority) = &*known {
+            return Ok(Arc::clone(authority));
+        }
+        let (storage, directory) = (self.storage.clone(), self.config.directory.clone());
+        let key = blocking(move || storage.account_key(&directory)).await?;
+        let authority = (self.connect)(&self.config, key)?;
+        *known = Some(Arc::clone(&authority));
+        Ok(authority)
+    }
+
+    /// Makes it anew for the next order, of what is in the files then: the key of our account, whom to trust.
+    pub(super) async fn forget_authority(&self) {
+        *self.authority.lock().await = None;
     }
 
     /// Counts how the orders go.
@@ -156,11 +165,16 @@ impl Orders {
         }
     }
 
+    /// Begins no attempt any more; one that is under way goes on.
+    pub fn wind_down(&self) {
+        self.0.turns.close();
+    }
+
     /// Orders the certificates that have one of these names, or all, as soon as possible, whatever the plan is. Gives the
     /// files by which they are to be found in the [status](tls::Status).
     ///
     /// # Errors
-    /// None has the name, or the names of one could not be proven too often.
+    /// None has the name, or an order more would lead to the authority's limits.
     pub fn order_now(&self, names: &[String], now: SystemTime) -> Result<Vec<String>, Refusal> {
         let (desks, now) = (&self.0.desks, tls::local::seconds(now));
         if let Some(name) = names.iter().find(|name| !desks.iter().any(|desk| desk.place.has(name))) {
@@ -170,9 +184,7 @@ impl Orders {
         let is_wanted = |desk: &&Arc<Desk>| names.is_empty() || names.iter().any(|name| desk.place.has(name));
         let wanted: Vec<&Arc<Desk>> = desks.iter().filter(is_wanted).collect();
         for desk in &wanted {
-            if let Some(until) = desk.spent_until(now) {
-                return Err(Refusal::Spent { name: desk.place.first().to_owned(), until });
-            }
+            desk.refusal(now).map_or(Ok(()), Err)?;
         }
         wanted.iter().for_each(|desk| desk.ask(now));
         Ok(wanted.iter().map(|desk| desk.place.pem.display().to_string()).collect())
