@@ -162,9 +162,11 @@ fn check(settings: &Settings, now: SystemTime) -> Result<(), Failure> {
     let (notes, wrong): (Vec<Remark>, Vec<Remark>) = remarks.partition(Remark::is_note);
     problems.extend(wrong.iter().map(Remark::to_string));
     notes.iter().for_each(|note| remark(&format!("note: {note}")));
-    for place in missing {
-        remark(&format!("note: no certificate for {} was ordered yet", place.names.join(", ")));
-    }
+    // Until then the local authority's stands in for it, which clients refuse.
+    problems.extend(missing.iter().map(|place| {
+        let (names, directory) = (place.names.join(", "), &place.directory);
+        format!("no certificate for {names} was ordered yet from {directory}; clients are shown a stand-in, which they do not trust")
+    }));
     // Whether an authority can reach us is about where clients are sent, too.
     let ours = |key: &str| ["tls", "external_url", "aliases"].iter().any(|section| key.starts_with(section));
     for warning in settings.warnings.iter().filter(|warning| ours(&warning.key)) {

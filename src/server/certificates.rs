@@ -131,25 +131,29 @@ impl Watching {
 }
 
 /// Who orders certificates, if any are, until it is told otherwise.
-pub(super) struct Ordering(Option<(Orders, AbortHandle)>);
+pub(super) struct Ordering {
+    running: Option<(Orders, AbortHandle)>,
+    metrics: Metrics,
+}
 
 impl Ordering {
     /// Begins with what a configuration says.
     pub(super) fn begin(loops: &mut JoinSet<()>, settings: &Settings, metrics: &Metrics) -> Self {
         let keeper = settings.tls.acme.clone().map(|acme| Keeper::new(acme, metrics.clone()));
-        Self(keeper.map(|keeper| (keeper.orders(), loops.spawn(keeper.keep()))))
+        let running = keeper.map(|keeper| (keeper.orders(), loops.spawn(keeper.keep())));
+        Self { running, metrics: metrics.clone() }
     }
 
     /// Adds to what is shown how its orders go.
     pub(super) fn add_to(&self, shown: &mut [tls::Status], now: SystemTime) {
-        if let Some((orders, _)) = &self.0 {
+        if let Some((orders, _)) = &self.running {
             orders.add_to(shown, now);
         }
     }
 
     /// Has the certificates with one of these names ordered now, or all: their files.
     pub(super) fn order_now(&self, names: &[String], now: SystemTime) -> Result<Vec<String>, Answer> {
-        let Some((orders, _)) = &self.0 else {
+        let Some((orders, _)) = &self.running else {
             return Err(Answer::new(Outcome::Failed, "no certificates are ordered here (tls.acme); nothing to renew"));
         };
         orders.order_now(names, now).map_err(|refusal| {
@@ -163,7 +167,9 @@ impl Ordering {
 
     /// Whether an order is under way.
     pub(super) fn is_at_it(&self, now: SystemTime) -> bool {
-        self.0.as_ref().is_some_and(|(orders, _)| orders.status(now).iter().any(|(_, status)| status.since.is_some()))
+        self.running
+            .as_ref()
+            .is_some_and(|(orders, _)| orders.status(now).iter().any(|(_, status)| status.since.is_some()))
     }
 
     /// Begins no other order.
@@ -175,13 +181,32 @@ impl Ordering {
 
     /// Orders no more: what is under way is given up, and what it holds of the storage folder.
     pub(super) fn end(&mut self) {
-        if let Some((_, task)) = self.0.take() {
+        if let Some((_, task)) = self.running.take() {
             task.abort();
         }
     }
 
-    /// Lets another order from now on.
+    /// Lets another order from now on. Where nobody does, there is nothing more to count.
     pub(super) fn replace(&mut self, other: Self) {
         std::mem::replace(self, other).end();
+        if self.running.is_none() {
+            self.metrics.acme(Vec::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Exposition;
+
+    #[test]
+    fn where_nobody_orders_any_more_nothing_is_counted() {
+        let metrics = Metrics::default();
+        metrics.acme(vec![("registry.test".to_owned(), 1, 2)]);
+        let nobody = || Ordering { running: None, metrics: metrics.clone() };
+        nobody().replace(nobody());
+        let page = metrics.page(Exposition::Prometheus);
+        assert!(!page.contains("registry.test"), "{page}");
     }
 }

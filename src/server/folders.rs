@@ -18,6 +18,16 @@ use crate::tls::acme::{self, Dns};
 const STATE_MODE: u32 = 0o700;
 /// The key of the folder of what is ordered.
 const STORAGE: &str = "tls.acme.storage";
+/// What is ours in it: folders, and how the names of files there begin and end that are read again.
+const KEPT: [(&str, &str, &str); 7] = [
+    ("", "account-", ".key"),
+    ("certificates", "", ".pem"),
+    ("attempts", "", ".json"),
+    ("leases", "", ""),
+    ("challenges", "", ""),
+    ("challenges/http-01", "", ""),
+    ("challenges/tls-alpn-01", "", ""),
+];
 /// Registry data, as Distribution makes it.
 const DATA_MODE: u32 = 0o755;
 
@@ -90,19 +100,22 @@ fn needed(acme: &acme::Config) -> impl Iterator<Item = (&'static str, PathBuf, A
     [ca, account, dns].into_iter().flatten().map(|(key, path, rights)| (key, path.clone(), rights))
 }
 
-/// What lies in the storage folder by now: one start as root would leave it to root.
+/// What of ours lies in the storage folder by now: one start as root would leave it to root. What else lies there is
+/// nobody's business: the folder may be a whole file system, with `lost+found` and snapshots in it.
 fn kept(storage: &Path) -> io::Result<Vec<(&'static str, PathBuf, AccessFlags)>> {
     let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
     let mut found = vec![(STORAGE, storage.to_owned(), all)];
-    let mut folders = vec![storage.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue }; // it is among `found`, and refused there
+    for (folder, start, end) in KEPT {
+        let folder = storage.join(folder);
+        if folder != *storage && folder.is_dir() {
+            found.push((STORAGE, folder.clone(), all));
+        }
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue }; // not there yet, or refused as one of `found`
         for entry in entries {
             let entry = entry?;
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir()); // gone, or refused below
-            found.push((STORAGE, entry.path(), if is_folder { all } else { AccessFlags::R_OK }));
-            if is_folder && folder == *storage {
-                folders.push(entry.path());
+            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(start) && name.ends_with(end));
+            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                found.push((STORAGE, entry.path(), AccessFlags::R_OK));
             }
         }
     }
@@ -196,5 +209,27 @@ mod tests {
         assert!(message.contains("hook") && message.contains("tls.acme.dns.hook"), "{message}");
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         prepare_orders(&config).unwrap();
+    }
+
+    #[test]
+    fn of_a_storage_folder_that_is_a_whole_file_system_only_what_is_ours_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = ["certificates", "challenges", "challenges/http-01", "account-1.key", "certificates/a.test.pem"];
+        let others = ["lost+found", ".snapshot", "certificates/.snapshot", "notes", "certificates/.a.test.pem.1"];
+        for name in ours.into_iter().chain(others) {
+            let path = folder.path().join(name);
+            if path.extension().is_some() || name == "notes" {
+                crate::storage::durable::write(&path, b"", 0o600).unwrap();
+            } else {
+                DirBuilder::new().create(path).unwrap();
+            }
+        }
+        let found = kept(folder.path()).unwrap().into_iter();
+        let mut found: Vec<_> =
+            found.map(|(_, path, _)| path.strip_prefix(folder.path()).unwrap().to_owned()).collect();
+        found.sort();
+        let mut expected: Vec<_> = ours.into_iter().map(PathBuf::from).chain([PathBuf::new()]).collect();
+        expected.sort();
+        assert_eq!(found, expected);
     }
 }

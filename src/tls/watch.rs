@@ -176,6 +176,8 @@ impl Watch {
 
     fn measure(&self) {
         let shown = self.board.shown.iter().flat_map(|shown| Vec::clone(&shown.certificates.pairs()));
+        // What stands in for an ordered certificate says nothing about that one.
+        let shown = shown.filter(|pair| !pair.stands_in);
         let expiry = |pair: Arc<Pair>| (pair.files.certificate.display().to_string(), pair.leaf().not_after);
         self.metrics.certificates(shown.map(expiry).collect());
     }
@@ -453,8 +455,11 @@ mod tests {
             "{}",
             remarks()
         );
-        let watch = Watch::new(vec![shown.clone()], Metrics::default(), "nobody", now());
+        let metrics = Metrics::default();
+        let watch = Watch::new(vec![shown.clone()], metrics.clone(), "nobody", now());
         let mut post = Post { watch, now: now(), tick: Instant::now() };
+        let counted = || metrics.page(crate::telemetry::Exposition::Prometheus).contains("ordered.pem");
+        assert!(!counted(), "what stands in has another's expiry");
         let mut ordered = |seconds| {
             post.wait(seconds);
             post.watch.board.status(post.now).remove(1)
@@ -466,6 +471,7 @@ mod tests {
         put_pair(authority.whole(&["a.test"], 90));
         assert_eq!(ordered(1).names, ["a.test"], "b.test, which only the stand-in has, holds up nothing");
         assert!(!remarks().contains("local authority") && remarks().contains("b.test"), "{}", remarks());
+        assert!(counted());
         for worse in [authority.whole(&["a.test"], 9), authority.whole(&["x.test"], 90)] {
             put_pair(worse);
             let refused = ordered(4);

@@ -62,10 +62,10 @@ impl Desk {
         (until > now).then(|| Refusal::Spent { name: name(), why: why.words(), until: timestamp(until) })
     }
 
-    /// What it is called, when the next order begins, and how many failed.
-    pub(super) fn measured(&self) -> (String, i64, u32) {
+    /// What it is called, when the next order begins, and how many failed; none before the first look.
+    pub(super) fn measured(&self) -> Option<(String, i64, u32)> {
         let Seen { next, failures, .. } = self.seen();
-        (self.place.id.clone(), next, failures)
+        (next != 0).then(|| (self.place.id.clone(), next, failures))
     }
 
     pub(super) fn status(&self, now: i64) -> Status {

@@ -125,10 +125,13 @@ impl History {
         }
     }
 
-    /// The way to prove names in the next attempt: the one that did it last, then the others in the operator's order.
-    pub(super) fn way(&self, ways: &[Challenge]) -> Option<Challenge> {
+    /// The ways to prove names in the next attempt: first the one that did it last, then the others in the operator's
+    /// order; each failure to prove one begins one further.
+    pub(super) fn ways(&self, ways: &[Challenge]) -> Vec<Challenge> {
         let first = ways.iter().position(|way| Some(way.name()) == self.by.as_deref()).unwrap_or_default();
-        let step = usize::try_from(self.unproven).unwrap_or_default();
-        ways.get((first + step % ways.len().max(1)) % ways.len().max(1)).copied()
+        let step = usize::try_from(self.unproven).unwrap_or_default() % ways.len().max(1);
+        let mut ways = ways.to_vec();
+        ways.rotate_left((first + step) % ways.len().max(1));
+        ways
     }
 }

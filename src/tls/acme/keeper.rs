@@ -146,7 +146,7 @@ impl Shared {
 
     /// Counts how the orders go.
     pub(super) fn measure(&self) {
-        self.metrics.acme(self.desks.iter().map(|desk| desk.measured()).collect());
+        self.metrics.acme(self.desks.iter().filter_map(|desk| desk.measured()).collect());
     }
 }
 

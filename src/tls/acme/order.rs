@@ -3,6 +3,7 @@
 //! [`Authority::order`] takes names and gives a certificate. Two libraries can do it (see their modules); neither decides
 //! when, how often, or what becomes of the result.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use super::Challenge;
 pub(super) trait Authority: Send + Sync {
     /// Orders a certificate and waits for it. Every call over the network has a deadline; a nonce that the authority does
     /// not like (RFC 8555 6.5) is no failure and is tried again at once, within bounds.
-    async fn order(&self, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure>;
+    async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure>;
 
     /// When the authority would like a certificate to be renewed (RFC 9773); `None` when it does not say.
     async fn renewal(&self, certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure>;
@@ -27,8 +28,9 @@ pub(super) trait Authority: Send + Sync {
 pub(super) struct Wanted<'a> {
     /// The names, `*.` for a wildcard.
     pub(super) names: &'a [String],
-    /// The way to prove each name. A wildcard is always proven by [`Challenge::Dns01`].
-    pub(super) by: Challenge,
+    /// The ways to prove each name: the first that the authority offers for it is taken. A wildcard is always proven by
+    /// [`Challenge::Dns01`].
+    pub(super) ways: &'a [Challenge],
     /// The certificate that is to be replaced (RFC 9773 5), if this authority made it.
     pub(super) replaces: Option<&'a CertificateDer<'static>>,
 }
@@ -58,10 +60,10 @@ pub(super) struct Proof {
 /// Whoever puts proofs where the authority looks.
 #[async_trait]
 pub(super) trait Proofs: Send + Sync {
-    /// Puts it there, and returns when it can be seen.
+    /// Puts it there, and returns when it can be seen. It has a deadline of its own.
     async fn present(&self, proof: &Proof) -> Result<(), Failure>;
 
-    /// Takes it away again. Called once for each that was presented, whatever came of it.
+    /// Takes it away again, within a deadline of its own. Called once for each that was presented, whatever came of it.
     async fn withdraw(&self, proof: &Proof);
 }
 

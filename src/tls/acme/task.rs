@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(2);
 /// The deadlines of an attempt. The libraries have one of their own, which is shorter than the longest.
 const SHORTEST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(11 * 60);
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The deadline of the question when to renew, and its part of the certificate's life: it must not cost the time to.
 const WINDOW: (Duration, u32) = (Duration::from_secs(10), 60);
 /// How often it is asked at most and at least.
@@ -298,9 +298,9 @@ impl Task {
         let (text, by) = match unpublished.filter(|(text, _)| storage::is_better(text, &place, found, now)) {
             Some(unpublished) => unpublished,
             None => {
-                let by = way(&self.desk.place, history)?;
+                let (by, ways) = ways(&self.desk.place, history)?;
                 self.voice.begins(by);
-                let issued = self.issue(found, by).await?;
+                let issued = self.issue(found, ways).await?;
                 // Before anything can become of it: a crash must not make us forget that there was one.
                 renewal::issued(history, self.shared.now());
                 self.remember(history)
@@ -317,15 +317,15 @@ impl Task {
     }
 
     /// What the authority issues.
-    async fn issue(&self, found: &Found, by: Challenge) -> Result<Issued, Failure> {
+    async fn issue(&self, found: &Found, ways: Vec<Challenge>) -> Result<Issued, Failure> {
         let (shared, place) = (Arc::clone(&self.shared), self.desk.place.clone());
         let replaced = found.certificate.as_ref().filter(|one| one.is_from(&place.directory));
         let replaced = replaced.map(|certificate| certificate.der.clone());
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
         let order = async move {
-            let wanted = Wanted { names: &place.names, by, replaces: replaced.as_ref() };
-            shared.authority().await?.order(&wanted, &*shared.proofs).await
+            let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
+            shared.authority().await?.order(&wanted, &shared.proofs).await
         };
         isolated(order, deadline).await
     }
@@ -346,8 +346,10 @@ impl Task {
     }
 }
 
-fn way(place: &Place, history: &History) -> Result<Challenge, Failure> {
-    history.way(&place.ways).ok_or_else(|| {
+/// The way that is tried first, and all of them in that order.
+fn ways(place: &Place, history: &History) -> Result<(Challenge, Vec<Challenge>), Failure> {
+    let ways = history.ways(&place.ways);
+    ways.first().copied().map(|first| (first, ways)).ok_or_else(|| {
         Failure::new(
             Kind::Ours,
             "a wildcard can be proven by dns-01 only, which is not among tls.acme.challenges".to_owned(),
@@ -373,7 +375,8 @@ async fn isolated<T: Send + 'static>(
         Ok(Some(Err(error))) => Err(std::io::Error::other(format!("a fault of this program: {error}")).into()),
         Ok(None) | Err(_) => {
             let reason = format!("it was given up after {} s without an end", deadline.as_secs());
-            Err(Failure::new(Kind::Unreachable, reason))
+            // It may have been at any step.
+            Err(Failure { proven: true, ..Failure::new(Kind::Unreachable, reason) })
         }
     }
 }

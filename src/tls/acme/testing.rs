@@ -142,6 +142,15 @@ pub(super) fn config(directory: &str, folder: &Path, challenges: &[Challenge]) -
     }
 }
 
+/// A way to prove names that is the only one.
+pub(super) fn only(way: Challenge) -> &'static [Challenge] {
+    match way {
+        Challenge::TlsAlpn01 => &[Challenge::TlsAlpn01],
+        Challenge::Http01 => &[Challenge::Http01],
+        Challenge::Dns01 => &[Challenge::Dns01],
+    }
+}
+
 /// A key for an account (PKCS #8).
 pub(super) fn account_key() -> Vec<u8> {
     KeyPair::generate().unwrap().serialize_der()

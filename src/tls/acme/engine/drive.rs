@@ -11,6 +11,7 @@
 //! - Each call has a deadline, each wait for the authority, and the order as a whole ([`PATIENCE`]).
 //! - A nonce that the authority does not like is no failure (RFC 8555 6.5): the call is made again at once, [`TRIES`] times.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -23,14 +24,21 @@ use rustls::sign::CertifiedKey;
 use super::super::super::policy::provider;
 use super::super::order::{Issued, Proof, Proofs, Wanted};
 use super::http::CALL;
-use super::problem::{Problem, Trouble, unproven};
+use super::problem::{Problem, Trouble, one_line, unproven};
+use super::shown::Shown;
 use super::{Challenge, Failure, Kind};
 
 /// How often a call is made whose nonce was not liked. Of an authority that refuses 40 of 100, one call in 10^12 fails.
 const TRIES: u32 = 30;
 /// How long we wait.
-pub(super) const PATIENCE: Patience =
-    Patience { call: CALL, stage: Duration::from_secs(120), whole: Duration::from_secs(600) };
+pub(super) const PATIENCE: Patience = Patience {
+    call: CALL,
+    stage: Duration::from_secs(120),
+    again: Duration::from_secs(10),
+    whole: Duration::from_secs(600),
+};
+/// How often an authority is asked to look again for a proof that it did not see, while it has not given up.
+const AGAIN: u32 = 3;
 /// The pauses between looks at an order: from, to.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -41,7 +49,9 @@ pub(super) struct Patience {
     pub(super) call: Duration,
     /// Until it has looked at proofs, and until it has signed.
     pub(super) stage: Duration,
-    /// For the whole order: proofs in the DNS are seen late.
+    /// Between questions whether it saw a proof.
+    pub(super) again: Duration,
+    /// For the whole order, without what it takes to present proofs, which has deadlines of its own.
     pub(super) whole: Duration,
 }
 
@@ -116,37 +126,55 @@ pub(super) trait Order: Send {
 pub(super) async fn drive(
     order: &mut dyn Order,
     wanted: &Wanted<'_>,
-    proofs: &dyn Proofs,
+    proofs: &Arc<dyn Proofs>,
     patience: Patience,
 ) -> Result<Issued, Failure> {
-    let mut presented = Vec::new();
-    let mut steps = Steps { order, by: wanted.by, proofs, presented: &mut presented, patience };
-    let outcome = tokio::time::timeout(patience.whole, steps.all(wanted.names)).await;
-    for proof in &presented {
-        proofs.withdraw(proof).await;
-    }
-    outcome.unwrap_or_else(|_| Err(late("the order", patience.whole)))
+    let until = Instant::now() + patience.whole;
+    let mut steps = Steps { order, wanted, shown: Shown::new(proofs), open: Vec::new(), asked: false, patience, until };
+    let outcome = steps.all().await;
+    let asked = steps.asked;
+    steps.shown.withdraw().await;
+    outcome.map_err(|failure| Failure { proven: failure.proven || asked, ..failure })
 }
 
 /// An order on its way.
 struct Steps<'a> {
     order: &'a mut dyn Order,
-    by: Challenge,
-    proofs: &'a dyn Proofs,
-    presented: &'a mut Vec<Proof>,
+    wanted: &'a Wanted<'a>,
+    shown: Shown,
+    /// The names that the authority is to look at.
+    open: Vec<Open>,
+    /// Whether it was asked to look at proofs and has not said yet that all are good.
+    asked: bool,
     patience: Patience,
+    /// When the authority had time enough.
+    until: Instant,
+}
+
+/// A name that is to be proven.
+struct Open {
+    number: usize,
+    name: String,
+    by: Challenge,
+    /// How often the authority was asked to look again.
+    again: u32,
+    /// What it saw instead of the proof, the last time.
+    error: Option<Problem>,
 }
 
 impl Steps<'_> {
-    async fn all(&mut self, names: &[String]) -> Result<Issued, Failure> {
-        let (key, request) = request(names)?;
+    async fn all(&mut self) -> Result<Issued, Failure> {
+        let (key, request) = request(self.wanted.names)?;
         let (mut proven, mut sent) = (false, false);
         let mut stage = Stage::begin(self.patience.stage);
+        let mut looked = Instant::now();
         loop {
-            match self.call("looking at the order", |order| order.state()).await? {
+            let state = self.call("looking at the order", |order| order.state()).await?;
+            self.asked &= matches!(state, State::Pending | State::Invalid(_));
+            match state {
                 State::Pending if !proven => {
                     self.prove().await?;
-                    (proven, stage) = (true, Stage::begin(self.patience.stage));
+                    (proven, stage, looked) = (true, Stage::begin(self.patience.stage), Instant::now());
                 }
                 State::Ready if !sent => {
                     let doing = "sending the request for the certificate";
@@ -158,7 +186,12 @@ impl Steps<'_> {
                     return whole(chain, key);
                 }
                 State::Invalid(problem) => return Err(self.why(problem).await),
-                State::Pending | State::Ready | State::Processing if stage.pause().await => {}
+                State::Pending | State::Ready | State::Processing if stage.pause().await => {
+                    if state == State::Pending && looked.elapsed() >= self.patience.again {
+                        self.look_again().await?;
+                        looked = Instant::now();
+                    }
+                }
                 State::Pending => return Err(self.why(None).await),
                 State::Ready | State::Processing => return Err(late("signing the certificate", self.patience.stage)),
             }
@@ -167,23 +200,63 @@ impl Steps<'_> {
 
     /// Presents what proves each name that is not proven yet, and then has the authority look at all of it.
     async fn prove(&mut self) -> Result<(), Failure> {
-        let (by, mut open) = (self.by, Vec::new());
+        let mut wanted = Vec::new();
         for number in 0..self.order.authorizations() {
             let doing = "asking how to prove a name";
             let authorization = self.call(doing, move |order| order.authorization(number)).await?;
+            is_ordered(&authorization.name, self.wanted.names)?;
             match authorization.standing {
                 Standing::Valid => continue,
-                Standing::Lost => return Err(lost(&authorization, by)),
+                Standing::Lost => return Err(lost(&authorization)),
                 Standing::Pending => {}
             }
-            let proof = proof(authorization, by)?;
-            // Before it is there: what is presented by half is to be withdrawn too.
-            self.presented.push(proof.clone());
-            self.proofs.present(&proof).await?;
-            open.push(number);
+            let proof = proof(authorization, self.wanted.ways)?;
+            self.open.push(Open { number, name: proof.name.clone(), by: proof.by, again: 0, error: None });
+            wanted.push(proof);
         }
-        for number in open {
-            self.call("asking the authority to look at a proof", move |order| order.look(number, by)).await?;
+        let began = Instant::now();
+        self.shown.present(wanted).await?;
+        self.until += began.elapsed(); // that was not the authority's time
+        self.asked = true;
+        for index in 0..self.open.len() {
+            self.look(index).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the authority look at a proof. Some do it at once, and one library takes what they saw for a refusal of the call.
+    async fn look(&mut self, index: usize) -> Result<(), Failure> {
+        let Open { number, by, .. } = self.open[index];
+        let doing = "asking the authority to look at a proof";
+        let Err(failure) = self.call(doing, move |order| order.look(number, by)).await else { return Ok(()) };
+        self.call("looking at the order", |order| order.state()).await?;
+        let standing = self.see(index).await?;
+        // An authority that looks for longer than a call may take says later what it saw.
+        let goes_on = self.open[index].error.is_some() || standing != Standing::Pending;
+        if goes_on || failure.kind == Kind::Unreachable { Ok(()) } else { Err(failure) }
+    }
+
+    /// Asks what the authority saw, since the order was looked at.
+    async fn see(&mut self, index: usize) -> Result<Standing, Failure> {
+        let Open { number, by, .. } = self.open[index];
+        let doing = "asking whether a name is proven";
+        let authorization = self.call(doing, move |order| order.authorization(number)).await?;
+        let mut offers = authorization.offers.into_iter();
+        if let Some(error) = offers.find(|offer| offer.by == by).and_then(|offer| offer.error) {
+            self.open[index].error = Some(error);
+        }
+        Ok(authorization.standing)
+    }
+
+    /// Has the authority look again where it says that it did not see a proof, and has not given up (RFC 8555 8.2).
+    async fn look_again(&mut self) -> Result<(), Failure> {
+        for index in 0..self.open.len() {
+            let pending = self.see(index).await? == Standing::Pending;
+            let one = &mut self.open[index];
+            if pending && one.error.is_some() && one.again < AGAIN {
+                one.again += 1;
+                self.look(index).await?;
+            }
         }
         Ok(())
     }
@@ -193,15 +266,17 @@ impl Steps<'_> {
         for number in 0..self.order.authorizations() {
             let doing = "asking why a name is not proven";
             match self.call(doing, move |order| order.authorization(number)).await {
-                Ok(authorization) if authorization.standing == Standing::Lost => return lost(&authorization, self.by),
+                Ok(authorization) if authorization.standing == Standing::Lost => return lost(&authorization),
                 // Another name is lost, or nothing came in time.
                 Ok(_) => {}
                 Err(failure) => return failure,
             }
         }
-        match problem {
-            Some(problem) => Trouble::Problem(problem).failure("the order came to nothing"),
-            None => late("looking at the proofs", self.patience.stage),
+        let seen = self.open.iter().find_map(|open| Some((open, open.error.as_ref()?)));
+        match (problem, seen) {
+            (Some(problem), _) => Trouble::Problem(problem).failure("the order came to nothing"),
+            (None, Some((open, error))) => unproven(&open.name, open.by, Some(error)),
+            (None, None) => late("looking at the proofs", self.patience.stage),
         }
     }
 
@@ -213,6 +288,9 @@ impl Steps<'_> {
     ) -> Result<T, Failure> {
         let mut tries = 0;
         loop {
+            if Instant::now() >= self.until {
+                return Err(late(&format!("the order, which came to {doing},"), self.patience.whole));
+            }
             if let Some(done) = settled(doing, self.patience.call, &mut tries, attempt(self.order)).await {
                 return done;
             }
@@ -220,25 +298,39 @@ impl Steps<'_> {
     }
 }
 
-fn proof(authorization: Authorization, by: Challenge) -> Result<Proof, Failure> {
+/// The authority decides what it asks about, but not whose names are proven.
+fn is_ordered(name: &str, names: &[String]) -> Result<(), Failure> {
+    let is_it = |own: &String| own.strip_prefix("*.").unwrap_or(own).eq_ignore_ascii_case(name);
+    if names.iter().any(is_it) {
+        return Ok(());
+    }
+    let reason = format!("the authority wants a name to be proven that was not ordered: {}", one_line(name));
+    Err(Failure::new(Kind::Refused, reason))
+}
+
+/// The proof by the first of these ways that the authority offers.
+fn proof(authorization: Authorization, ways: &[Challenge]) -> Result<Proof, Failure> {
     let Authorization { name, offers, .. } = authorization;
-    let names: Vec<&str> = offers.iter().map(|offer| offer.by.name()).collect();
-    let offered = if names.is_empty() { "none that we know".to_owned() } else { names.join(", ") };
-    let Some(offer) = offers.into_iter().find(|offer| offer.by == by) else {
+    let Some(offer) = ways.iter().find_map(|way| offers.iter().find(|offer| offer.by == *way)) else {
+        let list = |ways: Vec<&str>| if ways.is_empty() { "none that we know".to_owned() } else { ways.join(", ") };
         let reason = format!(
-            "the authority does not let {name} be proven by {}; the ways it offers: {offered} (`tls.acme.challenges`)",
-            by.name()
+            "the authority does not let {name} be proven by {}; the ways it offers: {} (`tls.acme.challenges`)",
+            list(ways.iter().map(|way| way.name()).collect()),
+            list(offers.iter().map(|offer| offer.by.name()).collect())
         );
         return Err(Failure::new(Kind::Refused, reason));
     };
-    Ok(Proof { by, name, token: offer.token, key_authorization: offer.key_authorization })
+    let Offer { by, token, key_authorization, .. } = offer.clone();
+    Ok(Proof { by, name, token, key_authorization })
 }
 
-fn lost(authorization: &Authorization, by: Challenge) -> Failure {
-    let said = authorization.offers.iter().find_map(|offer| offer.error.as_ref().map(|error| (offer.by, error)));
-    match said {
-        Some((by, error)) => unproven(&authorization.name, by, Some(error)),
-        None => unproven(&authorization.name, by, None),
+fn lost(authorization: &Authorization) -> Failure {
+    let Authorization { name, offers, .. } = authorization;
+    match offers.iter().find(|offer| offer.error.is_some()).or(offers.first()) {
+        Some(offer) => unproven(name, offer.by, offer.error.as_ref()),
+        None => {
+            Failure::new(Kind::Validation, format!("the authority does not take {name} for ours and does not say why"))
+        }
     }
 }
 

@@ -1,20 +1,31 @@
 //! Orders with an authority that is not well, or does what Pebble cannot.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::super::super::testing::Authority as Signer;
 use super::super::order::Proof;
-use super::super::testing::{Fake, Says, account_key, config, names};
+use super::super::testing::{Fake, Says, account_key, config, names, only};
 use super::*;
 
-const SHORT: Patience =
-    Patience { call: Duration::from_millis(700), stage: Duration::from_millis(700), whole: Duration::from_secs(10) };
+const SHORT: Patience = Patience {
+    call: Duration::from_millis(700),
+    stage: Duration::from_millis(700),
+    again: Duration::from_millis(100),
+    whole: Duration::from_secs(10),
+};
 const ENGINES: [Engine; 2] = [Engine::Plain, Engine::Full];
 
 /// Who has no way to prove anything.
 struct Never;
+
+fn never() -> Arc<dyn Proofs> {
+    Arc::new(Never)
+}
 
 #[async_trait]
 impl Proofs for Never {
@@ -31,8 +42,8 @@ fn of(fake: &Fake) -> Config {
 
 async fn order(config: &Config, engine: Engine, patience: Patience) -> Result<Issued, Failure> {
     let names = ["a.pierhead.test".to_owned()];
-    let wanted = Wanted { names: &names, by: Challenge::Http01, replaces: None };
-    made(config, account_key(), engine, patience)?.order(&wanted, &Never).await
+    let wanted = Wanted { names: &names, ways: only(Challenge::Http01), replaces: None };
+    made(config, account_key(), engine, patience)?.order(&wanted, &never()).await
 }
 
 #[tokio::test]
@@ -124,9 +135,9 @@ async fn an_order_says_its_profile_and_what_it_replaces_where_the_authority_know
     let (old, _) = Signer::new().issue(&["a.pierhead.test"], 90);
     let old = super::super::testing::certificate(&old);
     let names = ["a.pierhead.test".to_owned()];
-    let wanted = Wanted { names: &names, by: Challenge::Http01, replaces: Some(&old) };
+    let wanted = Wanted { names: &names, ways: only(Challenge::Http01), replaces: Some(&old) };
     let config = Config { profile: Some("shortlived".to_owned()), ..of(&fake) };
-    authority(&config, account_key()).unwrap().order(&wanted, &Never).await.unwrap();
+    authority(&config, account_key()).unwrap().order(&wanted, &never()).await.unwrap();
     let asked = fake.asked();
     let (_, placed) = asked.iter().find(|(path, _)| path == "/orders").unwrap();
     assert_eq!(placed["profile"], "shortlived");
@@ -145,8 +156,8 @@ async fn what_an_order_replaces_is_left_out_for_who_does_not_know_it() {
     let (old, _) = Signer::new().issue(&["a.pierhead.test"], 90);
     let old = super::super::testing::certificate(&old);
     let names = ["a.pierhead.test".to_owned()];
-    let wanted = Wanted { names: &names, by: Challenge::Http01, replaces: Some(&old) };
-    made(&of(&fake), account_key(), Engine::Full, PATIENCE).unwrap().order(&wanted, &Never).await.unwrap();
+    let wanted = Wanted { names: &names, ways: only(Challenge::Http01), replaces: Some(&old) };
+    made(&of(&fake), account_key(), Engine::Full, PATIENCE).unwrap().order(&wanted, &never()).await.unwrap();
     assert_eq!(fake.asked().iter().filter(|(path, _)| path.starts_with("/orders")).count(), 2);
 }
 
@@ -180,4 +191,149 @@ async fn a_contact_that_changed_is_told() {
     let asked = fake.asked();
     let told: Vec<_> = asked.iter().filter(|(path, _)| path == "/order/1").map(|(_, said)| &said["contact"]).collect();
     assert!(told.contains(&&json!(["mailto:ops@pierhead.test"])), "{told:?}");
+}
+
+/// Who notes what is presented and withdrawn.
+#[derive(Default)]
+struct Book {
+    slow: Duration,
+    presented: Mutex<Vec<(String, Challenge)>>,
+    withdrawn: AtomicUsize,
+}
+
+#[async_trait]
+impl Proofs for Book {
+    async fn present(&self, proof: &Proof) -> Result<(), Failure> {
+        self.presented.lock().push((proof.name.clone(), proof.by));
+        tokio::time::sleep(self.slow).await;
+        Ok(())
+    }
+
+    async fn withdraw(&self, _: &Proof) {
+        self.withdrawn.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An authority that stays at looking at proofs by HTTP-01 of these names, and says that it saw something else.
+async fn undecided(names: &'static [&'static str], error: Option<&'static str>) -> Fake {
+    let base = Arc::new(OnceLock::<String>::new());
+    let known = Arc::clone(&base);
+    let fake = Fake::start(move |path| {
+        let base = known.get()?;
+        let expires = "2099-01-01T00:00:00Z";
+        let identifier = |name: &str| json!({ "type": "dns", "value": name });
+        let mut challenge =
+            json!({ "type": "http-01", "status": "pending", "token": "token", "url": format!("{base}/challenge") });
+        if let Some(error) = error {
+            let kind = format!("urn:ietf:params:acme:error:{error}");
+            challenge["error"] = json!({ "type": kind, "detail": "connection refused" });
+        }
+        let body = match path {
+            "/orders" | "/order/1" => json!({
+                "status": "pending", "expires": expires, "finalize": format!("{base}/finalize"),
+                "identifiers": names.iter().map(|name| identifier(name)).collect::<Vec<_>>(),
+                "authorizations": names.iter().map(|name| format!("{base}/authz/{name}")).collect::<Vec<_>>(),
+            }),
+            "/challenge" => challenge,
+            path => {
+                let identifier = identifier(path.strip_prefix("/authz/")?);
+                let challenges = [challenge];
+                json!({ "status": "pending", "expires": expires, "identifier": identifier, "challenges": challenges })
+            }
+        };
+        Some(Says::Json(200, body))
+    })
+    .await;
+    base.set(fake.directory.trim_end_matches("/dir").to_owned()).unwrap();
+    fake
+}
+
+/// Orders for these names by whatever is offered; why it failed, and what was presented.
+async fn fails(
+    fake: &Fake,
+    engine: Engine,
+    names: &[&str],
+    patience: Patience,
+    slow: Duration,
+) -> (Failure, Arc<Book>) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let wanted = Wanted { names: &names, ways: &[Challenge::TlsAlpn01, Challenge::Http01], replaces: None };
+    let book = Arc::new(Book { slow, ..Book::default() });
+    let proofs: Arc<dyn Proofs> = book.clone();
+    let made = made(&of(fake), account_key(), engine, patience).unwrap();
+    let failure = made.order(&wanted, &proofs).await.err().unwrap();
+    assert_eq!(book.presented.lock().len(), book.withdrawn.load(Ordering::Relaxed));
+    (failure, book)
+}
+
+const NAME: &str = "a.pierhead.test";
+
+#[tokio::test]
+async fn an_authority_that_saw_no_proof_and_has_not_given_up_looks_again_and_then_its_words_count() {
+    for (engine, error) in
+        ENGINES.into_iter().flat_map(|engine| ["connection", "unauthorized"].map(|kind| (engine, kind)))
+    {
+        let fake = undecided(&[NAME], Some(error)).await;
+        let patience = Patience { stage: Duration::from_secs(2), ..SHORT };
+        let (failure, _) = fails(&fake, engine, &[NAME], patience, Duration::ZERO).await;
+        assert!(failure.kind == Kind::Validation && failure.proven, "{engine:?} {failure:?}");
+        assert!(failure.reason.contains("connection refused") && failure.reason.contains("port 80"), "{failure}");
+        assert_eq!(fake.asked().iter().filter(|(path, _)| path == "/challenge").count(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_proven_by_the_first_way_that_is_offered() {
+    for engine in ENGINES {
+        let fake = undecided(&[NAME], None).await;
+        let (failure, book) = fails(&fake, engine, &[NAME], SHORT, Duration::ZERO).await;
+        assert_eq!(*book.presented.lock(), [(NAME.to_owned(), Challenge::Http01)]);
+        assert!(failure.kind == Kind::Unreachable && failure.proven, "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_was_not_ordered_is_not_proven() {
+    for engine in ENGINES {
+        let fake = undecided(&["b.pierhead.test"], None).await;
+        let (failure, book) = fails(&fake, engine, &[NAME], SHORT, Duration::ZERO).await;
+        assert!(failure.kind == Kind::Refused && failure.reason.contains("b.pierhead.test"), "{failure:?}");
+        assert!(book.presented.lock().is_empty() && !failure.proven);
+    }
+}
+
+#[tokio::test]
+async fn proofs_are_presented_side_by_side_and_in_no_time_of_the_authoritys() {
+    for engine in ENGINES {
+        let names = &[NAME, "b.pierhead.test", "c.pierhead.test"];
+        let fake = undecided(names, None).await;
+        let (patience, began) = (Patience { whole: Duration::from_secs(3), ..SHORT }, Instant::now());
+        let (failure, _) = fails(&fake, engine, names, patience, Duration::from_secs(4)).await;
+        assert!(failure.reason.starts_with("looking at the proofs") && failure.proven, "{failure:?}");
+        assert!(began.elapsed() < Duration::from_secs(8));
+    }
+}
+
+#[tokio::test]
+async fn a_proof_is_withdrawn_when_its_order_is_given_up() {
+    for engine in ENGINES {
+        let fake = undecided(&[NAME], None).await;
+        let book = Arc::new(Book { slow: Duration::from_millis(200), ..Book::default() });
+        let proofs: Arc<dyn Proofs> = book.clone();
+        let made = made(&of(&fake), account_key(), engine, PATIENCE).unwrap();
+        let names = [NAME.to_owned()];
+        let wanted = Wanted { names: &names, ways: only(Challenge::Http01), replaces: None };
+        let presented = async {
+            while book.presented.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            ended = made.order(&wanted, &proofs) => panic!("{:?}", ended.err()),
+            () = presented => {} // and the order is dropped
+        }
+        while book.withdrawn.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! It tries a nonce that was not liked three times; [`drive`] goes on where it gives up.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -43,7 +44,7 @@ impl Full {
     }
 
     /// Orders a certificate and waits for it.
-    pub(super) async fn order(&self, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
+    pub(super) async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
         let account = self.account().await?;
         self.has_profile(&account)?;
         let doing = format!("ordering a certificate for {} at {}", wanted.names.join(", "), self.directory);

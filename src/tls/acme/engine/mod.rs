@@ -5,6 +5,7 @@
 //! plain     the calls of an order by rustls-acme
 //! full      the same by instant-acme, which also knows bound accounts, profiles, DNS-01, ARI; account: who we are there
 //! http      what both need of the web: whom to trust, proxies, deadlines, limits
+//! shown     the proofs of an order, from when they are presented until they are withdrawn
 //! problem   what an authority's refusal means, and what to do about it
 //! ```
 //!
@@ -12,7 +13,8 @@
 //!
 //! **Invariants**
 //! - Every call has a deadline, and so has the whole order. An answer that never comes is a [`Failure`] like any other.
-//! - A proof that was presented is withdrawn, whatever came of the order.
+//! - A proof that was presented is withdrawn, whatever came of the order, also when it is given up in the middle. When the
+//!   process ends in that moment it may stay: nobody is there to take it away.
 //! - The key of a certificate is made for its order and is used for no other.
 //!
 //! **Not here, on purpose:** when to order, how often, and where the certificate goes.
@@ -23,6 +25,7 @@ mod full;
 mod http;
 mod plain;
 mod problem;
+mod shown;
 
 use std::sync::Arc;
 
@@ -74,7 +77,7 @@ struct Engines {
 
 #[async_trait]
 impl Authority for Engines {
-    async fn order(&self, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
+    async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
         match &self.plain {
             Some(plain) => plain.order(wanted, proofs).await,
             None => self.full.order(wanted, proofs).await,

@@ -42,7 +42,7 @@ impl Plain {
     }
 
     /// Orders a certificate and waits for it.
-    pub(super) async fn order(&self, wanted: &Wanted<'_>, proofs: &dyn Proofs) -> Result<Issued, Failure> {
+    pub(super) async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
         let doing = format!("reading the directory {}", self.directory);
         let directory = again(&doing, self.patience, || Box::pin(self.read())).await?;
         let doing = format!("the account at {}", self.directory);

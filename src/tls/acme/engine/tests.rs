@@ -3,12 +3,12 @@
 use super::super::super::testing::put;
 use super::super::order::Proof;
 use super::super::proofs::proofs;
-use super::super::testing::{Manners, Pebble, account_key, config, names};
+use super::super::testing::{Manners, Pebble, account_key, config, names, only};
 use super::super::{Answers, ExternalAccount};
 use super::*;
 
 fn wanted(names: &[String], by: Challenge) -> Wanted<'_> {
-    Wanted { names, by, replaces: None }
+    Wanted { names, ways: only(by), replaces: None }
 }
 
 fn two() -> Vec<String> {
@@ -43,7 +43,7 @@ async fn an_order_of_two_names_is_proven_by_a_handshake_or_by_a_file_and_leaves_
     {
         let config = pebble.config(&[by]);
         let authority = made(&config, key.clone(), engine, PATIENCE).unwrap();
-        let issued = authority.order(&wanted(&two(), by), &*proofs(&config)).await.unwrap();
+        let issued = authority.order(&wanted(&two(), by), &proofs(&config)).await.unwrap();
         assert_eq!(names(&issued.chain), (two(), 2));
         assert!(issued.key.starts_with("-----BEGIN PRIVATE KEY-----"));
         let left = |kind: &str| pebble.folder.path().join("storage/challenges").join(kind).read_dir().unwrap().count();
@@ -58,7 +58,7 @@ async fn an_authority_that_rejects_many_nonces_is_asked_again_at_once() {
     let config = pebble.config(&[Challenge::TlsAlpn01]);
     for engine in ENGINES {
         let authority = made(&config, account_key(), engine, PATIENCE).unwrap();
-        let issued = authority.order(&wanted(&two(), Challenge::TlsAlpn01), &*proofs(&config)).await.unwrap();
+        let issued = authority.order(&wanted(&two(), Challenge::TlsAlpn01), &proofs(&config)).await.unwrap();
         assert_eq!(names(&issued.chain).0, two());
     }
 }
@@ -69,13 +69,17 @@ async fn names_that_an_authority_believes_already_need_no_proof() {
     let config = pebble.config(&[Challenge::TlsAlpn01]);
     for engine in ENGINES {
         let authority = made(&config, account_key(), engine, PATIENCE).unwrap();
-        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &*proofs(&config)).await.unwrap();
-        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &Never).await.unwrap();
+        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &proofs(&config)).await.unwrap();
+        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &never()).await.unwrap();
     }
 }
 
 /// Who has no way to prove anything.
 struct Never;
+
+fn never() -> Arc<dyn Proofs> {
+    Arc::new(Never)
+}
 
 #[async_trait]
 impl Proofs for Never {
@@ -94,7 +98,7 @@ async fn a_name_that_cannot_be_seen_fails_with_the_name_the_authoritys_words_and
             let config = pebble.config(&[by]);
             let elsewhere = Config { storage: pebble.folder.path().join("elsewhere"), ..config.clone() };
             let authority = made(&config, account_key(), engine, PATIENCE).unwrap();
-            let failure = authority.order(&wanted(&two(), by), &*proofs(&elsewhere)).await.err().unwrap();
+            let failure = authority.order(&wanted(&two(), by), &proofs(&elsewhere)).await.err().unwrap();
             assert_eq!(failure.kind, Kind::Validation, "{failure}");
             for part in [by.name(), ".pierhead.test is ours: ", "GitLab's 5050 cannot be asked", "tls.acme.challenges"]
             {
@@ -116,11 +120,11 @@ async fn an_account_is_bound_to_the_one_that_the_authority_knows() {
     let ours = account_key();
     for _ in 0..2 {
         let authority = authority(&config, ours.clone()).unwrap();
-        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &*proofs(&config)).await.unwrap();
+        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &proofs(&config)).await.unwrap();
     }
     let refused = |config: Config| async move {
         let authority = authority(&config, account_key()).unwrap();
-        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &Never).await.err().unwrap()
+        authority.order(&wanted(&two(), Challenge::TlsAlpn01), &never()).await.err().unwrap()
     };
     let failure = refused(unbound).await;
     assert!(failure.kind == Kind::Refused && failure.reason.contains("tls.acme.eab"), "{failure}");

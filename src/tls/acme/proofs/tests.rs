@@ -6,7 +6,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 
 use super::super::engine::authority;
 use super::super::order::Wanted;
-use super::super::testing::{Manners, Named, Pebble, account_key, names};
+use super::super::testing::{Manners, Named, Pebble, account_key, names, only};
 use super::update::Server;
 use super::*;
 
@@ -109,9 +109,9 @@ async fn an_answer_to_a_signed_update_must_be_signed() {
 
 async fn order(config: &Config, names_wanted: &[&str], by: Challenge) -> Result<Vec<String>, Failure> {
     let wanted: Vec<String> = names_wanted.iter().map(|name| (*name).to_owned()).collect();
-    let wanted = Wanted { names: &wanted, by, replaces: None };
+    let wanted = Wanted { names: &wanted, ways: only(by), replaces: None };
     let authority = authority(config, account_key())?;
-    let issued = authority.order(&wanted, &*proofs(config)).await?;
+    let issued = authority.order(&wanted, &proofs(config)).await?;
     let mut names = names(&issued.chain).0;
     names.sort();
     Ok(names)

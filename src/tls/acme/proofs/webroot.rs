@@ -63,10 +63,14 @@ fn folder(webroot: &Path, make: bool) -> io::Result<OwnedFd> {
         folder = match opened {
             Err(Errno::NOENT) if make => {
                 let everybody = Mode::from_raw_mode(0o755);
-                mkdirat(&folder, name, everybody)?;
-                let made = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty())?;
-                fchmod(&made, everybody)?; // whatever the umask says: the other server must get through
-                made
+                let made = mkdirat(&folder, name, everybody);
+                let there = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty());
+                match made {
+                    Ok(()) => fchmod(there.as_ref().map_err(|error| *error)?, everybody)?, // whatever the umask says
+                    Err(Errno::EXIST) => {} // another order made it this moment
+                    Err(error) => return Err(error.into()),
+                }
+                there?
             }
             opened => opened?,
         };
@@ -129,6 +133,24 @@ mod tests {
         take(folder.path(), "token", "token.thumb").unwrap();
         take(folder.path(), "token", "token.thumb").unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn orders_that_begin_in_one_moment_make_the_folders_together() {
+        for _ in 0..30 {
+            let folder = tempfile::tempdir().unwrap();
+            let together = std::sync::Barrier::new(8);
+            let put_one = |number: usize| {
+                together.wait();
+                put(folder.path(), &format!("token{number}"), "answer").unwrap();
+            };
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    let put_one = &put_one;
+                    scope.spawn(move || put_one(number));
+                }
+            });
+        }
     }
 
     #[test]
