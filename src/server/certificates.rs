@@ -173,9 +173,9 @@ impl Ordering {
     }
 
     /// Begins no other order.
-    pub(super) fn wind_down(&self) {
-        if let Some((orders, _)) = &self.0 {
-            orders.wind_down();
+    pub(super) fn begin_no_more(&self) {
+        if let Some((orders, _)) = &self.running {
+            orders.begin_no_more();
         }
     }
 

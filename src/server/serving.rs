@@ -90,7 +90,7 @@ impl Serving {
         if end == End::HandedOver || !self.ordering.is_at_it(SystemTime::now()) {
             self.ordering.end();
         }
-        self.ordering.wind_down();
+        self.ordering.begin_no_more();
         if end == End::HandedOver {
             self.hearing.abort();
             self.watching.end();

@@ -166,7 +166,7 @@ impl Orders {
     }
 
     /// Begins no attempt any more; one that is under way goes on.
-    pub fn wind_down(&self) {
+    pub fn begin_no_more(&self) {
         self.0.turns.close();
     }
 

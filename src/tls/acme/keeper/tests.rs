@@ -524,7 +524,7 @@ async fn no_attempt_begins_at_the_end_and_one_that_is_under_way_goes_on() {
     let fake = Fake::new().always(Deed::IssueAfter(Duration::from_secs(200)));
     let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
     node.until_orders(1).await;
-    node.orders.wind_down();
+    node.orders.begin_no_more();
     node.until(|status| status[0].ordered.is_some()).await;
     tokio::time::sleep(100 * DAY).await;
     assert_eq!(fake.times().len(), 1);
