@@ -31,8 +31,8 @@ pub enum Cert {
     },
     /// Have the running server order certificates now, and wait until they are there
     #[command(
-        after_help = "Exit code 1 when an order failed, 69 when no server runs, 75 when the names could not be proven so \
-        often that the authority would refuse the next attempt; the message says when to try again."
+        after_help = "Exit code 1 when an order failed, 69 when no server runs, 75 when the authority would refuse \
+        the next attempt, because of too many before it; the message says when to try again."
     )]
     Renew(Renew),
     /// Look for everything that is wrong with the certificates of the configuration
@@ -223,7 +223,11 @@ impl Examined {
         names.retain(|name| !missing.iter().any(|place| carries(&place.names, name)));
         self.missing = missing;
         let own = local::server(&settings.tls.local);
-        self.keep(Certificates::load(&good).and_then(|files| files.with_ordered(there, &own)), names, None);
+        self.keep(
+            Certificates::load(&good).and_then(|files| files.with_ordered(there, &[], &own, SystemTime::now())),
+            names,
+            None,
+        );
         self.problems.extend(keys(acme).into_iter().filter(|key| is_open(key)).map(|key| {
             format!("{key} is a key that others than its owner may read: chmod 600 {key}", key = key.display())
         }));

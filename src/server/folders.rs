@@ -99,6 +99,10 @@ fn kept(storage: &Path) -> io::Result<Vec<(&'static str, PathBuf, AccessFlags)>>
         let Ok(entries) = std::fs::read_dir(&folder) else { continue }; // it is among `found`, and refused there
         for entry in entries {
             let entry = entry?;
+            // Whatever else lies at the root of a volume, as lost+found, is nobody's business.
+            if folder == *storage && !acme::is_of_storage(&entry.file_name()) {
+                continue;
+            }
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir()); // gone, or refused below
             found.push((STORAGE, entry.path(), if is_folder { all } else { AccessFlags::R_OK }));
             if is_folder && folder == *storage {

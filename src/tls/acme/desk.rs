@@ -26,8 +26,8 @@ pub(super) struct Seen {
     pub(super) since: Option<i64>,
     pub(super) last: Option<Failed>,
     pub(super) failures: u32,
-    /// From when on names may be proven again.
-    pub(super) proofs_free: i64,
+    /// From when on an order may be asked for.
+    pub(super) free: i64,
     /// When what is there was ordered.
     pub(super) ordered: Option<i64>,
     /// When somebody wanted an order now.
@@ -56,7 +56,7 @@ impl Desk {
 
     /// Until when no more names may be proven, if they may not now.
     pub(super) fn spent_until(&self, now: i64) -> Option<Timestamp> {
-        let free = self.seen.lock().proofs_free;
+        let free = self.seen.lock().free;
         (free > now).then(|| timestamp(free))
     }
 

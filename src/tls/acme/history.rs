@@ -4,10 +4,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::order::{Failure, Kind};
+use super::place::digest;
 use super::{Challenge, renewal};
 
 /// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 2000;
+/// How many settings are known to have failed: more than there are nodes that share a folder and differ, or each would
+/// try again because of the other.
+const SETTINGS: usize = 16;
 
 /// What was tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub(super) struct History {
     pub(super) last: Option<Failed>,
     /// The way that proved the names last.
     pub(super) by: Option<String>,
+    /// With which settings, and for which purposes, attempts failed since the last success: digests, the last few.
+    pub(super) failed_with: Vec<String>,
 }
 
 /// What a certificate is for.
@@ -41,6 +47,12 @@ pub(super) struct History {
 pub(super) struct Purpose {
     pub(super) directory: String,
     pub(super) names: Vec<String>,
+}
+
+impl Purpose {
+    fn digest(&self) -> String {
+        digest(&format!("{} {}", self.directory, self.names.join(" ")))
+    }
 }
 
 /// A failure.
@@ -67,13 +79,32 @@ impl History {
     }
 
     /// What of it counts for this purpose. Other names, or another directory, have not failed yet; how many certificates
-    /// were issued counts all the same, and how often one authority could not see names.
+    /// were issued counts all the same, and how often one authority could not see names. If they have, as when nodes
+    /// differ that share a folder, all of it counts.
     pub(super) fn for_purpose(self, of: &Purpose) -> Self {
-        if self.of == *of {
-            return self;
+        if self.of == *of || self.failed_with.contains(&of.digest()) {
+            return Self { of: of.clone(), ..self };
         }
         let failed_proofs = if self.of.directory == of.directory { self.failed_proofs } else { Vec::new() };
-        Self { of: of.clone(), failed_proofs, issued: self.issued, ..Self::default() }
+        Self { of: of.clone(), failed_proofs, issued: self.issued, failed_with: self.failed_with, ..Self::default() }
+    }
+
+    /// With settings that have not failed yet there is nothing to wait for: somebody may have mended what was refused. A
+    /// failure to prove a name is none of theirs.
+    pub(super) fn forgive(&mut self, settings: &str) {
+        let theirs = |last: &Failed| matches!(last.kind, Kind::Refused | Kind::Unreachable | Kind::Ours);
+        if self.last.as_ref().is_some_and(theirs) && !self.failed_with.iter().any(|failed| failed == settings) {
+            (self.last, self.refused, self.unreachable) = (None, 0, 0);
+        }
+    }
+
+    /// An attempt with these settings failed.
+    pub(super) fn fails_with(&mut self, settings: &str) {
+        for failed in [settings.to_owned(), self.of.digest()] {
+            self.failed_with.retain(|known| *known != failed);
+            self.failed_with.push(failed);
+        }
+        self.failed_with.drain(..self.failed_with.len().saturating_sub(SETTINGS));
     }
 
     /// Puts times that have yet to come, because a clock was wrong, where they can harm no more; whether there were any.

@@ -44,3 +44,4 @@ pub use kept::kept;
 pub use place::Place;
 pub(super) use renewal::overdue;
 pub use status::{LastError, Refusal, Status};
+pub use storage::is_of_storage;

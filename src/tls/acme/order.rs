@@ -29,6 +29,8 @@ pub(super) struct Wanted<'a> {
     pub(super) names: &'a [String],
     /// The way to prove each name. A wildcard is always proven by [`Challenge::Dns01`].
     pub(super) by: Challenge,
+    /// The ways that will do where the authority does not offer that one, the preferred first.
+    pub(super) ways: &'a [Challenge],
     /// The certificate that is to be replaced (RFC 9773 5), if this authority made it.
     pub(super) replaces: Option<&'a CertificateDer<'static>>,
 }

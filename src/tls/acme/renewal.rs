@@ -7,7 +7,8 @@
 //!
 //! not reached, or our own fault                   5 s after the failure, doubling to an hour
 //! refused                                         an hour, doubling to a day
-//! limited                                         what the authority says, else an hour
+//! limited                                         what the authority says, else an hour; never less than a minute,
+//!                                                 doubling to an hour, and never more than 30 days
 //! a name could not be proven                      the next way to prove it at once; after each round through all ways
 //!                                                 15 minutes, doubling to 12 hours
 //! ```
@@ -41,6 +42,8 @@ pub(super) const CHANGES: usize = 4;
 pub(super) const CHANGES_WITHIN: i64 = DAY;
 /// A certificate that lives shorter than this is renewed at half of its life.
 const SHORT: i64 = 10 * DAY;
+/// The longest that anybody is left alone: longer than any limit, and shorter than what a broken clock says.
+const LONGEST_LIMIT: i64 = 30 * DAY;
 /// Before another way to prove a name is tried.
 const OTHER_WAY: i64 = 5 * SECOND;
 
@@ -73,7 +76,7 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     /// When the next order begins, in seconds since 1970. It may be over.
     pub(super) fn next(&self) -> i64 {
-        let due = self.due();
+        let due = self.due().max(self.proofs_free());
         self.history.last.as_ref().map_or(due, |last| due.max(self.again(last)))
     }
 
@@ -111,14 +114,25 @@ impl Case<'_> {
     }
 
     fn wait(&self, last: &super::history::Failed) -> i64 {
-        let History { unproven, refused, unreachable, .. } = *self.history;
+        let History { unproven, refused, unreachable, limited, .. } = *self.history;
         match last.kind {
             Kind::Validation if unproven % self.ways.max(1) != 0 => OTHER_WAY,
             Kind::Validation => doubled(15 * MINUTE, unproven / self.ways.max(1), 12 * HOUR),
-            Kind::RateLimited(said) => said.map_or(HOUR, |said| i64::try_from(said.as_secs()).unwrap_or(i64::MAX)),
+            Kind::RateLimited(said) => {
+                let said = said.map_or(HOUR, |said| i64::try_from(said.as_secs()).unwrap_or(i64::MAX));
+                said.max(doubled(MINUTE, limited, HOUR)).min(LONGEST_LIMIT)
+            }
             Kind::Refused => doubled(HOUR, refused, DAY),
             Kind::Unreachable | Kind::Ours => doubled(5 * SECOND, unreachable, HOUR),
         }
+    }
+
+    /// From when on there may be an order that somebody asks for, in seconds since 1970: what the authority limits is
+    /// limited for everybody.
+    pub(super) fn free(&self) -> i64 {
+        let limited = self.history.last.as_ref().filter(|last| matches!(last.kind, Kind::RateLimited(_)));
+        let over = limited.map_or(i64::MIN, |last| self.again(last));
+        over.max(self.proofs_free()).max(self.changes_free())
     }
 
     /// From when on names may be proven again, in seconds since 1970.

@@ -44,8 +44,10 @@ pub enum Refusal {
     },
     /// More would lead to the authority's limit.
     #[error(
-        "the names of {name} could not be proven {} times within an hour, and the authority refuses more than a few: it can be tried again at {until}",
-        super::renewal::PROOFS
+        "another order for {name} now would go beyond what the authority allows (it asked us to wait, or could not see {} times \
+         within an hour that the names are ours, or issued {} certificates within a day): it can be tried again at {until}",
+        super::renewal::PROOFS,
+        super::renewal::CHANGES
     )]
     Spent {
         /// The first name of the certificate.

@@ -18,6 +18,7 @@
 //!
 //! Everything here blocks, but for [`blocking`].
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,15 @@ use crate::tls::remark::time;
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How the line begins that says where a certificate comes from. Whoever reads PEM passes it over (RFC 7468 5.2).
 const ORIGIN: &str = "# Ordered by Pierhead: ";
+
+/// Whether something in the folder is ours, by its name.
+pub fn is_of_storage(name: &OsStr) -> bool {
+    let ours = |name: &str| {
+        let is_key = name.starts_with("account-") && name.ends_with(".key");
+        is_key || ["certificates", "attempts", "leases", "challenges"].contains(&name)
+    };
+    name.to_str().is_some_and(ours)
+}
 
 /// The folder.
 #[derive(Debug, Clone)]

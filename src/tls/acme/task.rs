@@ -49,10 +49,18 @@ pub(super) struct Task {
     /// What was tried, while that cannot be written.
     memory: Option<History>,
     /// What was issued and how, while it cannot be written.
-    unpublished: Option<(String, Challenge)>,
+    unpublished: Option<Unpublished>,
     window: Option<Asked>,
     /// How often the folder could not be read.
     blind: u32,
+}
+
+/// What was issued and is in no file yet.
+struct Unpublished {
+    text: String,
+    by: Challenge,
+    /// In seconds since 1970.
+    at: i64,
 }
 
 /// What the authority said about a renewal.
@@ -93,7 +101,7 @@ impl Task {
             return LOOK.min(Duration::from_secs(u64::try_from(next.saturating_sub(now)).unwrap_or_default()));
         }
         let shared = Arc::clone(&self.shared);
-        let Ok(_turn) = shared.turns.acquire().await else { return LOOK }; // never closed
+        let Ok(_turn) = shared.turns.acquire().await else { return LOOK }; // we are to begin none
         match self.take_lease().await {
             Ok(Some(held)) => self.attempt_under(&held).await,
             Ok(None) => {
@@ -114,6 +122,7 @@ impl Task {
         if let Some(memory) = &self.memory {
             found.history = memory.clone();
         }
+        found.history.forgive(&self.shared.settings);
         if found.history.clamp(self.shared.now()) {
             tracing::warn!("what was tried for {} lies in the future: was a clock wrong?", self.desk.place.first());
             self.remember(&found.history).await?;
@@ -157,7 +166,7 @@ impl Task {
         let (now, case) = (self.shared.now(), self.case(found));
         let since = found.certificate.as_ref().and_then(Certificate::ordered);
         let asked = self.desk.seen().asked.filter(|asked| since.is_none_or(|since| since <= *asked));
-        if asked.is_none() || case.proofs_free() > now {
+        if asked.is_none() || case.free() > now {
             self.desk.note(|seen| seen.asked = None);
             return case.next() <= now;
         }
@@ -167,14 +176,14 @@ impl Task {
     /// Notes how it is, for who wants to know.
     fn note(&self, found: &Found, next: i64) {
         let Found { certificate, history } = found;
-        let (now, proofs_free) = (self.shared.now(), self.case(found).proofs_free());
+        let (now, free) = (self.shared.now(), self.case(found).free());
         self.desk.note(|seen| {
             *seen = Seen {
                 next: next.max(now),
                 since: None,
                 last: history.last.clone(),
                 failures: history.failures(),
-                proofs_free,
+                free,
                 ordered: certificate.as_ref().and_then(Certificate::ordered),
                 asked: seen.asked,
             };
@@ -249,9 +258,15 @@ impl Task {
         let now = self.shared.now();
         match &outcome {
             Ok(by) => renewal::issued(&mut history, *by, now),
-            Err(failure) => renewal::failed(&mut history, failure, now),
+            Err(failure) => {
+                renewal::failed(&mut history, failure, now);
+                history.fails_with(&self.shared.settings);
+            }
         }
         self.memory = self.remember(&history).await.err().map(|_| history.clone());
+        if matches!(&outcome, Err(Failure { kind: Kind::Refused | Kind::Unreachable, .. })) {
+            self.shared.forget_authority().await; // what it was made of may be mended: the account's key, whom to trust
+        }
         let failure = outcome.as_ref().err();
         self.shared.metrics.acme_order(failure.map_or("issued", |failure| failure.kind.name()));
         let found = Found { history, ..found.clone() };
@@ -267,15 +282,20 @@ impl Task {
 
     /// From names to a certificate in its file.
     async fn order(&mut self, found: &Found, history: &History) -> Result<Challenge, Failure> {
-        let (text, by) = match self.unpublished.take() {
+        // What another node ordered since is the better one.
+        let since = found.certificate.as_ref().and_then(Certificate::ordered);
+        let unpublished = match self.unpublished.take().filter(|unpublished| since.is_none_or(|at| at < unpublished.at))
+        {
             Some(unpublished) => unpublished,
             None => {
                 let by = way(&self.desk.place, history)?;
                 self.voice.begins(by);
-                (self.issue(found, by).await?, by)
+                Unpublished { text: self.issue(found, by).await?, by, at: self.shared.now() }
             }
         };
-        self.unpublished = Some((text.clone(), by));
+        let Unpublished { text, by, .. } = &unpublished;
+        let (text, by) = (text.clone(), *by);
+        self.unpublished = Some(unpublished);
         let (storage, place) = (self.shared.storage.clone(), self.desk.place.clone());
         blocking(move || storage.publish(&place, &text)).await?;
         self.unpublished = None;
@@ -290,7 +310,7 @@ impl Task {
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
         let order = async move {
-            let wanted = Wanted { names: &place.names, by, replaces: replaced.as_ref() };
+            let wanted = Wanted { names: &place.names, by, ways: &place.ways, replaces: replaced.as_ref() };
             shared.authority().await?.order(&wanted, &*shared.proofs).await
         };
         let issued = isolated(order, deadline).await?;

@@ -71,6 +71,15 @@ pub(super) struct Authorization {
     pub(super) offers: Vec<Offer>,
 }
 
+impl Authorization {
+    /// Whether the authority looked and did not see it. It may still be pending then: step-ca would look again if it were
+    /// asked to (RFC 8555 8.2).
+    fn is_unproven(&self) -> bool {
+        let tried = || self.offers.iter().any(|offer| offer.error.is_some());
+        self.standing == Standing::Lost || self.standing == Standing::Pending && tried()
+    }
+}
+
 /// Where an authorization is (RFC 8555 7.1.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -120,7 +129,7 @@ pub(super) async fn drive(
     patience: Patience,
 ) -> Result<Issued, Failure> {
     let mut presented = Vec::new();
-    let mut steps = Steps { order, by: wanted.by, proofs, presented: &mut presented, patience };
+    let mut steps = Steps { order, wanted, proofs, presented: &mut presented, patience };
     let outcome = tokio::time::timeout(patience.whole, steps.all(wanted.names)).await;
     for proof in &presented {
         proofs.withdraw(proof).await;
@@ -131,7 +140,7 @@ pub(super) async fn drive(
 /// An order on its way.
 struct Steps<'a> {
     order: &'a mut dyn Order,
-    by: Challenge,
+    wanted: &'a Wanted<'a>,
     proofs: &'a dyn Proofs,
     presented: &'a mut Vec<Proof>,
     patience: Patience,
@@ -167,22 +176,22 @@ impl Steps<'_> {
 
     /// Presents what proves each name that is not proven yet, and then has the authority look at all of it.
     async fn prove(&mut self) -> Result<(), Failure> {
-        let (by, mut open) = (self.by, Vec::new());
+        let mut open = Vec::new();
         for number in 0..self.order.authorizations() {
             let doing = "asking how to prove a name";
             let authorization = self.call(doing, move |order| order.authorization(number)).await?;
             match authorization.standing {
                 Standing::Valid => continue,
-                Standing::Lost => return Err(lost(&authorization, by)),
+                Standing::Lost => return Err(lost(&authorization, self.wanted.by)),
                 Standing::Pending => {}
             }
-            let proof = proof(authorization, by)?;
+            let proof = proof(authorization, self.wanted)?;
             // Before it is there: what is presented by half is to be withdrawn too.
             self.presented.push(proof.clone());
             self.proofs.present(&proof).await?;
-            open.push(number);
+            open.push((number, proof.by));
         }
-        for number in open {
+        for (number, by) in open {
             self.call("asking the authority to look at a proof", move |order| order.look(number, by)).await?;
         }
         Ok(())
@@ -193,7 +202,7 @@ impl Steps<'_> {
         for number in 0..self.order.authorizations() {
             let doing = "asking why a name is not proven";
             match self.call(doing, move |order| order.authorization(number)).await {
-                Ok(authorization) if authorization.standing == Standing::Lost => return lost(&authorization, self.by),
+                Ok(authorization) if authorization.is_unproven() => return lost(&authorization, self.wanted.by),
                 // Another name is lost, or nothing came in time.
                 Ok(_) => {}
                 Err(failure) => return failure,
@@ -220,18 +229,26 @@ impl Steps<'_> {
     }
 }
 
-fn proof(authorization: Authorization, by: Challenge) -> Result<Proof, Failure> {
+/// By the way that is wanted, else by one that will do.
+fn proof(authorization: Authorization, wanted: &Wanted<'_>) -> Result<Proof, Failure> {
     let Authorization { name, offers, .. } = authorization;
+    let bare = |wanted: &String| wanted.trim_start_matches("*.").eq_ignore_ascii_case(&name);
+    if !wanted.names.iter().any(bare) {
+        let reason = format!("the authority wants {name:?} to be proven, which was not ordered");
+        return Err(Failure { kind: Kind::Refused, reason });
+    }
     let names: Vec<&str> = offers.iter().map(|offer| offer.by.name()).collect();
     let offered = if names.is_empty() { "none that we know".to_owned() } else { names.join(", ") };
-    let Some(offer) = offers.into_iter().find(|offer| offer.by == by) else {
+    let ways = || std::iter::once(wanted.by).chain(wanted.ways.iter().copied());
+    let Some(offer) = ways().find_map(|way| offers.iter().find(|offer| offer.by == way).cloned()) else {
+        let ours: Vec<&str> = ways().skip(usize::from(!wanted.ways.is_empty())).map(Challenge::name).collect();
         let reason = format!(
             "the authority does not let {name} be proven by {}; the ways it offers: {offered} (`tls.acme.challenges`)",
-            by.name()
+            ours.join(" or ")
         );
         return Err(Failure { kind: Kind::Refused, reason });
     };
-    Ok(Proof { by, name, token: offer.token, key_authorization: offer.key_authorization })
+    Ok(Proof { by: offer.by, name, token: offer.token, key_authorization: offer.key_authorization })
 }
 
 fn lost(authorization: &Authorization, by: Challenge) -> Failure {

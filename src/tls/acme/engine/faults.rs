@@ -7,6 +7,8 @@ use serde_json::json;
 use super::super::super::testing::Authority as Signer;
 use super::super::order::Proof;
 use super::super::testing::{Fake, Says, account_key, config, names};
+use super::drive::Offer;
+use super::problem::Trouble;
 use super::*;
 
 const SHORT: Patience =
@@ -31,7 +33,7 @@ fn of(fake: &Fake) -> Config {
 
 async fn order(config: &Config, engine: Engine, patience: Patience) -> Result<Issued, Failure> {
     let names = ["a.pierhead.test".to_owned()];
-    let wanted = Wanted { names: &names, by: Challenge::Http01, replaces: None };
+    let wanted = Wanted { names: &names, by: Challenge::Http01, ways: &[], replaces: None };
     made(config, account_key(), engine, patience)?.order(&wanted, &Never).await
 }
 
@@ -124,7 +126,7 @@ async fn an_order_says_its_profile_and_what_it_replaces_where_the_authority_know
     let (old, _) = Signer::new().issue(&["a.pierhead.test"], 90);
     let old = super::super::testing::certificate(&old);
     let names = ["a.pierhead.test".to_owned()];
-    let wanted = Wanted { names: &names, by: Challenge::Http01, replaces: Some(&old) };
+    let wanted = Wanted { names: &names, by: Challenge::Http01, ways: &[], replaces: Some(&old) };
     let config = Config { profile: Some("shortlived".to_owned()), ..of(&fake) };
     authority(&config, account_key()).unwrap().order(&wanted, &Never).await.unwrap();
     let asked = fake.asked();
@@ -145,7 +147,7 @@ async fn what_an_order_replaces_is_left_out_for_who_does_not_know_it() {
     let (old, _) = Signer::new().issue(&["a.pierhead.test"], 90);
     let old = super::super::testing::certificate(&old);
     let names = ["a.pierhead.test".to_owned()];
-    let wanted = Wanted { names: &names, by: Challenge::Http01, replaces: Some(&old) };
+    let wanted = Wanted { names: &names, by: Challenge::Http01, ways: &[], replaces: Some(&old) };
     made(&of(&fake), account_key(), Engine::Full, PATIENCE).unwrap().order(&wanted, &Never).await.unwrap();
     assert_eq!(fake.asked().iter().filter(|(path, _)| path.starts_with("/orders")).count(), 2);
 }
@@ -180,4 +182,93 @@ async fn a_contact_that_changed_is_told() {
     let asked = fake.asked();
     let told: Vec<_> = asked.iter().filter(|(path, _)| path == "/order/1").map(|(_, said)| &said["contact"]).collect();
     assert!(told.contains(&&json!(["mailto:ops@pierhead.test"])), "{told:?}");
+}
+
+/// An order that stays as it is.
+struct Still {
+    name: &'static str,
+    offers: Vec<Offer>,
+    looked: Vec<Challenge>,
+}
+
+impl Still {
+    fn of(name: &'static str, offers: &[(Challenge, Option<&str>)]) -> Self {
+        let offer = |(by, error): &(Challenge, Option<&str>)| Offer {
+            by: *by,
+            token: "token".to_owned(),
+            key_authorization: "token.thumb".to_owned(),
+            error: error
+                .map(|detail| serde_json::from_value(json!({ "type": "connection", "detail": detail })).unwrap()),
+        };
+        Self { name, offers: offers.iter().map(offer).collect(), looked: Vec::new() }
+    }
+
+    async fn drive(&mut self, by: Challenge, ways: &[Challenge]) -> Failure {
+        let names = ["a.test".to_owned()];
+        let wanted = Wanted { names: &names, by, ways, replaces: None };
+        drive::drive(self, &wanted, &Always, SHORT).await.err().unwrap()
+    }
+}
+
+#[async_trait]
+impl drive::Order for Still {
+    async fn state(&mut self) -> Result<drive::State, Trouble> {
+        Ok(drive::State::Pending)
+    }
+
+    fn authorizations(&mut self) -> usize {
+        1
+    }
+
+    async fn authorization(&mut self, _number: usize) -> Result<drive::Authorization, Trouble> {
+        let (name, offers) = (self.name.to_owned(), self.offers.clone());
+        Ok(drive::Authorization { name, standing: drive::Standing::Pending, offers })
+    }
+
+    async fn look(&mut self, _number: usize, by: Challenge) -> Result<(), Trouble> {
+        self.looked.push(by);
+        Ok(())
+    }
+
+    async fn finalize(&mut self, _request: Vec<u8>) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    async fn certificate(&mut self) -> Result<String, Trouble> {
+        Err(Trouble::gone())
+    }
+}
+
+/// Who can prove anything.
+struct Always;
+
+#[async_trait]
+impl Proofs for Always {
+    async fn present(&self, _: &Proof) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn withdraw(&self, _: &Proof) {}
+}
+
+#[tokio::test]
+async fn a_proof_that_was_not_seen_is_one_although_the_authority_would_look_again() {
+    let mut order = Still::of("a.test", &[(Challenge::Http01, Some("connection refused"))]);
+    let failure = order.drive(Challenge::Http01, &[]).await;
+    assert!(failure.kind == Kind::Validation && failure.reason.contains("connection refused"), "{failure}");
+    let failure = Still::of("a.test", &[(Challenge::Http01, None)]).drive(Challenge::Http01, &[]).await;
+    assert_eq!(failure.kind, Kind::Unreachable, "{failure}");
+}
+
+#[tokio::test]
+async fn where_a_way_is_not_offered_the_next_one_is_taken_and_no_other_names_are_proven() {
+    use Challenge::{Dns01, Http01, TlsAlpn01};
+    let mut order = Still::of("a.test", &[(Dns01, None), (Http01, None)]);
+    order.drive(TlsAlpn01, &[TlsAlpn01, Http01]).await;
+    assert_eq!(order.looked, [Http01]);
+    let failure = order.drive(TlsAlpn01, &[TlsAlpn01]).await;
+    assert!(failure.kind == Kind::Refused && failure.reason.contains("dns-01, http-01"), "{failure}");
+    let mut order = Still::of("b.test", &[(Http01, None)]);
+    let failure = order.drive(Http01, &[]).await;
+    assert!(failure.kind == Kind::Refused && order.looked.is_empty(), "{failure}");
 }

@@ -8,7 +8,7 @@ use super::super::{Answers, ExternalAccount};
 use super::*;
 
 fn wanted(names: &[String], by: Challenge) -> Wanted<'_> {
-    Wanted { names, by, replaces: None }
+    Wanted { names, by, ways: &[], replaces: None }
 }
 
 fn two() -> Vec<String> {

@@ -39,6 +39,8 @@ struct Fake {
     /// Then always.
     usual: Mutex<Deed>,
     window: Mutex<Option<Window>>,
+    /// Never says when to renew.
+    mute: std::sync::atomic::AtomicBool,
     /// When, which names and how.
     orders: Mutex<Vec<(Duration, Vec<String>, Challenge)>>,
     start: Instant,
@@ -51,6 +53,7 @@ impl Fake {
             deeds: Mutex::default(),
             usual: Mutex::new(Deed::Issue { life: 90 * DAY }),
             window: Mutex::default(),
+            mute: Default::default(),
             orders: Mutex::default(),
             start: Instant::now(),
         })
@@ -104,6 +107,9 @@ impl Authority for Fake {
     }
 
     async fn renewal(&self, _certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure> {
+        if self.mute.load(std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(*self.window.lock())
     }
 }
@@ -225,6 +231,31 @@ async fn failures_are_kept_over_a_restart_and_seen_and_end_with_a_success() {
     assert_eq!(hours, [1, 2]);
     node.until(|status| status[0].failures == 0 && status[0].ordered.is_some()).await;
     assert!(node.status()[0].error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_tried_at_once_with_settings_that_have_not_failed_yet() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let fake = Fake::new().always(Deed::Fail(Kind::Refused));
+    let plain = config(folder.path(), &[&["a.test"]]);
+    let account = crate::tls::acme::ExternalAccount { id: "us".to_owned(), key: key.path().to_owned() };
+    let bound = Config { account: Some(account), ..plain.clone() };
+    let mut count = 0;
+    let mut tried = async |settings: &Config| {
+        let node = Node::start(settings.clone(), &fake);
+        node.until(|status| status[0].failures > 0 && status[0].since.is_none()).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let before = std::mem::replace(&mut count, fake.orders.lock().len());
+        count - before
+    };
+    assert_eq!((tried(&plain).await, tried(&plain).await), (1, 0));
+    assert_eq!((tried(&bound).await, tried(&bound).await), (1, 0));
+    assert_eq!(tried(&plain).await, 0, "nodes that differ do not begin anew because of each other");
+    durable::write(key.path(), b"another", durable::SECRET).unwrap();
+    assert_eq!((tried(&bound).await, tried(&bound).await), (1, 0), "another key in the same file");
+    fake.always(Deed::Fail(Kind::Validation));
+    assert_eq!(tried(&Config { profile: Some("short".to_owned()), ..plain.clone() }).await, 2, "both ways");
+    assert_eq!(tried(&Config { profile: Some("other".to_owned()), ..plain }).await, 0, "settings prove no names");
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +386,7 @@ async fn an_order_is_made_when_somebody_asks_unless_the_budget_is_spent() {
         node.until(|status| status[0].failures == failures).await;
     }
     let refused = ask(&[]).unwrap_err().to_string();
-    assert!(refused.contains("could not be proven 4 times within an hour"), "{refused}");
+    assert!(refused.contains("could not see 4 times within an hour"), "{refused}");
     assert!(node.status()[0].ordered.is_some());
     fake.always(Deed::Issue { life: 90 * DAY });
     tokio::time::sleep(HOUR + Duration::from_secs(120)).await;
@@ -403,6 +434,91 @@ async fn the_authority_is_asked_when_to_renew() {
     assert!((3600..5460).contains(&at), "{at}");
     tokio::time::sleep(HOUR).await;
     assert!(fake.times().len() <= 5, "the window of each new one is over, too: {:?}", fake.times());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_whose_names_differ_do_not_begin_anew_because_of_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::Fail(Kind::Refused));
+    let _nodes =
+        [&["a.test"][..], &["a.test", "b.test"]].map(|names| Node::start(config(folder.path(), &[names]), &fake));
+    tokio::time::sleep(HOUR / 2).await;
+    assert_eq!(fake.times().len(), 2, "{:?}", fake.times());
+    tokio::time::sleep(24 * HOUR).await;
+    assert!(fake.times().len() < 10, "{:?}", fake.times());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_cut_off_again_and_again_is_within_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::Hang);
+    for _ in 0..20 {
+        let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        drop(node);
+    }
+    assert!(fake.times().len() <= 5, "{:?}", fake.times());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_of_the_account_is_read_again_after_a_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().will([Deed::Fail(Kind::Refused)]);
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until(|status| status[0].failures == 1).await;
+    let key = || {
+        let mut files = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().path());
+        files.find(|path| path.extension().is_some_and(|end| end == "key"))
+    };
+    std::fs::remove_file(key().unwrap()).unwrap();
+    node.until(|status| status[0].ordered.is_some()).await;
+    assert!(key().is_some(), "a new one was made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_to_begin_no_more_ends_what_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().will([Deed::Hang]);
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until_orders(1).await;
+    node.orders.begin_no_more();
+    node.until(|status| status[0].failures == 1).await;
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(fake.times().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_and_again_stays_within_the_limits_of_the_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    let ask = async || {
+        for _ in 0..100 {
+            // Refused when it is too much.
+            let _ = node.orders.order_now(&[], fake.time());
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    };
+    ask().await;
+    assert_eq!(fake.times().len(), super::super::renewal::CHANGES);
+    tokio::time::sleep(24 * HOUR).await;
+    fake.will([Deed::Fail(Kind::RateLimited(Some(7 * 24 * HOUR)))]);
+    ask().await;
+    assert_eq!(fake.times().len(), super::super::renewal::CHANGES + 1);
+    let said = node.orders.order_now(&[], fake.time()).unwrap_err().to_string();
+    assert!(said.contains("a.test"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_does_not_say_when_to_renew_delays_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::Issue { life: 4 * HOUR });
+    fake.mute.store(true, std::sync::atomic::Ordering::Relaxed);
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until_orders(3).await;
+    for times in fake.times().windows(2) {
+        assert!((7200..7200 + 120).contains(&(times[1] - times[0])), "at half of a short life: {times:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

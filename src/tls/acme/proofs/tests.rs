@@ -109,7 +109,7 @@ async fn an_answer_to_a_signed_update_must_be_signed() {
 
 async fn order(config: &Config, names_wanted: &[&str], by: Challenge) -> Result<Vec<String>, Failure> {
     let wanted: Vec<String> = names_wanted.iter().map(|name| (*name).to_owned()).collect();
-    let wanted = Wanted { names: &wanted, by, replaces: None };
+    let wanted = Wanted { names: &wanted, by, ways: &[], replaces: None };
     let authority = authority(config, account_key())?;
     let issued = authority.order(&wanted, &*proofs(config)).await?;
     let mut names = names(&issued.chain).0;

@@ -63,9 +63,13 @@ fn folder(webroot: &Path, make: bool) -> io::Result<OwnedFd> {
         folder = match opened {
             Err(Errno::NOENT) if make => {
                 let everybody = Mode::from_raw_mode(0o755);
-                mkdirat(&folder, name, everybody)?;
+                let ours = mkdirat(&folder, name, everybody);
                 let made = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty())?;
-                fchmod(&made, everybody)?; // whatever the umask says: the other server must get through
+                match ours {
+                    Ok(()) => fchmod(&made, everybody)?, // whatever the umask says: the other server must get through
+                    Err(Errno::EXIST) => {}              // another order's
+                    Err(error) => return Err(error.into()),
+                }
                 made
             }
             opened => opened?,

@@ -164,6 +164,22 @@ fn what_failed_for_other_names_or_elsewhere_does_not_count() {
 }
 
 #[test]
+fn whoever_limits_us_for_no_time_or_for_ever_is_not_believed() {
+    let waits = |said: u64| {
+        let mut history = History::default();
+        let kind = Kind::RateLimited(Some(Duration::from_secs(said)));
+        let wait = |_| {
+            fail(&mut history, kind, NOW);
+            case(None, &history).next() - NOW
+        };
+        (0..9).map(wait).collect::<Vec<_>>()
+    };
+    let none = waits(0);
+    assert!(none[0] >= 60 && none[1] >= 120 && none[8] >= HOUR, "{none:?}");
+    assert!(waits(u64::MAX).iter().all(|wait| *wait <= 33 * DAY));
+}
+
+#[test]
 fn an_attempt_that_came_to_no_end_counts_as_a_failed_proof() {
     let mut history = History::default();
     (0..PROOFS as i64 + 1).for_each(|crash| history.begin(NOW + crash));
