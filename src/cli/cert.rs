@@ -15,7 +15,7 @@ use super::terminal::{Output, list, remark, say};
 use super::{Failure, control};
 use crate::config::Settings;
 use crate::server::control::Command;
-use crate::tls::{self, Certificates, Files, Local, Shown, Status, acme, local};
+use crate::tls::{self, Certificates, Files, Local, Remark, Shown, Status, acme, local};
 
 /// The exit code when there is no server to ask.
 const NOT_RUNNING: u8 = 69;
@@ -31,8 +31,8 @@ pub enum Cert {
     },
     /// Have the running server order certificates now, and wait until they are there
     #[command(
-        after_help = "Exit code 1 when an order failed, 69 when no server runs, 75 when the names could not be proven so \
-        often that the authority would refuse the next attempt; the message says when to try again."
+        after_help = "Exit code 1 when an order failed, 69 when no server runs, 75 when one more would lead to the \
+        authority's limits, as within an hour of the last; the message says why, and when to try again."
     )]
     Renew(Renew),
     /// Look for everything that is wrong with the certificates of the configuration
@@ -158,7 +158,10 @@ fn notes(status: &Status) -> Vec<String> {
 
 fn check(settings: &Settings, now: SystemTime) -> Result<(), Failure> {
     let Examined { shown, mut problems, missing } = examine(settings);
-    problems.extend(shown.iter().flat_map(|shown| shown.remarks(now)).map(|remark| remark.to_string()));
+    let remarks = shown.iter().flat_map(|shown| shown.remarks(now));
+    let (notes, wrong): (Vec<Remark>, Vec<Remark>) = remarks.partition(Remark::is_note);
+    problems.extend(wrong.iter().map(Remark::to_string));
+    notes.iter().for_each(|note| remark(&format!("note: {note}")));
     // Until then the local authority's stands in for it, which clients refuse.
     problems.extend(missing.iter().map(|place| {
         let (names, directory) = (place.names.join(", "), &place.directory);

@@ -55,8 +55,8 @@ impl FromFiles {
     }
 
     /// Adds what is ordered, and the local authority's certificate where one is needed and none was named, or not yet
-    /// all are there that are ordered.
-    pub(super) fn complete(self, settings: &Settings, now: SystemTime) -> Result<Loaded, Error> {
+    /// all are there that are ordered. What was ordered and has been shown `before` never gives way to that.
+    pub(super) fn complete(self, settings: &Settings, before: &[Shown], now: SystemTime) -> Result<Loaded, Error> {
         let Self { usual, rules, tickets, internal, upstreams } = self;
         let acme = settings.tls.acme.as_ref();
         acme.map(folders::prepare_orders).transpose()?;
@@ -69,7 +69,10 @@ impl FromFiles {
         let usual = match usual {
             None if local.is_some() => Some(Certificates::load(std::slice::from_ref(&own))?),
             None if ordered.is_empty() => None,
-            usual => Some(usual.map_or_else(|| Certificates::load(&[]), Ok)?.with_ordered(ordered, &own)?),
+            usual => {
+                let usual = usual.map_or_else(|| Certificates::load(&[]), Ok)?;
+                Some(usual.with_ordered(ordered, before, &own, now)?)
+            }
         };
         let certificates = usual.map(Arc::new);
         let policy = settings.tls.policy;
@@ -103,18 +106,20 @@ pub(super) fn watch(
     revocations: Revocations,
     metrics: &Metrics,
 ) -> Watching {
-    let watch = Watch::new(shown, metrics.clone(), &current_user(), SystemTime::now());
+    let watch = Watch::new(shown.clone(), metrics.clone(), &current_user(), SystemTime::now());
     let board = watch.board();
     let both = async {
         tokio::join!(watch.keep(), revocations.keep());
     };
-    Watching { board, task: loops.spawn(both) }
+    Watching { board, shown, task: loops.spawn(both) }
 }
 
 /// Somebody who watches files.
 pub(super) struct Watching {
     /// What can be seen of it.
     pub(super) board: Arc<Board>,
+    /// What is shown.
+    pub(super) shown: Vec<Shown>,
     task: AbortHandle,
 }
 
@@ -144,6 +149,14 @@ impl Ordering {
         Self { running, metrics: metrics.clone() }
     }
 
+    /// Whether it would go on as it does with these settings, and what is in their files by now.
+    pub(super) fn is_of(&self, settings: &Settings) -> bool {
+        match (&self.running, &settings.tls.acme) {
+            (Some((orders, _)), Some(acme)) => orders.are_of(acme),
+            (orders, acme) => orders.is_none() && acme.is_none(),
+        }
+    }
+
     /// Adds to what is shown how its orders go.
     pub(super) fn add_to(&self, shown: &mut [tls::Status], now: SystemTime) {
         if let Some((orders, _)) = &self.running {
@@ -170,6 +183,13 @@ impl Ordering {
         self.running
             .as_ref()
             .is_some_and(|(orders, _)| orders.status(now).iter().any(|(_, status)| status.since.is_some()))
+    }
+
+    /// Begins no other order.
+    pub(super) fn begin_no_more(&self) {
+        if let Some((orders, _)) = &self.running {
+            orders.begin_no_more();
+        }
     }
 
     /// Orders no more: what is under way is given up, and what it holds of the storage folder.

@@ -64,6 +64,18 @@ pub enum Remark {
         /// Who signed it.
         issuer: String,
     },
+    /// The same for one that is ordered, whose chain is the authority's word.
+    #[error(
+        "the certificate {file} came with a chain that ends at {last:?}, and whoever signed that, {issuer:?}, is not trusted by this machine: clients must be told to trust {issuer:?}, or docker will say \"x509: certificate signed by unknown authority\""
+    )]
+    OfPrivateAuthority {
+        /// The certificate's file.
+        file: String,
+        /// The last that was found.
+        last: String,
+        /// Who signed it.
+        issuer: String,
+    },
     /// We put it right.
     #[error(
         "the chain in {file} is out of order; it is sent in the right one, which other programs may not do: put each certificate before the one that signed it"
@@ -83,6 +95,11 @@ pub enum Remark {
 }
 
 impl Remark {
+    /// Whether nothing is wrong here, and somebody should know all the same.
+    pub fn is_note(&self) -> bool {
+        matches!(self, Self::OfPrivateAuthority { .. })
+    }
+
     /// Whether clients refuse us now for it.
     pub fn is_grave(&self) -> bool {
         matches!(
@@ -118,7 +135,11 @@ pub(super) fn of_ordered(pair: &Pair, ordered: &acme::Place, machine: &[Vec<u8>]
         let file = pair.files.certificate.display().to_string();
         (now >= acme::overdue(from, at)).then_some(Remark::RenewalOverdue { file, at })
     };
-    validity(pair, now).or_else(overdue).into_iter().chain(of_chain(pair, machine)).collect()
+    let of_chain = of_chain(pair, machine).into_iter().map(|remark| match remark {
+        Remark::Incomplete { file, last, issuer } => Remark::OfPrivateAuthority { file, last, issuer },
+        remark => remark,
+    });
+    validity(pair, now).or_else(overdue).into_iter().chain(of_chain).collect()
 }
 
 fn of_chain(pair: &Pair, machine: &[Vec<u8>]) -> Vec<Remark> {
@@ -195,6 +216,19 @@ mod tests {
         let mixed = [leaf, authority.root.pem(), authority.intermediate.pem()].concat();
         let sorted = one(&(mixed, key), &[], now());
         assert!(sorted.contains("out of order"), "{sorted}");
+    }
+
+    #[test]
+    fn nobody_is_told_to_change_a_file_that_was_ordered() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let place = acme::Place::of_tests(folder.path(), &["a.test"]);
+        let pair = crate::tls::files::read(&testing::write(folder.path(), &authority.issue(&["a.test"], 90))).unwrap();
+        let machine = [b"somebody else".to_vec()];
+        let remarks = of_ordered(&pair, &place, &machine, super::super::local::seconds(now()));
+        let [remark] = &remarks[..] else { panic!("{remarks:?}") };
+        let said = remark.to_string();
+        assert!(said.contains("clients must be told to trust") && !said.contains("append"), "{said}");
+        assert!(remark.is_note() && !remark.is_grave());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use tokio::sync::Notify;
 
 use super::Place;
 use super::history::Failed;
-use super::status::{LastError, Status};
+use super::renewal::Bar;
+use super::status::{LastError, Refusal, Status};
 
 /// One certificate's.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub(super) struct Seen {
     pub(super) since: Option<i64>,
     pub(super) last: Option<Failed>,
     pub(super) failures: u32,
-    /// From when on names may be proven again.
-    pub(super) proofs_free: i64,
+    /// Until when no order begins although somebody asks for one, and why.
+    pub(super) barred: (i64, Bar),
     /// When what is there was ordered.
     pub(super) ordered: Option<i64>,
     /// When somebody wanted an order now.
@@ -54,10 +55,11 @@ impl Desk {
         self.bell.notify_one();
     }
 
-    /// Until when no more names may be proven, if they may not now.
-    pub(super) fn spent_until(&self, now: i64) -> Option<Timestamp> {
-        let free = self.seen.lock().proofs_free;
-        (free > now).then(|| timestamp(free))
+    /// Why no order begins although somebody asks for one.
+    pub(super) fn refusal(&self, now: i64) -> Option<Refusal> {
+        let (until, why) = self.seen.lock().barred;
+        let name = || self.place.first().to_owned();
+        (until > now).then(|| Refusal::Spent { name: name(), why: why.words(), until: timestamp(until) })
     }
 
     /// What it is called, when the next order begins, and how many failed; none before the first look.
@@ -81,5 +83,5 @@ impl Desk {
 }
 
 fn timestamp(seconds: i64) -> Timestamp {
-    Timestamp::from_second(seconds).unwrap_or_default()
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

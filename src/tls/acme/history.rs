@@ -4,10 +4,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::order::{Failure, Kind};
+use super::place::digest;
 use super::{Challenge, renewal};
 
+/// How far ahead the clock of another node may be.
+const AHEAD: i64 = 5 * 60;
 /// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 2000;
+/// How many settings and purposes are known to have failed: more than those of nodes that share a folder and differ, or
+/// each would try again because of the other.
+const SETTINGS: usize = 32;
 
 /// What was tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +39,8 @@ pub(super) struct History {
     pub(super) last: Option<Failed>,
     /// The way that proved the names last.
     pub(super) by: Option<String>,
+    /// With which settings, and for which purposes, attempts failed since the last success: digests, the last few.
+    pub(super) failed_with: Vec<String>,
 }
 
 /// What a certificate is for.
@@ -41,6 +49,12 @@ pub(super) struct History {
 pub(super) struct Purpose {
     pub(super) directory: String,
     pub(super) names: Vec<String>,
+}
+
+impl Purpose {
+    fn digest(&self) -> String {
+        digest(&format!("{} {}", self.directory, self.names.join(" ")))
+    }
 }
 
 /// A failure.
@@ -66,23 +80,54 @@ impl History {
         [self.unproven, self.refused, self.unreachable, self.limited].into_iter().fold(0, u32::saturating_add)
     }
 
-    /// What of it counts for this purpose. Other names, or another directory, have not failed yet; how many certificates
-    /// were issued counts all the same, and how often one authority could not see names.
-    pub(super) fn for_purpose(self, of: &Purpose) -> Self {
+    /// What of it counts for this purpose. For what has not failed yet, as other names, there is nothing to wait for, but
+    /// an authority that wants to be left alone. Once it failed, too, each of two nodes that differ waits for what became
+    /// of the other's attempts, or they would order in turns without a pause. Budgets know no purpose.
+    pub(super) fn for_purpose(mut self, of: &Purpose) -> Self {
         if self.of == *of {
             return self;
         }
-        let failed_proofs = if self.of.directory == of.directory { self.failed_proofs } else { Vec::new() };
-        Self { of: of.clone(), failed_proofs, issued: self.issued, ..Self::default() }
+        let elsewhere = self.of.directory != of.directory;
+        let limited = self.last.as_ref().is_some_and(|last| matches!(last.kind, Kind::RateLimited(_)));
+        if !self.failed_with.contains(&of.digest()) && (elsewhere || !limited) {
+            let Self { failed_proofs, issued, begun, failed_with, .. } = self;
+            self = Self { failed_proofs, issued, begun, failed_with, ..Self::default() };
+        }
+        Self { of: of.clone(), by: None, ..self }
+    }
+
+    /// An attempt failed.
+    pub(super) fn fails(&mut self, failed: Failed) {
+        self.fails_with(self.of.digest());
+        self.last = Some(failed);
+    }
+
+    /// With settings that have not failed yet there is nothing to wait for: somebody may have mended what was refused. A
+    /// failure to prove a name is none of theirs.
+    pub(super) fn forgive(&mut self, settings: &str) {
+        let theirs = |last: &Failed| matches!(last.kind, Kind::Refused | Kind::Unreachable | Kind::Ours);
+        if self.last.as_ref().is_some_and(theirs) && !self.failed_with.iter().any(|failed| failed == settings) {
+            (self.last, self.refused, self.unreachable) = (None, 0, 0);
+        }
+    }
+
+    /// An attempt with these settings, or for this purpose, failed.
+    pub(super) fn fails_with(&mut self, digest: String) {
+        self.failed_with.retain(|known| *known != digest);
+        self.failed_with.push(digest);
+        self.failed_with.drain(..self.failed_with.len().saturating_sub(SETTINGS));
     }
 
     /// Puts times that have yet to come, because a clock was wrong, where they can harm no more; whether there were any.
+    /// The clocks of two nodes are never the same.
     pub(super) fn clamp(&mut self, now: i64) -> bool {
         let times = self.failed_proofs.iter_mut().chain(&mut self.issued).chain(&mut self.begun);
         let times = times.chain(self.last.as_mut().map(|last| &mut last.at));
         times.fold(false, |wrong, time| {
-            let ahead = *time > now;
-            *time = now.min(*time);
+            let ahead = *time > now.saturating_add(AHEAD);
+            if ahead {
+                *time = now;
+            }
             wrong | ahead
         })
     }
@@ -98,9 +143,9 @@ impl History {
     /// order; each failure to prove one begins one further.
     pub(super) fn ways(&self, ways: &[Challenge]) -> Vec<Challenge> {
         let first = ways.iter().position(|way| Some(way.name()) == self.by.as_deref()).unwrap_or_default();
-        let step = usize::try_from(self.unproven).unwrap_or_default() % ways.len().max(1);
+        let (step, count) = (usize::try_from(self.unproven).unwrap_or_default(), ways.len().max(1));
         let mut ways = ways.to_vec();
-        ways.rotate_left((first + step) % ways.len().max(1));
+        ways.rotate_left((first + step % count) % count);
         ways
     }
 }

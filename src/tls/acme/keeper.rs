@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
@@ -43,19 +43,23 @@ type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 /// What the tasks share.
 pub(super) struct Shared {
     config: Config,
+    /// Its digest.
+    pub(super) settings: String,
     pub(super) storage: Storage,
     pub(super) proofs: Arc<dyn Proofs>,
     pub(super) metrics: Metrics,
     /// For who begins an attempt.
     pub(super) turns: Semaphore,
     connect: Connect,
-    authority: OnceCell<Arc<dyn Authority>>,
+    /// While it does what it is asked: what was refused may have to do with what was read from files.
+    authority: tokio::sync::Mutex<Option<Arc<dyn Authority>>>,
     clock: Clock,
     desks: Vec<Arc<Desk>>,
 }
 
 impl Keeper {
-    /// For a configuration. Nothing is read or written, and nobody is asked, before [`keep`](Self::keep).
+    /// For a configuration, and what is in the files that it names by now. Nothing else is read, nothing is written and
+    /// nobody is asked before [`keep`](Self::keep).
     pub fn new(config: Config, metrics: Metrics) -> Self {
         let proofs = proofs::proofs(&config);
         Self::with(config, Box::new(engine::authority), proofs, metrics, Box::new(SystemTime::now))
@@ -71,12 +75,13 @@ impl Keeper {
         let desks = config.places().into_iter().map(|place| Arc::new(Desk::new(place))).collect();
         Self(Arc::new(Shared {
             storage: Storage::of(&config.storage),
+            settings: config.digest(),
             config,
             proofs,
             metrics,
             turns: Semaphore::new(AT_A_TIME),
             connect,
-            authority: OnceCell::new(),
+            authority: tokio::sync::Mutex::default(),
             clock,
             desks,
         }))
@@ -127,12 +132,20 @@ impl Shared {
 
     /// The authority, as whoever we are there.
     pub(super) async fn authority(&self) -> Result<Arc<dyn Authority>, Failure> {
-        let connected = self.authority.get_or_try_init(|| async {
-            let (storage, directory) = (self.storage.clone(), self.config.directory.clone());
-            let key = blocking(move || storage.account_key(&directory)).await?;
-            (self.connect)(&self.config, key)
-        });
-        connected.await.cloned()
+        let mut known = self.authority.lock().await;
+        if let Some(authority) = &*known {
+            return Ok(Arc::clone(authority));
+        }
+        let (storage, directory) = (self.storage.clone(), self.config.directory.clone());
+        let key = blocking(move || storage.account_key(&directory)).await?;
+        let authority = (self.connect)(&self.config, key)?;
+        *known = Some(Arc::clone(&authority));
+        Ok(authority)
+    }
+
+    /// Makes it anew for the next order, of what is in the files then: the key of our account, whom to trust.
+    pub(super) async fn forget_authority(&self) {
+        *self.authority.lock().await = None;
     }
 
     /// Counts how the orders go.
@@ -142,6 +155,16 @@ impl Shared {
 }
 
 impl Orders {
+    /// Begins no more attempts. Those that are under way go on.
+    pub fn begin_no_more(&self) {
+        self.0.turns.close();
+    }
+
+    /// Whether they would go as they do with this configuration.
+    pub fn are_of(&self, config: &Config) -> bool {
+        self.0.config == *config && self.0.settings == config.digest()
+    }
+
     /// How the orders go, by the certificate's file.
     pub fn status(&self, now: SystemTime) -> Vec<(PathBuf, Status)> {
         let now = tls::local::seconds(now);
@@ -160,7 +183,7 @@ impl Orders {
     /// files by which they are to be found in the [status](tls::Status).
     ///
     /// # Errors
-    /// None has the name, or the names of one could not be proven too often.
+    /// None has the name, or an order more would lead to the authority's limits.
     pub fn order_now(&self, names: &[String], now: SystemTime) -> Result<Vec<String>, Refusal> {
         let (desks, now) = (&self.0.desks, tls::local::seconds(now));
         if let Some(name) = names.iter().find(|name| !desks.iter().any(|desk| desk.place.has(name))) {
@@ -170,9 +193,7 @@ impl Orders {
         let is_wanted = |desk: &&Arc<Desk>| names.is_empty() || names.iter().any(|name| desk.place.has(name));
         let wanted: Vec<&Arc<Desk>> = desks.iter().filter(is_wanted).collect();
         for desk in &wanted {
-            if let Some(until) = desk.spent_until(now) {
-                return Err(Refusal::Spent { name: desk.place.first().to_owned(), until });
-            }
+            desk.refusal(now).map_or(Ok(()), Err)?;
         }
         wanted.iter().for_each(|desk| desk.ask(now));
         Ok(wanted.iter().map(|desk| desk.place.pem.display().to_string()).collect())

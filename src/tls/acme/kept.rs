@@ -30,6 +30,7 @@ fn status(storage: &Storage, place: Place, now: i64) -> Status {
             };
             Seen {
                 next: case.next().max(now),
+                barred: case.barred(),
                 last: found.history.last.clone(),
                 failures: found.history.failures(),
                 ordered: found.certificate.as_ref().and_then(Certificate::ordered),

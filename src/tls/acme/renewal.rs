@@ -7,16 +7,18 @@
 //!
 //! not reached, or our own fault                   5 s after the failure, doubling to an hour
 //! refused                                         an hour, doubling to a day
-//! limited                                         what the authority says, else an hour
+//! limited                                         what the authority says, else an hour; a week at most, and at least a
+//!                                                 minute, doubling to an hour
 //! a name could not be proven                      the next way to prove it at once; after each round through all ways
 //!                                                 15 minutes, doubling to 12 hours
+//! came to no end: this program was ended          5 s after it began
 //! ```
 //!
 //! **Invariants**
 //! - Everything is a function of what it is given; there is no clock and no chance in it, so every node comes to the
 //!   same answer.
-//! - In any hour at most [`PROOFS`] attempts fail to prove the names of a certificate, whatever else holds: Let's Encrypt
-//!   allows five.
+//! - In any hour at most [`PROOFS`] attempts fail to prove the names of a certificate, or may have, whatever else holds,
+//!   restarts and other nodes included: Let's Encrypt allows five.
 //! - No other wait is longer than a tenth of what is left of the certificate (at least a second), so that there are always
 //!   more attempts before its end; after its end, than a tenth of the time since.
 
@@ -30,6 +32,8 @@ const HOUR: i64 = 60 * MINUTE;
 pub(super) const DAY: i64 = 24 * HOUR;
 
 /// How many attempts may fail to prove names in [`PROOFS_WITHIN`].
+///
+/// An attempt that came to no end may have failed so, and counts.
 pub(super) const PROOFS: usize = 4;
 /// An hour, and a minute because the authority's clock is another.
 pub(super) const PROOFS_WITHIN: i64 = HOUR + MINUTE;
@@ -41,6 +45,12 @@ pub(super) const CHANGES: usize = 4;
 pub(super) const CHANGES_WITHIN: i64 = DAY;
 /// A certificate that lives shorter than this is renewed at half of its life.
 const SHORT: i64 = 10 * DAY;
+/// After an attempt that came to no end began.
+const INTERRUPTED: i64 = 5 * SECOND;
+/// The longest that an authority is left alone because it said so.
+const LIMITED: i64 = 7 * DAY;
+/// Who has a certificate that was issued so long ago needs no other.
+const FRESH: i64 = HOUR;
 /// Before another way to prove a name is tried.
 const OTHER_WAY: i64 = 5 * SECOND;
 
@@ -73,8 +83,21 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     /// When the next order begins, in seconds since 1970. It may be over.
     pub(super) fn next(&self) -> i64 {
-        let due = self.due();
-        self.history.last.as_ref().map_or(due, |last| due.max(self.again(last)))
+        let again = self.history.last.as_ref().map_or(i64::MIN, |last| self.again(last));
+        self.due().max(again).max(self.interrupted()).max(self.proofs_free())
+    }
+
+    /// Until when no order begins although somebody asks for one, and why; the last of such times, which may be over.
+    pub(super) fn barred(&self) -> (i64, Bar) {
+        let limited = self.history.last.as_ref().filter(|last| matches!(last.kind, Kind::RateLimited(_)));
+        let fresh = self.held.filter(|held| held.fits).map_or(i64::MIN, |held| held.from.saturating_add(FRESH));
+        let bars = [
+            (fresh, Bar::Fresh),
+            (self.changes_free(), Bar::Changes),
+            (self.proofs_free(), Bar::Proofs),
+            (limited.map_or(i64::MIN, |last| self.again(last)), Bar::Limited),
+        ];
+        bars.into_iter().max_by_key(|(until, _)| *until).unwrap_or((i64::MIN, Bar::Fresh))
     }
 
     /// When a certificate is needed, if nothing failed.
@@ -102,20 +125,33 @@ impl Case<'_> {
         point.map_or(usual, sooner).min(latest)
     }
 
+    /// No wait is longer than this.
+    fn longest(&self, since: i64) -> i64 {
+        self.held.map_or(i64::MAX, |held| ((held.until - since).abs() / 10).max(SECOND))
+    }
+
+    /// When to try again after an attempt that came to no end, or is another node's.
+    pub(super) fn interrupted(&self) -> i64 {
+        let wait = |begun: i64| begun.saturating_add(INTERRUPTED.min(self.longest(begun)));
+        self.history.begun.map_or(i64::MIN, wait)
+    }
+
     /// When to try again after a failure.
     fn again(&self, last: &super::history::Failed) -> i64 {
         let wait = self.wait(last);
         let wait = wait.saturating_add(portion(wait / 10, self.seed));
-        let longest = self.held.map_or(i64::MAX, |held| ((held.until - last.at).abs() / 10).max(SECOND));
-        last.at.saturating_add(wait.min(longest)).max(self.proofs_free())
+        last.at.saturating_add(wait.min(self.longest(last.at)))
     }
 
     fn wait(&self, last: &super::history::Failed) -> i64 {
-        let History { unproven, refused, unreachable, .. } = *self.history;
+        let History { unproven, refused, unreachable, limited, .. } = *self.history;
         match last.kind {
             Kind::Validation if unproven % self.ways.max(1) != 0 => OTHER_WAY,
             Kind::Validation => doubled(15 * MINUTE, unproven / self.ways.max(1), 12 * HOUR),
-            Kind::RateLimited(said) => said.map_or(HOUR, |said| i64::try_from(said.as_secs()).unwrap_or(i64::MAX)),
+            Kind::RateLimited(said) => {
+                let said = said.map_or(HOUR, |said| i64::try_from(said.as_secs()).unwrap_or(i64::MAX));
+                said.clamp(doubled(MINUTE, limited, HOUR), LIMITED)
+            }
             Kind::Refused => doubled(HOUR, refused, DAY),
             Kind::Unreachable | Kind::Ours => doubled(5 * SECOND, unreachable, HOUR),
         }
@@ -123,12 +159,28 @@ impl Case<'_> {
 
     /// From when on names may be proven again, in seconds since 1970.
     pub(super) fn proofs_free(&self) -> i64 {
-        free(&self.history.failed_proofs, PROOFS, PROOFS_WITHIN)
+        let History { failed_proofs, begun, .. } = self.history;
+        let times: Vec<i64> = failed_proofs.iter().chain(begun).copied().collect();
+        free(&times, PROOFS, PROOFS_WITHIN)
     }
 }
 
+/// Why no order begins although somebody asks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Bar {
+    /// The names could not be proven too often.
+    #[default]
+    Proofs,
+    /// The authority wants to be left alone.
+    Limited,
+    /// There is one that is hardly an hour old.
+    Fresh,
+    /// There were too many within a day.
+    Changes,
+}
+
 /// Without a word of the authority's.
-fn usual(from: i64, until: i64) -> i64 {
+pub(super) fn usual(from: i64, until: i64) -> i64 {
     let life = until - from;
     if life < SHORT { from + life / 2 } else { from + life / 3 * 2 }
 }
@@ -177,12 +229,16 @@ pub(super) fn failed(history: &mut History, failure: &Failure, now: i64) {
         Kind::RateLimited(_) => &mut history.limited,
     };
     *count = count.saturating_add(1);
-    history.last = Some(super::history::Failed::of(failure, now));
+    history.fails(super::history::Failed::of(failure, now));
 }
 
-/// What a success makes of it.
-pub(super) fn issued(history: &mut History, by: super::Challenge, now: i64) {
+/// The authority issued one, whatever becomes of it here.
+pub(super) fn issued(history: &mut History, now: i64) {
     remember(&mut history.issued, now, CHANGES);
+}
+
+/// What a success makes of it: what was issued is there.
+pub(super) fn done(history: &mut History, by: super::Challenge) {
     *history = History {
         issued: std::mem::take(&mut history.issued),
         failed_proofs: std::mem::take(&mut history.failed_proofs),

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::renewal::{Bar, CHANGES, PROOFS};
+
 /// How the orders of one certificate go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -42,15 +44,29 @@ pub enum Refusal {
         /// The first names of those that are ordered.
         known: Vec<String>,
     },
-    /// More would lead to the authority's limit.
-    #[error(
-        "the names of {name} could not be proven {} times within an hour, and the authority refuses more than a few: it can be tried again at {until}",
-        super::renewal::PROOFS
-    )]
+    /// More would lead to the authority's limits.
+    #[error("no certificate for {name} is ordered now: {why}; it can be tried again at {until}")]
     Spent {
         /// The first name of the certificate.
         name: String,
+        /// Why.
+        why: String,
         /// From when on it can be tried.
         until: Timestamp,
     },
+}
+
+impl Bar {
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Proofs => {
+                format!(
+                    "its names could not be proven {PROOFS} times within an hour, and the authority refuses more than a few"
+                )
+            }
+            Self::Limited => "the authority wants to be left alone, as `pierhead cert status` says".to_owned(),
+            Self::Fresh => "the one that is there was issued within the last hour".to_owned(),
+            Self::Changes => format!("{CHANGES} were issued within a day, and the authority gives only a few a week"),
+        }
+    }
 }

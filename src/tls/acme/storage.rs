@@ -32,9 +32,9 @@ use super::history::{History, Purpose};
 use super::lease::Lease;
 use super::order::{Failure, Issued, Kind};
 use super::place::{Place, digest};
-use super::renewal::Held;
+use super::renewal::{self, Held};
 use crate::storage::durable;
-use crate::tls::facts::Facts;
+use crate::tls::facts::{Facts, trusted_by_this_machine};
 use crate::tls::files;
 use crate::tls::remark::time;
 
@@ -61,6 +61,8 @@ pub(super) struct Found {
 pub(super) struct Certificate {
     pub(super) der: CertificateDer<'static>,
     pub(super) facts: Facts,
+    /// The last on the way up.
+    last: Facts,
     pub(super) origin: Option<Origin>,
 }
 
@@ -158,7 +160,8 @@ impl Certificate {
     fn of(text: &str, path: &Path) -> Result<Self, crate::tls::Error> {
         let pair = files::parse(text, path)?;
         let origin = text.lines().next().and_then(|line| serde_json::from_str(line.strip_prefix(ORIGIN)?).ok());
-        Ok(Self { der: pair.certified.cert[0].clone(), facts: pair.leaf().clone(), origin })
+        let (facts, last) = (pair.leaf().clone(), pair.last_link().clone());
+        Ok(Self { der: pair.certified.cert[0].clone(), facts, last, origin })
     }
 
     /// A name of the place's that it lacks. A wildcard is another name than those it stands for.
@@ -175,6 +178,11 @@ impl Certificate {
         Held { from: ordered.unwrap_or(from), until, fits }
     }
 
+    /// Whether the way up ends where everybody is trusted who trusts anybody.
+    fn is_whole(&self, machine: &[Vec<u8>]) -> bool {
+        self.last.is_its_own_issuer() || self.last.issuer_is_trusted_here(machine)
+    }
+
     /// When it was ordered, in seconds since 1970, as far as it says.
     pub(super) fn ordered(&self) -> Option<i64> {
         self.origin.as_ref().map(|origin| origin.at)
@@ -186,8 +194,14 @@ impl Certificate {
     }
 }
 
-/// The text of a certificate's file, if what was issued is what was ordered and can be shown.
-pub(super) fn checked(issued: &Issued, place: &Place, now: i64) -> Result<String, String> {
+/// The text of a certificate's file, if what was issued is what was ordered and can be shown, and is no worse than what
+/// was there `before`.
+pub(super) fn checked(
+    issued: &Issued,
+    place: &Place,
+    before: Option<&Certificate>,
+    now: i64,
+) -> Result<String, String> {
     let origin = Origin { directory: place.directory.clone(), at: now };
     let origin = serde_json::to_string(&origin).map_err(|error| error.to_string())?;
     let text = format!("{ORIGIN}{origin}\n{}\n{}\n", issued.key.trim_end(), issued.chain.trim_end());
@@ -198,7 +212,28 @@ pub(super) fn checked(issued: &Issued, place: &Place, now: i64) -> Result<String
     if certificate.facts.not_after <= now {
         return Err(format!("it expired at {}; is this machine's clock right?", time(certificate.facts.not_after)));
     }
+    // While there is time to get a better one.
+    let good = |before: &&Certificate| {
+        before.held(place).fits && now < renewal::overdue(before.facts.not_before, before.facts.not_after)
+    };
+    if let Some(before) = before.filter(good) {
+        let machine = trusted_by_this_machine();
+        if before.is_whole(&machine) && !certificate.is_whole(&machine) {
+            let (last, issuer) = (&certificate.last.subject, &certificate.last.issuer);
+            return Err(format!(
+                "its chain ends at {last:?}, signed by {issuer:?}, which this machine does not trust; the chain of the one that is shown is whole"
+            ));
+        }
+    }
     Ok(text)
+}
+
+/// Whether what was issued and could not be written yet should take the place of what is there by now.
+pub(super) fn is_better(text: &str, place: &Place, found: &Found, now: i64) -> bool {
+    let Ok(own) = Certificate::of(text, &place.pem) else { return false };
+    let held = own.held(place);
+    let newer = |other: &Certificate| !other.held(place).fits || own.ordered() > other.ordered();
+    held.fits && now < renewal::usual(held.from, held.until) && found.certificate.as_ref().is_none_or(newer)
 }
 
 /// A file's text; none where there is no file.
@@ -241,4 +276,32 @@ where
     E: From<io::Error> + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::{self, Authority};
+
+    #[test]
+    fn a_chain_that_is_cut_off_does_not_replace_a_whole_one_that_is_good_for_long() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let place = Place::of_tests(folder.path(), &["a.test"]);
+        let issued = |(chain, key): (String, String)| Issued { chain, key };
+        let (whole, cut) = (issued(authority.whole(&["a.test"], 90)), issued(Authority::new().issue(&["a.test"], 90)));
+        let now = crate::tls::local::seconds(testing::now());
+        let before = |issued: &Issued| {
+            let text = checked(issued, &place, None, now).unwrap();
+            Certificate::of(&text, &place.pem).unwrap()
+        };
+        let (held_whole, held_cut) = (before(&whole), before(&cut));
+        let checked = |issued, before, days: i64| checked(issued, &place, before, now + days * 24 * 60 * 60).map(drop);
+        let refused = checked(&cut, Some(&held_whole), 0).unwrap_err();
+        assert!(refused.contains("intermediate of the tests"), "{refused}");
+        for (issued, before, days) in
+            [(&cut, Some(&held_whole), 70), (&cut, None, 0), (&cut, Some(&held_cut), 0), (&whole, Some(&held_whole), 0)]
+        {
+            assert_eq!(checked(issued, before, days), Ok(()), "{days}");
+        }
+    }
 }

@@ -6,9 +6,10 @@
 //!
 //! **Invariants**
 //! - An attempt is written down before it begins, so a folder that cannot be written costs no certificate, and a crash
-//!   does not make us forget.
+//!   does not make us forget. What was issued is counted before it is written.
 //! - What was issued is checked before it takes the place of another. What could not be written is written later, and not
-//!   ordered again.
+//!   ordered again, while it is better than what is there.
+//! - What was tried is written by whoever has the lease.
 //! - An attempt takes no longer than a third of the time that is left.
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::desk::{Desk, Seen};
 use super::history::{Failed, History};
 use super::keeper::Shared;
 use super::lease::{Held, Lease};
-use super::order::{Failure, Kind, Wanted, Window};
+use super::order::{Failure, Issued, Kind, Wanted, Window};
 use super::renewal::{self, Case};
 use super::storage::{self, Certificate, Found, blocking};
 use super::voice::Voice;
@@ -80,11 +81,14 @@ impl Task {
 
     /// Does what is to be done now, and says how long to sleep.
     async fn round(&mut self) -> Duration {
-        let found = match self.look().await {
+        let mut found = match self.look().await {
             Ok(found) => found,
             Err(failure) => return self.is_blind(&failure),
         };
         self.blind = 0;
+        if found.history.clamp(self.shared.now()) {
+            self.put_right().await;
+        }
         self.ask_for_window(&found).await;
         let (now, next) = (self.shared.now(), self.next(&found));
         self.note(&found, next);
@@ -93,7 +97,7 @@ impl Task {
             return LOOK.min(Duration::from_secs(u64::try_from(next.saturating_sub(now)).unwrap_or_default()));
         }
         let shared = Arc::clone(&self.shared);
-        let Ok(_turn) = shared.turns.acquire().await else { return LOOK }; // never closed
+        let Ok(_turn) = shared.turns.acquire().await else { return LOOK }; // closed: this is the end
         match self.take_lease().await {
             Ok(Some(held)) => self.attempt_under(&held).await,
             Ok(None) => {
@@ -114,11 +118,22 @@ impl Task {
         if let Some(memory) = &self.memory {
             found.history = memory.clone();
         }
-        if found.history.clamp(self.shared.now()) {
-            tracing::warn!("what was tried for {} lies in the future: was a clock wrong?", self.desk.place.first());
-            self.remember(&found.history).await?;
-        }
+        found.history.forgive(&self.shared.settings);
         Ok(found)
+    }
+
+    /// Writes down other times than such as have yet to come, unless another node is at it, which does the same.
+    async fn put_right(&mut self) {
+        let Ok(Some(held)) = self.take_lease().await else { return };
+        held.during(async {
+            let Ok(mut found) = self.look().await else { return };
+            if found.history.clamp(self.shared.now()) {
+                tracing::warn!("what was tried for {} lies in the future: was a clock wrong?", self.desk.place.first());
+                // What cannot be written is put right at the next look.
+                self.remember(&found.history).await.unwrap_or_else(|error| tracing::debug!(%error, "times stay"));
+            }
+        })
+        .await;
     }
 
     /// What is there cannot be seen, so nothing is decided.
@@ -157,24 +172,29 @@ impl Task {
         let (now, case) = (self.shared.now(), self.case(found));
         let since = found.certificate.as_ref().and_then(Certificate::ordered);
         let asked = self.desk.seen().asked.filter(|asked| since.is_none_or(|since| since <= *asked));
-        if asked.is_none() || case.proofs_free() > now {
+        if asked.is_none() || case.barred().0 > now {
             self.desk.note(|seen| seen.asked = None);
             return case.next() <= now;
         }
         true
     }
 
+    /// Whether another node is, or was a moment ago.
+    fn is_another_at_it(&self, found: &Found) -> bool {
+        self.case(found).interrupted() > self.shared.now()
+    }
+
     /// Notes how it is, for who wants to know.
     fn note(&self, found: &Found, next: i64) {
         let Found { certificate, history } = found;
-        let (now, proofs_free) = (self.shared.now(), self.case(found).proofs_free());
+        let (now, barred) = (self.shared.now(), self.case(found).barred());
         self.desk.note(|seen| {
             *seen = Seen {
                 next: next.max(now),
-                since: None,
+                since: history.begun.filter(|_| self.is_another_at_it(found)),
                 last: history.last.clone(),
                 failures: history.failures(),
-                proofs_free,
+                barred,
                 ordered: certificate.as_ref().and_then(Certificate::ordered),
                 asked: seen.asked,
             };
@@ -221,8 +241,12 @@ impl Task {
     async fn attempt_under(&mut self, held: &Held) {
         held.during(async {
             match self.look().await {
-                Ok(found) if self.is_wanted(&found) => self.attempt(found).await,
-                Ok(_) => {}
+                Ok(mut found) => {
+                    found.history.clamp(self.shared.now());
+                    if self.is_wanted(&found) {
+                        self.attempt(found).await;
+                    }
+                }
                 Err(failure) => drop(self.is_blind(&failure)), // the next round says it again
             }
         })
@@ -237,7 +261,7 @@ impl Task {
         let outcome = match self.remember(&history).await {
             Ok(()) => {
                 self.desk.note(|seen| (seen.since, seen.asked) = (Some(now), None));
-                self.order(&found, &history).await
+                self.order(&found, &mut history).await
             }
             Err(failure) => Err(failure),
         };
@@ -248,10 +272,16 @@ impl Task {
     async fn end(&mut self, found: &Found, mut history: History, outcome: Result<Challenge, Failure>) {
         let now = self.shared.now();
         match &outcome {
-            Ok(by) => renewal::issued(&mut history, *by, now),
-            Err(failure) => renewal::failed(&mut history, failure, now),
+            Ok(by) => renewal::done(&mut history, *by),
+            Err(failure) => {
+                renewal::failed(&mut history, failure, now);
+                history.fails_with(self.shared.settings.clone());
+            }
         }
         self.memory = self.remember(&history).await.err().map(|_| history.clone());
+        if matches!(&outcome, Err(Failure { kind: Kind::Refused | Kind::Unreachable, .. })) {
+            self.shared.forget_authority().await; // what it was made of may be mended: the account's key, whom to trust
+        }
         let failure = outcome.as_ref().err();
         self.shared.metrics.acme_order(failure.map_or("issued", |failure| failure.kind.name()));
         let found = Found { history, ..found.clone() };
@@ -266,24 +296,32 @@ impl Task {
     }
 
     /// From names to a certificate in its file.
-    async fn order(&mut self, found: &Found, history: &History) -> Result<Challenge, Failure> {
-        let (text, by) = match self.unpublished.take() {
+    async fn order(&mut self, found: &Found, history: &mut History) -> Result<Challenge, Failure> {
+        let (place, now) = (self.desk.place.clone(), self.shared.now());
+        let unpublished = self.unpublished.take();
+        let (text, by) = match unpublished.filter(|(text, _)| storage::is_better(text, &place, found, now)) {
             Some(unpublished) => unpublished,
             None => {
                 let (by, ways) = ways(&self.desk.place, history)?;
                 self.voice.begins(by);
-                (self.issue(found, ways).await?, by)
+                let issued = self.issue(found, ways).await?;
+                // Before anything can become of it: a crash must not make us forget that there was one.
+                renewal::issued(history, self.shared.now());
+                self.remember(history)
+                    .await
+                    .unwrap_or_else(|error| tracing::debug!(%error, "it is written at the end"));
+                (self.check(&issued, found)?, by)
             }
         };
         self.unpublished = Some((text.clone(), by));
-        let (storage, place) = (self.shared.storage.clone(), self.desk.place.clone());
+        let storage = self.shared.storage.clone();
         blocking(move || storage.publish(&place, &text)).await?;
         self.unpublished = None;
         Ok(by)
     }
 
-    /// What the authority issues, checked.
-    async fn issue(&self, found: &Found, ways: Vec<Challenge>) -> Result<String, Failure> {
+    /// What the authority issues.
+    async fn issue(&self, found: &Found, ways: Vec<Challenge>) -> Result<Issued, Failure> {
         let (shared, place) = (Arc::clone(&self.shared), self.desk.place.clone());
         let replaced = found.certificate.as_ref().filter(|one| one.is_from(&place.directory));
         let replaced = replaced.map(|certificate| certificate.der.clone());
@@ -293,8 +331,12 @@ impl Task {
             let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
             shared.authority().await?.order(&wanted, &shared.proofs).await
         };
-        let issued = isolated(order, deadline).await?;
-        storage::checked(&issued, &self.desk.place, self.shared.now()).map_err(|reason| {
+        isolated(order, deadline).await
+    }
+
+    /// The text of what was issued, if it is what was ordered.
+    fn check(&self, issued: &Issued, found: &Found) -> Result<String, Failure> {
+        storage::checked(issued, &self.desk.place, found.certificate.as_ref(), self.shared.now()).map_err(|reason| {
             Failure::new(
                 Kind::Refused,
                 format!("what {} issued is not what was ordered: {reason}", self.desk.place.directory),

@@ -39,6 +39,8 @@ struct Fake {
     /// Then always.
     usual: Mutex<Deed>,
     window: Mutex<Option<Window>>,
+    /// Never says when to renew.
+    mute: std::sync::atomic::AtomicBool,
     /// When, which names and how.
     orders: Mutex<Vec<(Duration, Vec<String>, Challenge)>>,
     start: Instant,
@@ -51,6 +53,7 @@ impl Fake {
             deeds: Mutex::default(),
             usual: Mutex::new(Deed::Issue { life: 90 * DAY }),
             window: Mutex::default(),
+            mute: Default::default(),
             orders: Mutex::default(),
             start: Instant::now(),
         })
@@ -104,6 +107,9 @@ impl Authority for Fake {
     }
 
     async fn renewal(&self, _certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure> {
+        if self.mute.load(std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(*self.window.lock())
     }
 }
@@ -228,9 +234,34 @@ async fn failures_are_kept_over_a_restart_and_seen_and_end_with_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_refused_is_tried_at_once_with_settings_that_have_not_failed_yet() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let fake = Fake::new().always(Deed::Fail(Kind::Refused));
+    let plain = config(folder.path(), &[&["a.test"]]);
+    let account = crate::tls::acme::ExternalAccount { id: "us".to_owned(), key: key.path().to_owned() };
+    let bound = Config { account: Some(account), ..plain.clone() };
+    let mut count = 0;
+    let mut tried = async |settings: &Config| {
+        let node = Node::start(settings.clone(), &fake);
+        node.until(|status| status[0].failures > 0 && status[0].since.is_none()).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let before = std::mem::replace(&mut count, fake.orders.lock().len());
+        count - before
+    };
+    assert_eq!((tried(&plain).await, tried(&plain).await), (1, 0));
+    assert_eq!((tried(&bound).await, tried(&bound).await), (1, 0));
+    assert_eq!(tried(&plain).await, 0, "nodes that differ do not begin anew because of each other");
+    durable::write(key.path(), b"another", durable::SECRET).unwrap();
+    assert_eq!((tried(&bound).await, tried(&bound).await), (1, 0), "another key in the same file");
+    fake.always(Deed::Fail(Kind::Validation));
+    assert_eq!(tried(&Config { profile: Some("short".to_owned()), ..plain.clone() }).await, 2, "both ways");
+    assert_eq!(tried(&Config { profile: Some("other".to_owned()), ..plain }).await, 0, "settings prove no names");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_hangs_or_panics_or_is_not_what_was_ordered_is_a_failure() {
     for (deed, said) in [
-        (Deed::Hang, "given up after 660 s"),
+        (Deed::Hang, "given up after 900 s"),
         (Deed::Panic, "a fault of this program"),
         (Deed::IssueFor("b.test"), "does not carry the name a.test"),
         (Deed::Issue { life: Duration::ZERO }, "it expired at"),
@@ -345,10 +376,13 @@ async fn an_order_is_made_when_somebody_asks_unless_the_budget_is_spent() {
     };
     node.until(|status| status[0].ordered.is_some()).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
+    let early = ask(&[]).unwrap_err().to_string();
+    assert!(early.contains("issued within the last hour"), "{early}");
+    tokio::time::sleep(HOUR).await;
     assert!(matches!(ask(&["c.test"]), Err(Refusal::Unknown { .. })));
     assert!(ask(&["B.test"]).unwrap()[0].ends_with("certificates/a.test.pem"));
     node.until_orders(2).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(HOUR + Duration::from_secs(10)).await;
     fake.always(Deed::Fail(Kind::Validation));
     for failures in 1..=4 {
         ask(&[]).unwrap();
@@ -387,6 +421,9 @@ async fn what_was_issued_and_cannot_be_written_is_written_later_and_not_ordered_
     let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
     node.until(|status| status[0].error.is_some()).await;
     assert!(node.status()[0].error.as_ref().unwrap().reason.contains("a.test.pem"));
+    let kept = std::fs::read_to_string(folder.path().join("attempts/a.test.json")).unwrap();
+    let kept: super::super::history::History = serde_json::from_str(&kept).unwrap();
+    assert_eq!(kept.issued.len(), 1, "it counts before it is there: whoever crashes now has had it");
     std::fs::remove_file(&occupied).unwrap();
     node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
     assert_eq!(fake.times().len(), 1);
@@ -403,6 +440,18 @@ async fn the_authority_is_asked_when_to_renew() {
     assert!((3600..5460).contains(&at), "{at}");
     tokio::time::sleep(HOUR).await;
     assert!(fake.times().len() <= 5, "the window of each new one is over, too: {:?}", fake.times());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_does_not_say_when_to_renew_delays_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::Issue { life: 4 * HOUR });
+    fake.mute.store(true, std::sync::atomic::Ordering::Relaxed);
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until_orders(3).await;
+    for times in fake.times().windows(2) {
+        assert!((7200..7200 + 120).contains(&(times[1] - times[0])), "at half of a short life: {times:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -423,4 +472,102 @@ async fn what_crashes_left_is_removed() {
     node.until(|status| status[0].ordered.is_some()).await;
     node.until(|_| !answers.join("old").exists()).await;
     assert!(answers.join("new").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_ended_in_the_middle_of_orders_stays_within_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::Hang);
+    for _ in 0..60 {
+        let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        drop(node);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let times = fake.times();
+    assert!(times.len() >= 5, "{times:?}");
+    assert!(times.windows(5).all(|five| five[4] - five[0] > HOUR.as_secs()), "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_differ_and_fail_pause_all_the_same() {
+    let limited = Kind::RateLimited(Some(HOUR));
+    for (kind, most) in [(Kind::Validation, 4), (Kind::Refused, 2), (limited, 1), (Kind::Unreachable, 14)] {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = Fake::new().always(Deed::Fail(kind));
+        let _one = Node::start(config(folder.path(), &[&["a.test", "b.test"]]), &fake);
+        let _other = Node::start(config(folder.path(), &[&["a.test", "c.test"]]), &fake);
+        tokio::time::sleep(HOUR - Duration::from_secs(60)).await;
+        let times = fake.times();
+        assert!((1..=most).contains(&times.len()), "{kind:?}: {times:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_orders_again_and_again_gets_a_few_and_none_while_the_authority_wants_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    let mut refused = Vec::new();
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        refused.extend(node.orders.order_now(&[], fake.time()).err().map(|refusal| refusal.to_string()));
+    }
+    assert_eq!(fake.times().len(), 4, "{:?}", fake.times());
+    assert!(refused.last().unwrap().contains("4 were issued within a day"), "{refused:?}");
+    tokio::time::sleep(24 * HOUR).await;
+    fake.always(Deed::Fail(Kind::RateLimited(Some(24 * HOUR))));
+    node.orders.order_now(&[], fake.time()).unwrap();
+    node.until(|status| status[0].failures == 1).await;
+    let limited = node.orders.order_now(&[], fake.time()).unwrap_err().to_string();
+    assert!(limited.contains("wants to be left alone"), "{limited}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_key_was_removed_is_made_anew_after_a_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().will([Deed::Fail(Kind::Refused)]);
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until(|status| status[0].failures == 1).await;
+    let key = || {
+        let files = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().path());
+        files.into_iter().find(|path| path.extension().is_some_and(|end| end == "key"))
+    };
+    std::fs::remove_file(key().unwrap()).unwrap();
+    node.orders.order_now(&[], fake.time()).unwrap();
+    node.until(|status| status[0].ordered.is_some()).await;
+    assert!(key().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_is_forgotten_once_something_newer_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, occupied) = (folder.path().join("acme"), folder.path().join("acme/certificates"));
+    let fake = Fake::new().will([Deed::IssueAndOccupy(occupied.clone())]);
+    let slow = Node::start(config(&storage, &[&["a.test"]]), &fake);
+    slow.until(|status| status[0].failures >= 9).await; // its next attempt is far away
+    std::fs::remove_file(&occupied).unwrap();
+    let other = Node::start(config(&storage, &[&["a.test"]]), &fake);
+    other.orders.order_now(&[], fake.time()).unwrap();
+    other.until(|status| status[0].ordered.is_some()).await;
+    drop(other);
+    let orders = fake.times().len();
+    slow.until(|status| status[0].ordered.is_some()).await;
+    let first = slow.status()[0].ordered;
+    slow.until(|status| status[0].ordered != first).await;
+    assert_eq!(fake.times().len(), orders + 1, "the renewal is another one");
+    let second = slow.status()[0].ordered.unwrap();
+    assert!(second.duration_since(first.unwrap()).as_hours() > 24 * 50, "{first:?} {second}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_at_the_end_and_one_that_is_under_way_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::IssueAfter(Duration::from_secs(200)));
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until_orders(1).await;
+    node.orders.begin_no_more();
+    node.until(|status| status[0].ordered.is_some()).await;
+    tokio::time::sleep(100 * DAY).await;
+    assert_eq!(fake.times().len(), 1);
 }

@@ -76,6 +76,8 @@ fn waits_after_failures_are_those_that_are_promised() {
         (Kind::Refused, vec![HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 16 * HOUR, DAY, DAY]),
         (Kind::RateLimited(None), vec![HOUR, HOUR]),
         (limited(7 * 86_400), vec![7 * DAY, 7 * DAY]),
+        (limited(0), vec![MINUTE, 2 * MINUTE, 4 * MINUTE, 8 * MINUTE, 16 * MINUTE, 32 * MINUTE, HOUR, HOUR]),
+        (limited(u64::MAX), vec![7 * DAY]),
         (Kind::Validation, vec![15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 12 * HOUR, 12 * HOUR]),
     ] {
         let (mut history, mut now) = (History::default(), NOW);
@@ -107,7 +109,7 @@ fn each_way_to_prove_names_is_tried_before_the_wait() {
     assert_eq!(tried, [ways, ways].concat());
     let since_the_first = PROOFS_WITHIN - (5 + 15 * MINUTE + 5);
     assert_eq!(waits, [5, 15 * MINUTE, 5, since_the_first], "no fifth within an hour");
-    issued(&mut history, Challenge::Http01, now);
+    done(&mut history, Challenge::Http01);
     assert_eq!(history.ways(&ways)[0], Challenge::Http01, "what worked is tried first");
     assert_eq!((history.failures(), history.failed_proofs.len()), (0, 4));
     fail(&mut history, Kind::Validation, now);
@@ -141,7 +143,8 @@ fn nodes_that_replace_each_others_certificates_do_so_a_few_times_a_day() {
         let other = Some(Held { from: now, until: now + 90 * DAY, fits: false });
         now = now.max(case(other, &history).next());
         times.push(now);
-        issued(&mut history, Challenge::Http01, now);
+        issued(&mut history, now);
+        done(&mut history, Challenge::Http01);
     }
     assert_eq!(times[8] - times[0], 2 * DAY);
 }
@@ -160,16 +163,52 @@ fn what_failed_for_other_names_or_elsewhere_does_not_count() {
     let other_name = history.clone().for_purpose(&of("https://one", "b.test"));
     assert_eq!((other_name.failures(), other_name.failed_proofs.len(), other_name.issued.len()), (0, 1, 1));
     let elsewhere = history.for_purpose(&of("https://other", "a.test"));
-    assert_eq!((elsewhere.failures(), elsewhere.failed_proofs.len(), elsewhere.issued.len()), (0, 0, 1));
+    assert_eq!((elsewhere.failures(), elsewhere.failed_proofs.len(), elsewhere.issued.len()), (0, 1, 1));
+    let limited = |name: &str, directory: &str| {
+        let mut history = History::default().for_purpose(&of("https://one", "a.test"));
+        fail(&mut history, Kind::RateLimited(None), NOW);
+        history.for_purpose(&of(directory, name)).failures()
+    };
+    assert_eq!((limited("b.test", "https://one"), limited("a.test", "https://other")), (1, 0));
+}
+
+#[test]
+fn what_failed_for_both_of_two_purposes_makes_both_wait() {
+    let of = |name: &str| super::super::history::Purpose { directory: "one".to_owned(), names: vec![name.to_owned()] };
+    let mut history = History::default().for_purpose(&of("a.test"));
+    for name in ["a.test", "b.test"] {
+        history = history.for_purpose(&of(name));
+        assert!(case(None, &history).next() <= NOW, "{name} has not failed yet");
+        fail(&mut history, Kind::Refused, NOW);
+    }
+    for name in ["a.test", "b.test", "a.test"] {
+        history = history.for_purpose(&of(name));
+        assert_eq!(case(None, &history).next(), NOW + HOUR, "{name}");
+    }
 }
 
 #[test]
 fn an_attempt_that_came_to_no_end_counts_as_a_failed_proof() {
     let mut history = History::default();
-    (0..PROOFS as i64 + 1).for_each(|crash| history.begin(NOW + crash));
-    assert_eq!(case(None, &history).proofs_free(), NOW + 1 + PROOFS_WITHIN);
+    history.begin(NOW);
+    assert_eq!(case(None, &history).next(), NOW + 5, "another node may be at it");
+    (1..PROOFS as i64).for_each(|crash| history.begin(NOW + crash));
+    assert_eq!(case(None, &history).next(), NOW + 1 + PROOFS_WITHIN, "although no failure is known");
+    history.begin(NOW + 4);
     fail(&mut history, Kind::Unreachable, NOW + 9);
     assert_eq!(case(None, &history).next(), NOW + 1 + PROOFS_WITHIN);
+}
+
+#[test]
+fn a_failure_after_proofs_were_asked_for_is_in_their_budget() {
+    for (proven, next) in [(false, NOW + 40), (true, NOW + PROOFS_WITHIN)] {
+        let mut history = History::default();
+        for _ in 0..PROOFS {
+            let failure = Failure { proven, ..Failure::new(Kind::Unreachable, "cut off".to_owned()) };
+            failed(&mut history, &failure, NOW);
+        }
+        assert_eq!(case(None, &history).next(), next, "{proven}");
+    }
 }
 
 #[test]
@@ -177,6 +216,10 @@ fn times_of_a_clock_that_was_wrong_do_not_stop_us() {
     let mut history = History::default();
     fail(&mut history, Kind::Refused, NOW + 1000 * DAY);
     assert!(history.clamp(NOW) && !history.clamp(NOW));
+    assert!(!history.clamp(NOW - 60) && history.clamp(NOW - DAY), "the clocks of two nodes are never the same");
+    assert!(!history.clamp(NOW), "it stays there");
+    fail(&mut history, Kind::Refused, NOW);
+    history.refused = 1;
     assert_eq!(case(None, &history).next(), NOW + HOUR);
 }
 
