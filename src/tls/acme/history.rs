@@ -98,9 +98,9 @@ impl History {
     /// order; each failure to prove one begins one further.
     pub(super) fn ways(&self, ways: &[Challenge]) -> Vec<Challenge> {
         let first = ways.iter().position(|way| Some(way.name()) == self.by.as_deref()).unwrap_or_default();
-        let step = usize::try_from(self.unproven).unwrap_or_default() % ways.len().max(1);
+        let (step, count) = (usize::try_from(self.unproven).unwrap_or_default(), ways.len().max(1));
         let mut ways = ways.to_vec();
-        ways.rotate_left((first + step) % ways.len().max(1));
+        ways.rotate_left((first + step % count) % count);
         ways
     }
 }

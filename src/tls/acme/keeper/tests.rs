@@ -230,7 +230,7 @@ async fn failures_are_kept_over_a_restart_and_seen_and_end_with_a_success() {
 #[tokio::test(start_paused = true)]
 async fn what_hangs_or_panics_or_is_not_what_was_ordered_is_a_failure() {
     for (deed, said) in [
-        (Deed::Hang, "given up after 660 s"),
+        (Deed::Hang, "given up after 900 s"),
         (Deed::Panic, "a fault of this program"),
         (Deed::IssueFor("b.test"), "does not carry the name a.test"),
         (Deed::Issue { life: Duration::ZERO }, "it expired at"),
