@@ -228,7 +228,11 @@ impl Examined {
         names.retain(|name| !missing.iter().any(|place| carries(&place.names, name)));
         self.missing = missing;
         let own = local::server(&settings.tls.local);
-        self.keep(Certificates::load(&good).and_then(|files| files.with_ordered(there, &own)), names, None);
+        self.keep(
+            Certificates::load(&good).and_then(|files| files.with_ordered(there, &[], &own, SystemTime::now())),
+            names,
+            None,
+        );
         self.problems.extend(keys(acme).into_iter().filter(|key| is_open(key)).map(|key| {
             format!("{key} is a key that others than its owner may read: chmod 600 {key}", key = key.display())
         }));

@@ -55,8 +55,8 @@ impl FromFiles {
     }
 
     /// Adds what is ordered, and the local authority's certificate where one is needed and none was named, or not yet
-    /// all are there that are ordered.
-    pub(super) fn complete(self, settings: &Settings, now: SystemTime) -> Result<Loaded, Error> {
+    /// all are there that are ordered. What was ordered and has been shown `before` never gives way to that.
+    pub(super) fn complete(self, settings: &Settings, before: &[Shown], now: SystemTime) -> Result<Loaded, Error> {
         let Self { usual, rules, tickets, internal, upstreams } = self;
         let acme = settings.tls.acme.as_ref();
         acme.map(folders::prepare_orders).transpose()?;
@@ -69,7 +69,10 @@ impl FromFiles {
         let usual = match usual {
             None if local.is_some() => Some(Certificates::load(std::slice::from_ref(&own))?),
             None if ordered.is_empty() => None,
-            usual => Some(usual.map_or_else(|| Certificates::load(&[]), Ok)?.with_ordered(ordered, &own)?),
+            usual => {
+                let usual = usual.map_or_else(|| Certificates::load(&[]), Ok)?;
+                Some(usual.with_ordered(ordered, before, &own, now)?)
+            }
         };
         let certificates = usual.map(Arc::new);
         let policy = settings.tls.policy;
@@ -103,18 +106,20 @@ pub(super) fn watch(
     revocations: Revocations,
     metrics: &Metrics,
 ) -> Watching {
-    let watch = Watch::new(shown, metrics.clone(), &current_user(), SystemTime::now());
+    let watch = Watch::new(shown.clone(), metrics.clone(), &current_user(), SystemTime::now());
     let board = watch.board();
     let both = async {
         tokio::join!(watch.keep(), revocations.keep());
     };
-    Watching { board, task: loops.spawn(both) }
+    Watching { board, shown, task: loops.spawn(both) }
 }
 
 /// Somebody who watches files.
 pub(super) struct Watching {
     /// What can be seen of it.
     pub(super) board: Arc<Board>,
+    /// What is shown.
+    pub(super) shown: Vec<Shown>,
     task: AbortHandle,
 }
 
@@ -142,6 +147,14 @@ impl Ordering {
         let keeper = settings.tls.acme.clone().map(|acme| Keeper::new(acme, metrics.clone()));
         let running = keeper.map(|keeper| (keeper.orders(), loops.spawn(keeper.keep())));
         Self { running, metrics: metrics.clone() }
+    }
+
+    /// Whether it would go on as it does with these settings, and what is in their files by now.
+    pub(super) fn is_of(&self, settings: &Settings) -> bool {
+        match (&self.running, &settings.tls.acme) {
+            (Some((orders, _)), Some(acme)) => orders.are_of(acme),
+            (orders, acme) => orders.is_none() && acme.is_none(),
+        }
     }
 
     /// Adds to what is shown how its orders go.

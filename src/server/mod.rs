@@ -252,7 +252,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     inherited::are_ours(&sockets)?;
     // These belong to whoever makes them, who must be able to take them away at the end.
     sockets.extend(listen::bind_paths(&settings.front.listeners, &mut handed)?);
-    let loaded = from_files.complete(&settings, now)?;
+    let loaded = from_files.complete(&settings, &[], now)?;
     let control = if settings.registry_only { None } else { Some(open_control(&settings.state, &mut handed)?) };
     Ok(Prepared { settings, handed, sockets, control, debug, loaded, first_password })
 }

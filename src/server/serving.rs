@@ -272,7 +272,7 @@ impl Serving {
         }
         Refused::unless_certificate_is_out_of_sight(&self.settings, &settings)?;
         let now = SystemTime::now();
-        let loaded = FromFiles::read(&settings)?.complete(&settings, now)?;
+        let loaded = FromFiles::read(&settings)?.complete(&settings, &self.watching.shown, now)?;
         let remarks = loaded.remarks(now);
         let Loaded { tls, shown, authority: _ } = loaded;
         let wanted = self.running.not_open(&settings.front.listeners);
@@ -302,7 +302,7 @@ impl Serving {
             &self.reports.metrics,
         ));
         // An order that is under way goes on when nothing is new about it.
-        if settings.tls.acme != self.settings.tls.acme {
+        if !self.ordering.is_of(&settings) {
             self.ordering.replace(Ordering::begin(&mut self.loops, &settings, &self.reports.metrics));
         }
         if (settings.registry.purge, settings.registry.read_only)

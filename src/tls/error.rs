@@ -124,3 +124,10 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+impl Error {
+    /// Whether it is that a file is not there.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}

@@ -1,6 +1,5 @@
 //! Certificates and keys from PEM files.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,14 +8,13 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::Error;
 use super::config::Files;
 use super::facts::Facts;
-use super::key;
 use super::stamp::{Stamp, stamps};
+use super::{Error, acme, key, remark};
 
 /// A certificate with its chain and its key: what can be shown.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pair {
     /// Where it comes from.
     pub(super) files: Files,
@@ -58,16 +56,45 @@ pub(super) fn read(files: &Files) -> Result<Pair, Error> {
     assemble(files, stamps, chain, key)
 }
 
-/// What was ordered, if it is there and can be used, else what stands in for it until it is.
-pub(super) fn read_ordered(pem: &Path, stand_in: &Files) -> Result<Pair, Error> {
-    let files = Files::new(pem.to_owned(), pem.to_owned());
+/// What was ordered for a place, if it is there and can be used and is no worse than what has been shown; else what has
+/// been shown; where that is nothing, what stands in.
+pub(super) fn read_ordered(
+    place: &acme::Place,
+    before: Option<&Pair>,
+    stand_in: &Files,
+    now: i64,
+) -> Result<Pair, Error> {
+    let files = Files::new(place.pem.clone(), place.pem.clone());
     let stamps = stamps(&files);
-    match read(&files) {
-        Ok(pair) => return Ok(pair),
-        Err(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::error!("the certificate that was ordered cannot be shown: {error}"),
+    let why = match (read(&files), before) {
+        (Ok(pair), None) => return Ok(pair),
+        (Ok(pair), Some(before)) => match worse(&pair, before, place, now) {
+            None => return Ok(pair),
+            Some(why) => why,
+        },
+        (Err(error), _) if before.is_none() && error.is_absence() => String::new(),
+        (Err(error), _) => error.to_string(),
+    };
+    if let Some(before) = before {
+        tracing::error!("a certificate that was ordered cannot be shown, the one before stays: {why}");
+        // Of other times than the file's, so that whoever watches decides about that.
+        let stamps = if before.files == files { before.stamps.clone() } else { Vec::new() };
+        return Ok(Pair { files, stamps, ..before.clone() });
+    }
+    if !why.is_empty() {
+        tracing::error!("the certificate that was ordered cannot be shown: {why}");
     }
     Ok(Pair { files, stamps, stands_in: true, ..read(stand_in)? })
+}
+
+/// Why clients are better off with the one before.
+fn worse(pair: &Pair, before: &Pair, place: &acme::Place, now: i64) -> Option<String> {
+    if pair.shows_the_same(before) {
+        return None;
+    }
+    let lost = || place.names.iter().find(|name| before.leaf().covers(name) && !pair.leaf().covers(name));
+    let lost = || lost().map(|name| format!("{} carries no longer the name {name}", place.pem.display()));
+    remark::validity(pair, now).map(|remark| remark.to_string()).or_else(lost)
 }
 
 /// The pair of a text that is to become a file, key and certificates.

@@ -32,18 +32,39 @@ impl Certificates {
     }
 
     /// The same, and behind them places for certificates that are ordered. Each shows what was ordered for it, if that
-    /// is there and can be used, else the pair of `stand_in`, the local authority's.
+    /// is there and can be used; else, or if that is worse, what was ordered and has been shown `before`; else the pair
+    /// of `stand_in`, the local authority's.
     ///
     /// # Errors
     /// The stand-in cannot be read or used.
-    pub fn with_ordered(mut self, ordered: Vec<acme::Place>, stand_in: &Files) -> Result<Self, Error> {
+    pub fn with_ordered(
+        mut self,
+        ordered: Vec<acme::Place>,
+        before: &[Shown],
+        stand_in: &Files,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
         let mut pairs = Vec::clone(&self.pairs());
         for place in &ordered {
-            pairs.push(Arc::new(files::read_ordered(&place.pem, stand_in)?));
+            let before = before.iter().find_map(|shown| shown.certificates.shown_for(place));
+            let pair = files::read_ordered(place, before.as_deref(), stand_in, local::seconds(now))?;
+            pairs.push(Arc::new(pair));
         }
         self.served.store(Arc::new(pairs));
         self.ordered = ordered;
         Ok(self)
+    }
+
+    /// What was ordered and is shown for a place: from its file, or for one of its names.
+    fn shown_for(&self, place: &acme::Place) -> Option<Arc<Pair>> {
+        let pairs = self.pairs();
+        let ordered = || {
+            let real = |(number, pair): &(usize, &Arc<Pair>)| self.ordered(*number).is_some() && !pair.stands_in;
+            pairs.iter().enumerate().filter(real).map(|(_, pair)| pair)
+        };
+        let same_file = ordered().find(|pair| pair.files.certificate == place.pem);
+        let same_name = || ordered().find(|pair| place.names.iter().any(|name| pair.leaf().covers(name)));
+        same_file.or_else(same_name).map(Arc::clone)
     }
 
     pub(super) fn of(pairs: Vec<Pair>) -> Self {
@@ -156,6 +177,7 @@ fn has_its_authority_beside_it(pair: &Pair) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Authority, DAY, now, put};
     use super::*;
 
     /// Certificates with these names, each its own authority.
@@ -206,5 +228,47 @@ mod tests {
         let after = list.choose(Some("b.test"), |_| true).unwrap();
         assert!(!Arc::ptr_eq(&before, &after) && list.same_for("b.test", "c.test"));
         assert_eq!(list.pairs().len(), 2);
+    }
+
+    #[test]
+    fn what_was_ordered_and_is_shown_stays_until_there_is_something_as_good() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let local = Local { directory: folder.path().join("local"), names: vec!["a.test".to_owned()] };
+        let stand_in = local::ensure(&local, now()).unwrap().server;
+        let of = |file: &str, names: &[&str]| {
+            let mut place = acme::Place::of_tests(folder.path(), names);
+            place.pem = folder.path().join(file);
+            place
+        };
+        let reload = |place: acme::Place, before: &[Shown]| {
+            let names = place.names.clone();
+            let certificates = Certificates::load(&[]).unwrap().with_ordered(vec![place], before, &stand_in, now());
+            [Shown { certificates: Arc::new(certificates.unwrap()), names, local: None }]
+        };
+        let pair = |shown: &[Shown]| Arc::clone(&shown[0].certificates.pairs()[0]);
+        let place = of("a.pem", &["a.test", "b.test"]);
+        let put = |(certificate, key): (String, String)| put(&place.pem, &format!("{key}{certificate}"));
+        let nothing = reload(place.clone(), &[]);
+        assert!(pair(&nothing).stands_in && pair(&reload(place.clone(), &nothing)).stands_in);
+        put(authority.whole(&["a.test", "b.test"], 90));
+        let shown = reload(place.clone(), &nothing);
+        let expired = || authority.issue_from(&["a.test", "b.test"], now() - 100 * DAY, 90);
+        let bad: [&dyn Fn(); 4] = [
+            &|| std::fs::remove_file(&place.pem).unwrap(),
+            &|| put((String::new(), "no pair".to_owned())),
+            &|| put(expired()),
+            &|| put(authority.whole(&["a.test"], 90)),
+        ];
+        for (number, bad) in bad.iter().enumerate() {
+            bad();
+            let again = reload(place.clone(), &shown);
+            assert!(!pair(&again).stands_in && pair(&again).shows_the_same(&pair(&shown)), "{number}");
+        }
+        let more = of("c.pem", &["c.test", "a.test"]);
+        let grown = reload(more.clone(), &shown);
+        assert!(pair(&grown).shows_the_same(&pair(&shown)) && pair(&grown).files.certificate == more.pem);
+        assert!(pair(&reload(of("c.pem", &["c.test"]), &shown)).stands_in);
+        put(authority.whole(&["a.test", "b.test"], 120));
+        assert!(!pair(&reload(place.clone(), &shown)).shows_the_same(&pair(&shown)), "a good one is taken");
     }
 }

@@ -15,14 +15,17 @@
 //! - Every secret opens tickets, only the first makes them: a new secret is first put behind the old one on all nodes, then
 //!   before it, and the old one is taken away twelve hours later.
 //! - What does not open is no ticket: the client gets a full handshake, and learns nothing else.
+//! - Keys are derived once in six hours, not for tickets: one hello may bring hundreds, invented ones too.
 //!
 //! Whoever has a secret can read what was sent over sessions resumed with its tickets where TLS 1.2 is spoken: that is
 //! the price of sharing (TLS 1.3 agrees on new keys all the same), and why secrets are to be replaced.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use rustls::server::ProducesTickets;
@@ -45,6 +48,23 @@ const LARGEST: usize = 4 << 10;
 /// Tickets of shared secrets.
 pub struct Tickets {
     secrets: Vec<Prk>,
+    /// Those of the last ticket's time.
+    keys: ArcSwapOption<Keys>,
+}
+
+/// The keys that make and open tickets for six hours.
+struct Keys {
+    epoch: u64,
+    /// First the one that makes them.
+    named: Vec<([u8; NAME], RandomizedNonceKey)>,
+}
+
+impl Keys {
+    fn derive(secrets: &[Prk], epoch: u64) -> Option<Self> {
+        let epochs = [epoch, epoch.saturating_sub(1), epoch.saturating_add(1)];
+        let all = secrets.iter().flat_map(|secret| epochs.map(|epoch| derived(secret, epoch)));
+        Some(Self { epoch, named: all.collect::<Option<_>>()? })
+    }
 }
 
 impl Tickets {
@@ -62,17 +82,18 @@ impl Tickets {
             Ok(salt.extract(&bytes))
         };
         let secrets = paths.iter().map(secret).collect::<Result<Vec<_>, _>>()?;
-        Ok(if secrets.is_empty() { None } else { Some(Self { secrets }) })
+        Ok(if secrets.is_empty() { None } else { Some(Self { secrets, keys: ArcSwapOption::empty() }) })
     }
 
     fn seal(&self, session: &[u8], now: SystemTime) -> Option<Vec<u8>> {
-        let (name, key) = derived(self.secrets.first()?, epoch(now))?;
+        let keys = self.keys(now)?;
+        let (name, key) = keys.named.first()?;
         if session.len() > LARGEST {
             return None;
         }
         let mut sealed = session.to_vec();
-        let nonce = key.seal_in_place_append_tag(Aad::from(name), &mut sealed).ok()?;
-        Some([&name, nonce.as_ref().as_slice(), &sealed].concat())
+        let nonce = key.seal_in_place_append_tag(Aad::from(*name), &mut sealed).ok()?;
+        Some([name, nonce.as_ref().as_slice(), &sealed].concat())
     }
 
     fn open(&self, ticket: &[u8], now: SystemTime) -> Option<Vec<u8>> {
@@ -82,18 +103,23 @@ impl Tickets {
             return None;
         }
         // The name is no secret: it says which key, and the tag says whether it was that key's.
-        let key = self.near(now).find(|(known, _)| known == name)?.1;
+        let keys = self.keys(now)?;
+        let (_, key) = keys.named.iter().find(|(known, _)| known == name)?;
         let mut session = sealed.to_vec();
         let length = key.open_in_place(Nonce::from(nonce), Aad::from(name), &mut session).ok()?.len();
         session.truncate(length);
         Some(session)
     }
 
-    /// The keys by which a ticket may have been made.
-    fn near(&self, now: SystemTime) -> impl Iterator<Item = ([u8; NAME], RandomizedNonceKey)> {
-        let now = epoch(now);
-        let epochs = [now, now.saturating_sub(1), now.saturating_add(1)];
-        self.secrets.iter().flat_map(move |secret| epochs.into_iter().filter_map(move |epoch| derived(secret, epoch)))
+    /// The keys of this time. Whoever comes first in it derives them; when several do, each has the same.
+    fn keys(&self, now: SystemTime) -> Option<Arc<Keys>> {
+        let epoch = epoch(now);
+        if let Some(keys) = self.keys.load_full().filter(|keys| keys.epoch == epoch) {
+            return Some(keys);
+        }
+        let keys = Arc::new(Keys::derive(&self.secrets, epoch)?);
+        self.keys.store(Some(Arc::clone(&keys)));
+        Some(keys)
     }
 }
 
@@ -196,6 +222,23 @@ mod tests {
         }
         assert!(tickets.lifetime() <= 12 * 60 * 60);
         tickets.seal(SESSION, UNIX_EPOCH - second).unwrap();
+    }
+
+    #[test]
+    fn keys_are_derived_once_in_six_hours_however_many_tickets_are_invented() {
+        let begun = UNIX_EPOCH + EPOCH * 80_000;
+        let tickets = of(&[b'a'; 16]);
+        let last = || tickets.keys.load_full().unwrap();
+        tickets.seal(SESSION, begun).unwrap();
+        let first = last();
+        assert_eq!(first.named.len(), 48);
+        for number in 0..1000_u64 {
+            let invented = [number.to_be_bytes(); 8].concat();
+            assert!(tickets.open(&invented, begun + EPOCH - Duration::from_secs(1)).is_none());
+        }
+        assert!(Arc::ptr_eq(&first, &last()));
+        tickets.open(&[0; 100], begun + EPOCH);
+        assert!(!Arc::ptr_eq(&first, &last()));
     }
 
     #[test]

@@ -87,7 +87,7 @@ enum Unfit {
 
 impl Unfit {
     fn is_absence(&self) -> bool {
-        matches!(self, Self::Unusable(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Unusable(error) if error.is_absence())
     }
 
     /// When it may have become good without a change, in seconds since 1970.
@@ -446,7 +446,8 @@ mod tests {
         let stand_in = local::ensure(&local, now()).unwrap().server;
         let place = acme::Place::of_tests(folder.path(), &["a.test"]);
         let files = testing::write(folder.path(), &authority.whole(&["c.test"], 90));
-        let certificates = Certificates::load(&[files]).unwrap().with_ordered(vec![place.clone()], &stand_in).unwrap();
+        let certificates =
+            Certificates::load(&[files]).unwrap().with_ordered(vec![place.clone()], &[], &stand_in, now()).unwrap();
         let names = ["a.test", "b.test", "c.test"].map(str::to_owned).to_vec();
         let shown = Shown { certificates: Arc::new(certificates), names, local: None };
         let remarks = || shown.remarks(now()).iter().map(Remark::to_string).collect::<Vec<_>>().join("\n");

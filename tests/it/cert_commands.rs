@@ -7,8 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
 use serde_json::Value;
 
+use crate::support::certificates::Certificates;
 use crate::support::machine::on_a_fresh_machine;
 use crate::support::pierhead::Site;
 use crate::support::{free_port, wait_for};
@@ -123,6 +125,31 @@ fn a_reload_leaves_an_order_alone_that_it_does_not_change_and_replaces_one_that_
     site.run(&["reload"]).ok();
     site.run(&["cert", "renew"]).refused(&["no certificates are ordered here"]);
     assert_eq!(server.stop().code(), Some(0), "an order that is under way holds up no end");
+}
+
+#[test]
+fn a_reload_never_takes_a_good_ordered_certificate_away() {
+    let site = Site::new();
+    site.configure(&[&tls(free_port(), "")]);
+    let pem = site.directory().join(format!("state/acme/certificates/{NAME}.pem"));
+    let server = site.start();
+    let issuer = || {
+        let said = site.run(&["cert", "status", "--output", "json"]).ok();
+        let status: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+        status[0]["issuer"].as_str().expect("an issuer").to_owned()
+    };
+    fs::create_dir_all(pem.parent().expect("a folder")).expect("ours");
+    let (certificate, key) = Certificates::new().issue(NAME, ServerAuth);
+    fs::write(&pem, key + &certificate).expect("ours");
+    wait_for("it to be shown", 30, || issuer().contains("an authority of the tests").then_some(()));
+    fs::write(&pem, "damaged").expect("ours");
+    site.run(&["reload"]).ok();
+    assert!(issuer().contains("an authority of the tests"), "{}", issuer());
+    fs::remove_file(&pem).expect("ours");
+    site.run(&["reload"]).ok();
+    assert!(issuer().contains("an authority of the tests"), "{}", issuer());
+    assert!(server.process.stderr().contains("cannot be shown, the one before stays"));
+    assert_eq!(server.stop().code(), Some(0));
 }
 
 #[test]

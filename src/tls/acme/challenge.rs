@@ -4,11 +4,15 @@
 //! that any of several nodes can give them: `challenges/http-01/TOKEN` holds the key authorization (RFC 8555 8.1),
 //! `challenges/tls-alpn-01/NAME` too, and whoever is asked makes the certificate of RFC 8737 from it.
 //!
-//! **Invariant:** nothing of what a client sends becomes a path but a token of base64url or a DNS name.
+//! **Invariants**
+//! - Nothing of what a client sends becomes a path but a token of base64url or a DNS name.
+//! - Anybody may ask, as often as he likes, also when the folder is on a server that is away: at most [`LOOKS`] threads
+//!   look at a time, and nobody waits for longer than [`PATIENCE`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::ServerConfig;
@@ -16,6 +20,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ClientHello;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::super::policy::provider;
 use crate::storage::durable;
@@ -28,6 +34,10 @@ const LONGEST_TOKEN: usize = 256;
 const LONGEST_NAME: usize = 253;
 /// The longest key authorization: a token, a dot and a digest.
 const LONGEST_ANSWER: u64 = 512;
+/// How many look into the folder at a time.
+const LOOKS: usize = 8;
+/// How long it may take to look, with the wait for a turn. Authorities wait for some ten seconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A way to prove that a name is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,26 +70,26 @@ pub fn is_asked_for(hello: &ClientHello<'_>) -> bool {
 #[derive(Debug, Clone)]
 pub struct Answers {
     folder: PathBuf,
+    turns: Arc<Semaphore>,
 }
 
 impl Answers {
     /// Those of a storage folder.
     pub fn of(storage: &Path) -> Self {
-        Self { folder: storage.join("challenges") }
+        Self { folder: storage.join("challenges"), turns: Arc::new(Semaphore::new(LOOKS)) }
     }
 
     /// The key authorization for a token of HTTP-01, if there is one.
     pub async fn http(&self, token: &str) -> Option<String> {
         let file = self.file(Challenge::Http01, token)?;
-        tokio::task::spawn_blocking(move || read(&file)).await.ok()?
+        self.look(move || read(&file)).await
     }
 
     /// What to do the handshake with that proves a name, if one is to be proven. The handshake is all of that connection.
     pub async fn tls(&self, name: &str) -> Option<Arc<ServerConfig>> {
         let name = name.to_ascii_lowercase();
         let file = self.file(Challenge::TlsAlpn01, &name)?;
-        let made = tokio::task::spawn_blocking(move || Some(proof(&name, &read(&file)?)));
-        match made.await.ok()?? {
+        match self.look(move || Some(proof(&name, &read(&file)?))).await? {
             Ok(config) => Some(config),
             Err(error) => {
                 tracing::error!(%error, "the proof that a name is ours cannot be made");
@@ -88,8 +98,20 @@ impl Answers {
         }
     }
 
+    /// What there is to see, if it is seen in time. A thread that hangs keeps its turn: it cannot be ended.
+    async fn look<T: Send + 'static>(&self, see: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+        let seen = async {
+            let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?; // never closed
+            let looking = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                see()
+            });
+            looking.await.ok()?
+        };
+        timeout(PATIENCE, seen).await.ok()?
+    }
+
     /// Has every node answer. `subject` is the token of HTTP-01, or the name of TLS-ALPN-01.
-    #[allow(dead_code)] // the same
     pub(super) fn put(&self, kind: Challenge, subject: &str, key_authorization: &str) -> io::Result<()> {
         let file = self.file(kind, subject).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         durable::make_dirs(file.parent().unwrap_or(&self.folder))?;
@@ -97,7 +119,6 @@ impl Answers {
     }
 
     /// Has no node answer any more.
-    #[allow(dead_code)] // the same
     pub(super) fn take(&self, kind: Challenge, subject: &str) -> io::Result<()> {
         let Some(file) = self.file(kind, subject) else { return Ok(()) };
         match std::fs::remove_file(file) {
@@ -170,6 +191,32 @@ mod tests {
         other.take(Challenge::Http01, "to-Ken_1").unwrap();
         one.take(Challenge::Http01, "to-Ken_1").unwrap();
         assert!(one.http("to-Ken_1").await.is_none() && one.tls("b.test").await.is_none());
+    }
+
+    #[test]
+    fn whoever_asks_for_answers_in_a_folder_that_hangs_takes_few_threads_and_waits_briefly() {
+        let threads = LOOKS + 1;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(threads).build();
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Answers::of(folder.path());
+        answers.put(Challenge::Http01, "known", "answer").unwrap();
+        // Whoever opens it waits for somebody who writes.
+        let hanging = folder.path().join("challenges/http-01/hanging");
+        assert!(std::process::Command::new("mkfifo").arg(&hanging).status().unwrap().success());
+        runtime.unwrap().block_on(async {
+            let asked = Answers::clone(&answers);
+            let all = futures_util::future::join_all((0..threads * 2).map(|_| asked.http("hanging")));
+            let others = async {
+                tokio::task::yield_now().await;
+                tokio::task::spawn_blocking(|| "there is a thread for others").await.unwrap()
+            };
+            let (seen, others) = timeout(PATIENCE * 5, async { tokio::join!(all, others) }).await.unwrap();
+            assert!(seen.iter().all(Option::is_none) && !others.is_empty());
+            assert!(answers.http("known").await.is_none(), "nobody can look");
+            drop(std::fs::OpenOptions::new().write(true).open(&hanging).unwrap());
+            let again = async { while answers.http("known").await.is_none() {} };
+            timeout(PATIENCE * 5, again).await.unwrap();
+        });
     }
 
     #[tokio::test]

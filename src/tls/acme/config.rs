@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use sha2::{Digest as _, Sha256};
+
 use super::Challenge;
+use super::place::digest;
 
 /// The directory of Let's Encrypt.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -32,6 +35,25 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// Where the account, certificates and answers to challenges are kept; several nodes may share it.
     pub storage: PathBuf,
+}
+
+impl Config {
+    /// A number for what an authority may refuse us because of, and what is in the files that it names: another after
+    /// somebody changed something.
+    pub fn digest(&self) -> String {
+        let Self { directory: _, ca, contact, challenges, certificates: _, account, profile, webroot, dns, storage: _ } =
+            self;
+        let key = match dns {
+            Some(Dns::Update { key, .. }) => key.as_ref(),
+            Some(Dns::Hook { program }) => Some(program),
+            None => None,
+        };
+        let files = [ca.as_ref(), account.as_ref().map(|account| &account.key), key].map(|path| {
+            // What cannot be read is said by who needs it.
+            path.and_then(|path| std::fs::read(path).ok()).map(Sha256::digest)
+        });
+        digest(&format!("{:?}", (ca, contact, challenges, account, profile, webroot, dns, files)))
+    }
 }
 
 /// External account binding (RFC 8555 7.3.4).

@@ -9,10 +9,11 @@ use super::{Challenge, renewal};
 
 /// How far ahead the clock of another node may be.
 const AHEAD: i64 = 5 * 60;
-/// How many purposes are known to have failed: more than there are nodes that share a folder and differ.
-const PURPOSES: usize = 16;
 /// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 2000;
+/// How many settings and purposes are known to have failed: more than those of nodes that share a folder and differ, or
+/// each would try again because of the other.
+const SETTINGS: usize = 32;
 
 /// What was tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +39,8 @@ pub(super) struct History {
     pub(super) last: Option<Failed>,
     /// The way that proved the names last.
     pub(super) by: Option<String>,
-    /// For which purposes attempts failed since the last success: digests, the last few.
-    pub(super) failed_for: Vec<String>,
+    /// With which settings, and for which purposes, attempts failed since the last success: digests, the last few.
+    pub(super) failed_with: Vec<String>,
 }
 
 /// What a certificate is for.
@@ -88,20 +89,33 @@ impl History {
         }
         let elsewhere = self.of.directory != of.directory;
         let limited = self.last.as_ref().is_some_and(|last| matches!(last.kind, Kind::RateLimited(_)));
-        if !self.failed_for.contains(&of.digest()) && (elsewhere || !limited) {
-            let Self { failed_proofs, issued, begun, failed_for, .. } = self;
-            self = Self { failed_proofs, issued, begun, failed_for, ..Self::default() };
+        if !self.failed_with.contains(&of.digest()) && (elsewhere || !limited) {
+            let Self { failed_proofs, issued, begun, failed_with, .. } = self;
+            self = Self { failed_proofs, issued, begun, failed_with, ..Self::default() };
         }
         Self { of: of.clone(), by: None, ..self }
     }
 
     /// An attempt failed.
     pub(super) fn fails(&mut self, failed: Failed) {
-        let purpose = self.of.digest();
-        self.failed_for.retain(|known| *known != purpose);
-        self.failed_for.push(purpose);
-        self.failed_for.drain(..self.failed_for.len().saturating_sub(PURPOSES));
+        self.fails_with(self.of.digest());
         self.last = Some(failed);
+    }
+
+    /// With settings that have not failed yet there is nothing to wait for: somebody may have mended what was refused. A
+    /// failure to prove a name is none of theirs.
+    pub(super) fn forgive(&mut self, settings: &str) {
+        let theirs = |last: &Failed| matches!(last.kind, Kind::Refused | Kind::Unreachable | Kind::Ours);
+        if self.last.as_ref().is_some_and(theirs) && !self.failed_with.iter().any(|failed| failed == settings) {
+            (self.last, self.refused, self.unreachable) = (None, 0, 0);
+        }
+    }
+
+    /// An attempt with these settings, or for this purpose, failed.
+    pub(super) fn fails_with(&mut self, digest: String) {
+        self.failed_with.retain(|known| *known != digest);
+        self.failed_with.push(digest);
+        self.failed_with.drain(..self.failed_with.len().saturating_sub(SETTINGS));
     }
 
     /// Puts times that have yet to come, because a clock was wrong, where they can harm no more; whether there were any.

@@ -43,6 +43,8 @@ type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 /// What the tasks share.
 pub(super) struct Shared {
     config: Config,
+    /// Its digest.
+    pub(super) settings: String,
     pub(super) storage: Storage,
     pub(super) proofs: Arc<dyn Proofs>,
     pub(super) metrics: Metrics,
@@ -56,7 +58,8 @@ pub(super) struct Shared {
 }
 
 impl Keeper {
-    /// For a configuration. Nothing is read or written, and nobody is asked, before [`keep`](Self::keep).
+    /// For a configuration, and what is in the files that it names by now. Nothing else is read, nothing is written and
+    /// nobody is asked before [`keep`](Self::keep).
     pub fn new(config: Config, metrics: Metrics) -> Self {
         let proofs = proofs::proofs(&config);
         Self::with(config, Box::new(engine::authority), proofs, metrics, Box::new(SystemTime::now))
@@ -72,6 +75,7 @@ impl Keeper {
         let desks = config.places().into_iter().map(|place| Arc::new(Desk::new(place))).collect();
         Self(Arc::new(Shared {
             storage: Storage::of(&config.storage),
+            settings: config.digest(),
             config,
             proofs,
             metrics,
@@ -151,6 +155,16 @@ impl Shared {
 }
 
 impl Orders {
+    /// Begins no more attempts. Those that are under way go on.
+    pub fn begin_no_more(&self) {
+        self.0.turns.close();
+    }
+
+    /// Whether they would go as they do with this configuration.
+    pub fn are_of(&self, config: &Config) -> bool {
+        self.0.config == *config && self.0.settings == config.digest()
+    }
+
     /// How the orders go, by the certificate's file.
     pub fn status(&self, now: SystemTime) -> Vec<(PathBuf, Status)> {
         let now = tls::local::seconds(now);
@@ -163,11 +177,6 @@ impl Orders {
             let pem = pem.display().to_string();
             shown.iter_mut().filter(|shown| shown.file == pem).for_each(|shown| shown.acme = Some(status.clone()));
         }
-    }
-
-    /// Begins no attempt any more; one that is under way goes on.
-    pub fn begin_no_more(&self) {
-        self.0.turns.close();
     }
 
     /// Orders the certificates that have one of these names, or all, as soon as possible, whatever the plan is. Gives the

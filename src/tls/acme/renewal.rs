@@ -11,7 +11,7 @@
 //!                                                 minute, doubling to an hour
 //! a name could not be proven                      the next way to prove it at once; after each round through all ways
 //!                                                 15 minutes, doubling to 12 hours
-//! came to no end: this program was ended          a minute after it began
+//! came to no end: this program was ended          5 s after it began
 //! ```
 //!
 //! **Invariants**
@@ -46,7 +46,7 @@ pub(super) const CHANGES_WITHIN: i64 = DAY;
 /// A certificate that lives shorter than this is renewed at half of its life.
 const SHORT: i64 = 10 * DAY;
 /// After an attempt that came to no end began.
-const INTERRUPTED: i64 = MINUTE;
+const INTERRUPTED: i64 = 5 * SECOND;
 /// The longest that an authority is left alone because it said so.
 const LIMITED: i64 = 7 * DAY;
 /// Who has a certificate that was issued so long ago needs no other.

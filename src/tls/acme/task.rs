@@ -118,6 +118,7 @@ impl Task {
         if let Some(memory) = &self.memory {
             found.history = memory.clone();
         }
+        found.history.forgive(&self.shared.settings);
         Ok(found)
     }
 
@@ -272,12 +273,15 @@ impl Task {
         let now = self.shared.now();
         match &outcome {
             Ok(by) => renewal::done(&mut history, *by),
-            Err(failure) => renewal::failed(&mut history, failure, now),
-        }
-        if outcome.as_ref().is_err_and(|failure| matches!(failure.kind, Kind::Refused | Kind::Unreachable)) {
-            self.shared.forget_authority().await;
+            Err(failure) => {
+                renewal::failed(&mut history, failure, now);
+                history.fails_with(self.shared.settings.clone());
+            }
         }
         self.memory = self.remember(&history).await.err().map(|_| history.clone());
+        if matches!(&outcome, Err(Failure { kind: Kind::Refused | Kind::Unreachable, .. })) {
+            self.shared.forget_authority().await; // what it was made of may be mended: the account's key, whom to trust
+        }
         let failure = outcome.as_ref().err();
         self.shared.metrics.acme_order(failure.map_or("issued", |failure| failure.kind.name()));
         let found = Found { history, ..found.clone() };

@@ -108,7 +108,7 @@ pub(super) async fn account(
     let protected = json!({ "alg": "ES256", "jwk": signer.public(), "nonce": nonce, "url": url });
     let signed = jws(&protected, &wanted, |text| signer.sign(text))?;
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/jose+json"))]);
-    let answer = web.send(Method::POST, url, headers, signed.to_string().into()).await?.checked(web)?;
+    let answer = web.send(Method::POST, url, headers, signed.to_string().into()).await?.checked()?;
     let Some(url) = answer.headers.get(LOCATION).and_then(|url| url.to_str().ok()) else {
         return Err(Trouble::Broken("the authority does not say what it calls the account".to_owned()));
     };
@@ -123,7 +123,7 @@ pub(super) async fn account(
 
 async fn nonce(web: &Web, directory: &Directory) -> Result<String, Trouble> {
     let answer =
-        web.send(Method::HEAD, &directory.new_nonce, HeaderMap::new(), reqwest::Body::default()).await?.checked(web)?;
+        web.send(Method::HEAD, &directory.new_nonce, HeaderMap::new(), reqwest::Body::default()).await?.checked()?;
     let nonce = answer.headers.get(HeaderName::from_static("replay-nonce")).and_then(|nonce| nonce.to_str().ok());
     nonce.map(str::to_owned).ok_or_else(|| Trouble::Broken("the authority gives no nonce".to_owned()))
 }

@@ -45,18 +45,19 @@ impl Full {
 
     /// Orders a certificate and waits for it.
     pub(super) async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
-        let account = self.account().await?;
+        let web = &self.web.apart();
+        let account = self.account(web).await?;
         self.has_profile(&account)?;
         let doing = format!("ordering a certificate for {} at {}", wanted.names.join(", "), self.directory);
         let replaces = wanted.replaces.and_then(identifier);
         let account = &account;
         let mut opened =
-            again(&doing, self.patience, || Box::pin(self.open(account, wanted.names, replaces.clone()))).await;
+            again(&doing, self.patience, || Box::pin(self.open(web, account, wanted.names, replaces.clone()))).await;
         // What it replaces is a courtesy. Whoever does not know it, or saw it replaced already, is asked without.
         if replaces.is_some() && matches!(&opened, Err(failure) if failure.kind == Kind::Refused) {
-            opened = again(&doing, self.patience, || Box::pin(self.open(account, wanted.names, None))).await;
+            opened = again(&doing, self.patience, || Box::pin(self.open(web, account, wanted.names, None))).await;
         }
-        let mut open = Open { order: opened?, account, web: &self.web };
+        let mut open = Open { order: opened?, account, web };
         drive::drive(&mut open, wanted, proofs, self.patience).await
     }
 
@@ -64,14 +65,14 @@ impl Full {
     pub(super) async fn renewal(&self, certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure> {
         let Some(certificate) = identifier(certificate) else { return Ok(None) };
         let doing = format!("asking {} when a certificate should be renewed", self.directory);
-        let certificate = &certificate;
-        again(&doing, self.patience, || Box::pin(self.window(certificate))).await
+        let (certificate, web) = (&certificate, &self.web.apart());
+        again(&doing, self.patience, || Box::pin(self.window(web, certificate))).await
     }
 
-    async fn window(&self, certificate: &CertificateIdentifier<'_>) -> Result<Option<Window>, Trouble> {
+    async fn window(&self, web: &Web, certificate: &CertificateIdentifier<'_>) -> Result<Option<Window>, Trouble> {
         // No account is needed to ask (RFC 9773 4.1), so none is named.
-        let asked =
-            self.known(String::new()).await.map_err(|error| self.trouble(error))?.renewal_info(certificate).await;
+        let account = self.known(web, String::new()).await.map_err(|error| trouble(web, error))?;
+        let asked = account.renewal_info(certificate).await;
         match asked {
             Ok((said, _)) => {
                 let (start, end) = (said.suggested_window.start, said.suggested_window.end);
@@ -80,31 +81,31 @@ impl Full {
                 Ok((window.start < window.end).then_some(window))
             }
             Err(Error::Unsupported(_)) => Ok(None),
-            Err(error) => Err(self.trouble(error)),
+            Err(error) => Err(trouble(web, error)),
         }
     }
 
-    async fn account(&self) -> Result<Account, Failure> {
+    async fn account(&self, web: &Web) -> Result<Account, Failure> {
         let doing = format!("reading the directory {}", self.directory);
-        let directory = again(&doing, self.patience, || Box::pin(self.web.directory(&self.directory))).await?;
+        let directory = again(&doing, self.patience, || Box::pin(web.directory(&self.directory))).await?;
         let (directory, binding) = (&directory, self.binding.as_ref());
         let doing = format!("the account at {}", self.directory);
-        let ask = || account::account(&self.web, directory, &self.signer, &self.contact, binding);
+        let ask = || account::account(web, directory, &self.signer, &self.contact, binding);
         let ours = again(&doing, self.patience, || Box::pin(ask())).await?;
-        let known = || async { self.known(ours.url.clone()).await.map_err(|error| self.trouble(error)) };
+        let known = || async { self.known(web, ours.url.clone()).await.map_err(|error| trouble(web, error)) };
         let account = again(&doing, self.patience, || Box::pin(known())).await?;
         if ours.outdated {
             let contact: Vec<&str> = self.contact.iter().map(String::as_str).collect();
             let (account, contact) = (&account, &contact);
-            let tell = || async { account.update_contacts(contact).await.map_err(|error| self.trouble(error)) };
+            let tell = || async { account.update_contacts(contact).await.map_err(|error| trouble(web, error)) };
             again(&doing, self.patience, || Box::pin(tell())).await?;
         }
         Ok(account)
     }
 
-    async fn known(&self, url: String) -> Result<Account, Error> {
+    async fn known(&self, web: &Web, url: String) -> Result<Account, Error> {
         let key = PrivatePkcs8KeyDer::from(self.key.as_slice());
-        Account::builder_with_http(Box::new(self.web.clone())).from_parts(url, key, self.directory.clone()).await
+        Account::builder_with_http(Box::new(web.clone())).from_parts(url, key, self.directory.clone()).await
     }
 
     fn has_profile(&self, account: &Account) -> Result<(), Failure> {
@@ -122,6 +123,7 @@ impl Full {
 
     async fn open(
         &self,
+        web: &Web,
         account: &Account,
         names: &[String],
         replaces: Option<CertificateIdentifier<'static>>,
@@ -139,11 +141,7 @@ impl Full {
             },
             None => account.new_order(&plain()).await,
         };
-        placed.map_err(|error| self.trouble(error))
-    }
-
-    fn trouble(&self, error: Error) -> Trouble {
-        trouble(&self.web, error)
+        placed.map_err(|error| trouble(web, error))
     }
 }
 

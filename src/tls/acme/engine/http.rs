@@ -69,11 +69,11 @@ pub(super) struct Directory {
     pub(super) new_order: String,
 }
 
-/// A client of the web.
+/// A client of the web. Clones share what was said last: they are for calls that follow each other.
 #[derive(Clone)]
 pub(super) struct Web {
     client: reqwest::Client,
-    /// What the last answer said about when to come again. Calls follow each other.
+    /// What the last answer said about when to come again.
     after: Arc<Mutex<Option<Duration>>>,
 }
 
@@ -97,6 +97,11 @@ impl Web {
         Ok(Self { client, after: Arc::default() })
     }
 
+    /// The same for calls that go on beside others, as those of another order.
+    pub(super) fn apart(&self) -> Self {
+        Self { client: self.client.clone(), after: Arc::default() }
+    }
+
     /// What the last answer said about when to come again.
     pub(super) fn after(&self) -> Option<Duration> {
         *self.after.lock()
@@ -104,7 +109,7 @@ impl Web {
 
     /// Reads a directory.
     pub(super) async fn directory(&self, url: &str) -> Result<Directory, Trouble> {
-        let answer = self.send(Method::GET, url, HeaderMap::new(), reqwest::Body::default()).await?.checked(self)?;
+        let answer = self.send(Method::GET, url, HeaderMap::new(), reqwest::Body::default()).await?.checked()?;
         let read = serde_json::from_slice(&answer.body);
         let directory: Directory =
             read.map_err(|error| Trouble::Broken(format!("that is no ACME directory: {error}")))?;
@@ -135,21 +140,27 @@ impl Web {
             }
             body.extend_from_slice(&chunk);
         }
-        *self.after.lock() = headers.get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
-        Ok(Answer { status, headers, body: body.into() })
+        let answer = Answer { status, headers, body: body.into() };
+        *self.after.lock() = answer.after();
+        Ok(answer)
     }
 }
 
 impl Answer {
     /// Only if it is what was asked for.
-    pub(super) fn checked(self, web: &Web) -> Result<Self, Trouble> {
+    pub(super) fn checked(self) -> Result<Self, Trouble> {
         if self.status.is_success() {
             return Ok(self);
         }
         match serde_json::from_slice::<Problem>(&self.body) {
-            Ok(problem) => Err(Trouble::Problem(Problem { after: web.after(), ..problem })),
+            Ok(problem) => Err(Trouble::Problem(Problem { after: self.after(), ..problem })),
             Err(_) => Err(Trouble::Broken(self.no_answer())),
         }
+    }
+
+    /// When to come again.
+    fn after(&self) -> Option<Duration> {
+        self.headers.get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()))
     }
 
     /// What it is when it is nothing of ACME's.

@@ -39,6 +39,8 @@ struct Fake {
     /// Then always.
     usual: Mutex<Deed>,
     window: Mutex<Option<Window>>,
+    /// Never says when to renew.
+    mute: std::sync::atomic::AtomicBool,
     /// When, which names and how.
     orders: Mutex<Vec<(Duration, Vec<String>, Challenge)>>,
     start: Instant,
@@ -51,6 +53,7 @@ impl Fake {
             deeds: Mutex::default(),
             usual: Mutex::new(Deed::Issue { life: 90 * DAY }),
             window: Mutex::default(),
+            mute: Default::default(),
             orders: Mutex::default(),
             start: Instant::now(),
         })
@@ -104,6 +107,9 @@ impl Authority for Fake {
     }
 
     async fn renewal(&self, _certificate: &CertificateDer<'_>) -> Result<Option<Window>, Failure> {
+        if self.mute.load(std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         Ok(*self.window.lock())
     }
 }
@@ -228,6 +234,31 @@ async fn failures_are_kept_over_a_restart_and_seen_and_end_with_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_refused_is_tried_at_once_with_settings_that_have_not_failed_yet() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let fake = Fake::new().always(Deed::Fail(Kind::Refused));
+    let plain = config(folder.path(), &[&["a.test"]]);
+    let account = crate::tls::acme::ExternalAccount { id: "us".to_owned(), key: key.path().to_owned() };
+    let bound = Config { account: Some(account), ..plain.clone() };
+    let mut count = 0;
+    let mut tried = async |settings: &Config| {
+        let node = Node::start(settings.clone(), &fake);
+        node.until(|status| status[0].failures > 0 && status[0].since.is_none()).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let before = std::mem::replace(&mut count, fake.orders.lock().len());
+        count - before
+    };
+    assert_eq!((tried(&plain).await, tried(&plain).await), (1, 0));
+    assert_eq!((tried(&bound).await, tried(&bound).await), (1, 0));
+    assert_eq!(tried(&plain).await, 0, "nodes that differ do not begin anew because of each other");
+    durable::write(key.path(), b"another", durable::SECRET).unwrap();
+    assert_eq!((tried(&bound).await, tried(&bound).await), (1, 0), "another key in the same file");
+    fake.always(Deed::Fail(Kind::Validation));
+    assert_eq!(tried(&Config { profile: Some("short".to_owned()), ..plain.clone() }).await, 2, "both ways");
+    assert_eq!(tried(&Config { profile: Some("other".to_owned()), ..plain }).await, 0, "settings prove no names");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_hangs_or_panics_or_is_not_what_was_ordered_is_a_failure() {
     for (deed, said) in [
         (Deed::Hang, "given up after 900 s"),
@@ -301,7 +332,7 @@ async fn another_node_takes_over_from_one_that_ended() {
     assert!(other.status()[0].since.is_some(), "it sees the attempt");
     drop(one);
     other.until(|status| status[0].ordered.is_some()).await;
-    assert!((60..75).contains(&fake.times()[1]), "{:?}", fake.times());
+    assert!(fake.times()[1] < 15, "{:?}", fake.times());
 }
 
 #[tokio::test(start_paused = true)]
@@ -412,6 +443,18 @@ async fn the_authority_is_asked_when_to_renew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_authority_that_does_not_say_when_to_renew_delays_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().always(Deed::Issue { life: 4 * HOUR });
+    fake.mute.store(true, std::sync::atomic::Ordering::Relaxed);
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until_orders(3).await;
+    for times in fake.times().windows(2) {
+        assert!((7200..7200 + 120).contains(&(times[1] - times[0])), "at half of a short life: {times:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_crashes_left_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let answers = folder.path().join("challenges/http-01");
@@ -444,7 +487,6 @@ async fn whoever_is_ended_in_the_middle_of_orders_stays_within_the_budget() {
     let times = fake.times();
     assert!(times.len() >= 5, "{times:?}");
     assert!(times.windows(5).all(|five| five[4] - five[0] > HOUR.as_secs()), "{times:?}");
-    assert!(times.windows(2).all(|two| two[1] - two[0] >= 60), "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]

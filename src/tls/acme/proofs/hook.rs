@@ -4,9 +4,10 @@
 //! Status 0 means that the record is there, at all name servers of the zone: the authority looks at once.
 //!
 //! It is run without a shell, as the user that the server runs as, in a process group of its own, with nothing to read and
-//! with the server's environment (which is where credentials of a DNS provider may come from) less what the service
-//! manager tells the server. After [`LIMIT`] it is killed, with all of its group.
+//! with the server's environment (which is where credentials of a DNS provider may come from) less what is for the server
+//! alone ([`is_private`]): its own secrets, and what the service manager tells it. After [`LIMIT`] it is killed, with all of its group.
 
+use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -24,13 +25,17 @@ const LOOK: Duration = Duration::from_millis(20);
 const WORDS: usize = 2048;
 /// How long we wait for the end of what it says when it is gone. A daemon that it left behind may hold the pipe.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What the service manager tells the server, and nobody else.
-const PRIVATE: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// How variables begin that are for the server alone: the first admin's password and settings (which may be secrets), and
+/// what the service manager tells whom it started.
+const PRIVATE: [&str; 5] = ["PIERHEAD_", "REGISTRY_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_"];
 
 /// Runs the program, and waits for its end. Blocks.
 pub(super) fn run(program: &Path, action: &str, record: &str, value: &str) -> Result<(), String> {
     run_for(program, &[action, record, value], LIMIT)
+}
+
+fn is_private(variable: &OsStr) -> bool {
+    PRIVATE.iter().any(|beginning| variable.as_encoded_bytes().starts_with(beginning.as_bytes()))
 }
 
 fn run_for(program: &Path, words: &[&str], limit: Duration) -> Result<(), String> {
@@ -40,7 +45,7 @@ fn run_for(program: &Path, words: &[&str], limit: Duration) -> Result<(), String
     }
     let mut command = Command::new(program);
     command.args(words).process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    for name in PRIVATE {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_private(name)) {
         command.env_remove(name);
     }
     let mut child = command.spawn().map_err(|error| format!("{what} cannot be run: {error}"))?;
@@ -100,15 +105,15 @@ fn listen(child: &mut Child) -> mpsc::Receiver<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
     use super::*;
 
     fn program(folder: &Path, text: &str) -> PathBuf {
         let path = folder.join("hook");
-        crate::storage::durable::write(&path, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o700).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        // By another process: a file that ours writes may be open in a child of another test, and is no program then.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 700 \"$0\"";
+        assert!(Command::new("sh").args(["-c", write]).arg(&path).arg(text).status().unwrap().success());
         path
     }
 
@@ -119,6 +124,22 @@ mod tests {
         run(&hook, "present", "_acme-challenge.a.test.", "$(id);`id`").unwrap();
         let told = std::fs::read_to_string(folder.path().join("told")).unwrap();
         assert_eq!(told, "present|_acme-challenge.a.test.|$(id);`id`|");
+    }
+
+    #[test]
+    fn a_program_has_the_environment_but_not_what_is_the_servers_alone() {
+        for name in ["PIERHEAD_ADMIN_PASSWORD", "REGISTRY_HTTP_SECRET", "NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC"]
+        {
+            assert!(is_private(OsStr::new(name)), "{name}");
+        }
+        for name in ["PATH", "HOME", "DNS_API_TOKEN", "CREDENTIALS_DIRECTORY", "https_proxy", "MY_REGISTRY_"] {
+            assert!(!is_private(OsStr::new(name)), "{name}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let hook = program(folder.path(), &format!("env > {}/told", folder.path().display()));
+        run(&hook, "present", "r.", "v").unwrap();
+        let told = std::fs::read_to_string(folder.path().join("told")).unwrap();
+        assert!(told.lines().any(|line| line.starts_with("PATH=")));
     }
 
     #[test]
