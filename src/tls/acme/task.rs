@@ -1,6 +1,6 @@
 //! How is one certificate kept?
 //!
-//! A task looks at what is there, asks [`renewal`](super::renewal) when the next order begins, and sleeps until then. An
+//! A task looks at what is there, asks [`renewal`] when the next order begins, and sleeps until then. An
 //! attempt is a [lease](super::lease), a second look, for another node may have ordered in the meantime, an order with a
 //! deadline, a check of what came of it, and a file.
 //!
