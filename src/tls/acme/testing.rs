@@ -6,8 +6,10 @@ mod fake;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,9 +17,27 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::super::testing::put;
+use super::order::{Failure, Kind, Proof, Proofs};
 use super::{Answers, Challenge, Config, is_asked_for};
 
 pub(super) use fake::{Fake, Says};
+
+/// Who has no way to prove anything.
+struct Never;
+
+/// No way to prove anything.
+pub(super) fn never() -> Arc<dyn Proofs> {
+    Arc::new(Never)
+}
+
+#[async_trait]
+impl Proofs for Never {
+    async fn present(&self, _: &Proof) -> Result<(), Failure> {
+        Err(Failure::new(Kind::Ours, "nothing can be proven here".to_owned()))
+    }
+
+    async fn withdraw(&self, _: &Proof) {}
+}
 
 /// A program that ends with the test.
 pub(super) struct Running(Child);

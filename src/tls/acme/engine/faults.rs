@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::super::testing::Authority as Signer;
 use super::super::order::Proof;
-use super::super::testing::{Fake, Says, account_key, config, names, only};
+use super::super::testing::{Fake, Says, account_key, config, names, never, only};
 use super::*;
 
 const SHORT: Patience = Patience {
@@ -20,22 +20,6 @@ const SHORT: Patience = Patience {
     whole: Duration::from_secs(10),
 };
 const ENGINES: [Engine; 2] = [Engine::Plain, Engine::Full];
-
-/// Who has no way to prove anything.
-struct Never;
-
-fn never() -> Arc<dyn Proofs> {
-    Arc::new(Never)
-}
-
-#[async_trait]
-impl Proofs for Never {
-    async fn present(&self, _: &Proof) -> Result<(), Failure> {
-        Err(Failure::new(Kind::Ours, "nothing can be proven here".to_owned()))
-    }
-
-    async fn withdraw(&self, _: &Proof) {}
-}
 
 fn of(fake: &Fake) -> Config {
     Config { ca: Some(fake.ca.clone()), ..config(&fake.directory, fake.folder.path(), &[Challenge::Http01]) }

@@ -1,9 +1,8 @@
 //! Orders with Pebble.
 
 use super::super::super::testing::put;
-use super::super::order::Proof;
 use super::super::proofs::proofs;
-use super::super::testing::{Manners, Pebble, account_key, config, names, only};
+use super::super::testing::{Manners, Pebble, account_key, config, names, never, only};
 use super::super::{Answers, ExternalAccount};
 use super::*;
 
@@ -72,22 +71,6 @@ async fn names_that_an_authority_believes_already_need_no_proof() {
         authority.order(&wanted(&two(), Challenge::TlsAlpn01), &proofs(&config)).await.unwrap();
         authority.order(&wanted(&two(), Challenge::TlsAlpn01), &never()).await.unwrap();
     }
-}
-
-/// Who has no way to prove anything.
-struct Never;
-
-fn never() -> Arc<dyn Proofs> {
-    Arc::new(Never)
-}
-
-#[async_trait]
-impl Proofs for Never {
-    async fn present(&self, _: &Proof) -> Result<(), Failure> {
-        Err(Failure::new(Kind::Ours, "nothing can be proven here".to_owned()))
-    }
-
-    async fn withdraw(&self, _: &Proof) {}
 }
 
 #[tokio::test]
