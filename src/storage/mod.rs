@@ -24,7 +24,7 @@
 
 use std::fmt;
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -104,6 +104,18 @@ pub struct Mark {
     pub folder: (u64, u64),
     /// When a child was last added or taken away. Nobody can set it back.
     pub changed: SystemTime,
+}
+
+/// How old a folder's last change must be before its mark is trusted. The coarsest clocks of file systems step by two
+/// seconds.
+const SETTLED: Duration = Duration::from_secs(3);
+
+impl Mark {
+    /// Whether every change from now on makes it another. `now` is from before whatever was looked at under this mark,
+    /// so that a change which the look missed came later.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        self.changed.checked_add(SETTLED).is_some_and(|settled| settled <= now)
+    }
 }
 
 /// A child of a key: an object or a folder of further keys.
