@@ -3,9 +3,10 @@
 //! A key is a path below the root, an object is a file, and its folders are directories. Modes are those of Distribution
 //! (files 0644, directories 0755, less the umask), so that either program can read what the other wrote.
 //!
-//! **Invariant:** one driver call is one trip to the blocking pool, whatever it does there: a whole small file is opened,
-//! measured and read in one go, and so is the first piece of a large one. A large file is read no further than the
-//! client takes it: one piece is all that a stalled download holds, and reading ahead is what the kernel does anyway.
+//! **Invariant:** a thread that serves requests never waits for a disk. What is hot is read [where we are](here); whatever
+//! may wait is one trip to the blocking pool for each driver call: a whole small file is opened, measured and read in
+//! one go, and so is the first piece of a large one. Either way gives the same, and what is read here counts against
+//! the turn of its task, so that no request reads on and on while others wait.
 //!
 //! **Invariant:** a durable file lies in durable directories. A directory that exists is not enough: the process that
 //! made it may have died, or another thread may be about to sync it. `Folders` therefore trusts a directory only after
@@ -15,24 +16,26 @@
 //! Symbolic links are followed, the root's own and those that an operator laid inside.
 
 use std::collections::{BTreeSet, BinaryHeap};
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
+
+mod here;
+mod read;
+
+use here::Here;
+use read::Begun;
 
 use super::sweep::Sweep;
 use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, Swept, durable};
-
-/// How much of a large file is read at once.
-const READ: usize = 256 << 10;
 
 /// How many directories are remembered as durable before the memory starts anew.
 const FOLDERS_REMEMBERED: usize = 16_384;
@@ -47,13 +50,37 @@ pub struct Filesystem {
 struct Tree {
     root: PathBuf,
     folders: Folders,
+    here: Here,
 }
 
 impl Filesystem {
     /// Objects below `root`, which is made with the first object if it is missing.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { tree: Arc::new(Tree { folders: Folders::new(root.clone()), root }) }
+        let (folders, here) = (Folders::new(root.clone()), Here::below(&root));
+        Self { tree: Arc::new(Tree { root, folders, here }) }
+    }
+
+    /// One that does everything on the blocking pool, as on an old kernel.
+    #[cfg(test)]
+    fn on_the_pool(root: impl Into<PathBuf>) -> Self {
+        let driver = Self::new(root);
+        driver.tree.here.refuse();
+        driver
+    }
+
+    /// Does `here` where we are, or `work` on the blocking pool if that had to wait.
+    async fn reading<T: Send + 'static>(
+        &self,
+        key: &Key,
+        here: impl FnOnce(&CStr) -> rustix::io::Result<T> + Send,
+        work: impl FnOnce(&Tree, PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        tokio::task::coop::consume_budget().await;
+        match self.tree.here.attempt(key, here) {
+            Some(outcome) => outcome.map_err(|cause| Error::io(key, cause)),
+            None => self.blocking(key, work).await,
+        }
     }
 
     /// Runs `work` on the blocking pool and names the object in its error.
@@ -81,20 +108,29 @@ fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task::JoinError>
 #[async_trait]
 impl Driver for Filesystem {
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes, Error> {
-        let read = self.blocking(key, move |_, path| read_whole(&path, limit)).await?;
-        read.map(Bytes::from).ok_or_else(|| Error::new(ErrorKind::TooLarge, key))
+        let here = |path: &CStr| here::read_whole(path, limit);
+        let read = self.reading(key, here, move |tree, path| read::read_whole(tree, &path, limit)).await?;
+        read.ok_or_else(|| Error::new(ErrorKind::TooLarge, key))
     }
 
     async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error> {
-        self.blocking(key, move |_, path| open(&path, offset, length)).await
+        tokio::task::coop::consume_budget().await;
+        let begun = match self.tree.here.attempt(key, here::open) {
+            Some(Ok(file)) => {
+                Begun::here(&self.tree, file, offset, length).await.map_err(|cause| Error::io(key, cause))?
+            }
+            Some(Err(cause)) => return Err(Error::io(key, cause)),
+            None => {
+                let tree = self.tree.clone();
+                self.blocking(key, move |_, path| Begun::on_the_pool(&tree, &path, offset, length)).await?
+            }
+        };
+        Ok(begun.into_reader())
     }
 
     async fn stat(&self, key: &Key) -> Result<Stat, Error> {
-        self.blocking(key, |_, path| {
-            let found = object(path.metadata()?)?;
-            Ok(Stat { size: found.len(), modified: found.modified()? })
-        })
-        .await
+        let found = self.reading(key, here::look, |_, path| path.metadata()).await?;
+        read::stat(found).map_err(|cause| Error::io(key, cause))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<(), Error> {
@@ -111,7 +147,8 @@ impl Driver for Filesystem {
     }
 
     async fn mark(&self, key: &Key) -> Result<Mark, Error> {
-        self.blocking(key, |_, path| mark(&path.metadata()?)).await
+        let found = self.reading(key, here::look, |_, path| path.metadata()).await?;
+        read::mark(found).map_err(|cause| Error::io(key, cause))
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
@@ -180,58 +217,6 @@ impl Driver for Filesystem {
     }
 }
 
-/// Refuses what is not a regular file as missing.
-fn object(found: std::fs::Metadata) -> io::Result<std::fs::Metadata> {
-    if found.is_file() { Ok(found) } else { Err(io::ErrorKind::NotFound.into()) }
-}
-
-/// The content of a file, `None` when it has more than `limit` bytes.
-fn read_whole(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let file = File::open(path)?;
-    let size = object(file.metadata()?)?.len();
-    if size > limit as u64 {
-        return Ok(None);
-    }
-    // A file that grows meanwhile is cut at what it was: objects that are read as a whole never grow in place.
-    let mut content = Vec::with_capacity(size as usize);
-    file.take(size).read_to_end(&mut content)?;
-    Ok(Some(content))
-}
-
-fn open(path: &Path, offset: u64, length: Option<u64>) -> io::Result<Reader> {
-    let mut file = File::open(path)?;
-    let size = object(file.metadata()?)?.len();
-    let follow = size.saturating_sub(offset);
-    let left = length.map_or(follow, |length| length.min(follow));
-    file.seek(SeekFrom::Start(offset.min(size)))?;
-    let first = next_piece(&file, left)?;
-    Ok(Reader { size, pieces: pieces(file, first, left) })
-}
-
-/// Up to [`READ`] of the `left` bytes that follow. Fewer than that in the file is an error, not a short answer.
-fn next_piece(file: &File, left: u64) -> io::Result<Bytes> {
-    let wanted = left.min(READ as u64);
-    let mut piece = Vec::with_capacity(wanted as usize);
-    file.take(wanted).read_to_end(&mut piece)?;
-    if (piece.len() as u64) < wanted { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(piece.into()) }
-}
-
-/// The bytes of a file from its position on, with `first` already read and every other piece read when it is asked for.
-fn pieces(file: File, first: Bytes, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
-    let left = length - first.len() as u64;
-    let rest = stream::try_unfold((Arc::new(file), left), |(file, left)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let source = file.clone();
-        let piece =
-            tokio::task::spawn_blocking(move || next_piece(&source, left)).await.map_err(io::Error::other)??;
-        let left = left - piece.len() as u64;
-        Ok(Some((piece, (file, left))))
-    });
-    stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest).boxed()
-}
-
 /// The `limit` smallest names above `after`. Memory is bounded by `limit`, not by the directory.
 fn list(path: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<Entry>> {
     let mut smallest: BinaryHeap<Entry> = BinaryHeap::new();
@@ -258,16 +243,6 @@ fn list(path: &Path, after: Option<&str>, limit: usize) -> io::Result<Vec<Entry>
         }
     }
     Ok(smallest.into_sorted_vec())
-}
-
-/// By the time of its last change (`ctime`): programs that restore a tree set the other times back.
-fn mark(folder: &std::fs::Metadata) -> io::Result<Mark> {
-    if !folder.is_dir() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let seconds = Duration::from_secs(folder.ctime().try_into().unwrap_or_default());
-    let nanoseconds = Duration::from_nanos(folder.ctime_nsec().try_into().unwrap_or_default());
-    Ok(Mark { folder: (folder.dev(), folder.ino()), changed: SystemTime::UNIX_EPOCH + seconds + nanoseconds })
 }
 
 /// Runs `work`, and once more after making the parent directory if that was what it missed.
@@ -392,6 +367,7 @@ impl Folders {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
     use super::super::conformance;
     use super::*;
@@ -403,9 +379,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_keeps_the_drivers_contract() {
-        let (_dir, driver) = driver();
+    async fn it_keeps_the_drivers_contract_where_we_are_and_on_the_pool() {
+        let (dir, driver) = driver();
         conformance::suite(&driver).await;
+        conformance::suite(&Filesystem::on_the_pool(dir.path().join("pool"))).await;
     }
 
     #[tokio::test]
@@ -473,43 +450,6 @@ mod tests {
         std::fs::remove_dir_all(dir.path().join("made")).unwrap();
         driver.put(&key, "y".into(), Durability::Durable).await.unwrap();
         assert_eq!(driver.get(&key, 10).await.unwrap(), "y");
-    }
-
-    #[tokio::test]
-    async fn what_is_not_a_file_is_no_object() {
-        let (dir, driver) = driver();
-        std::fs::create_dir_all(dir.path().join("made/on/demand/folder")).unwrap();
-        let folder = Key::new("folder");
-        assert!(driver.get(&folder, 10).await.unwrap_err().is_not_found());
-        assert!(driver.stat(&folder).await.unwrap_err().is_not_found());
-        assert!(driver.open(&folder, 0, None).await.err().unwrap().is_not_found());
-    }
-
-    /// A tebibyte that nobody can have read, nor held, by the time of the answer.
-    #[tokio::test]
-    async fn a_huge_object_is_refused_unread_and_streamed_only_as_far_as_it_is_taken() {
-        let (dir, driver) = driver();
-        let (key, size) = (Key::new("huge"), 1 << 40);
-        driver.put(&key, "x".into(), Durability::Light).await.unwrap();
-        OpenOptions::new().write(true).open(dir.path().join("made/on/demand/huge")).unwrap().set_len(size).unwrap();
-        assert_eq!(driver.get(&key, 4 << 20).await.unwrap_err().kind, ErrorKind::TooLarge);
-        let reader = driver.open(&key, 0, None).await.unwrap();
-        assert_eq!(reader.size, size);
-        let pieces: Vec<io::Result<Bytes>> = reader.pieces.take(3).collect().await;
-        assert!(pieces.iter().all(|piece| piece.as_ref().unwrap().len() == READ));
-        let end = driver.open(&key, size - 1, None).await.unwrap().pieces;
-        assert_eq!(end.collect::<Vec<_>>().await.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_file_that_shrinks_while_it_is_read_fails_visibly() {
-        let (dir, driver) = driver();
-        let key = Key::new("shrinks");
-        driver.put(&key, vec![7; 3 * READ].into(), Durability::Durable).await.unwrap();
-        let reader = driver.open(&key, 0, None).await.unwrap();
-        OpenOptions::new().write(true).open(dir.path().join("made/on/demand/shrinks")).unwrap().set_len(1).unwrap();
-        let pieces: Vec<io::Result<Bytes>> = reader.pieces.collect().await;
-        assert!(pieces.last().unwrap().is_err());
     }
 
     #[test]

@@ -1,0 +1,223 @@
+//! What can be read without waiting?
+//!
+//! What is hot: a path whose every step is in the kernel's cache of names (`openat2` with `RESOLVE_CACHED`) and bytes that
+//! are in its cache of pages (`preadv2` with `RWF_NOWAIT`). To read a link so takes three system calls and 3 microseconds; a
+//! trip to the blocking pool takes 50. The kernel says `EAGAIN` in place of waiting for a disk, and then the pool does it.
+//!
+//! **Invariants**
+//! - Whatever is answered here, the pool would have answered too. What is missing is missing when the kernel knows that it
+//!   is; of any other failure the pool has to find out.
+//! - Nothing is tried here before a read on the pool has shown that the file system can say `EAGAIN`. Network file
+//!   systems and FUSE cannot: there an `open` alone may take as long as their server likes.
+//! - What a kernel, a sandbox or a file system refuses once is not tried again (Linux before 5.12 knows no
+//!   `RESOLVE_CACHED`, old profiles of containers forbid `openat2`).
+//! - Paths are looked up from the top each time, as by anybody else: symbolic links are followed, and a root that was
+//!   replaced is the new one.
+//!
+//! Absent on purpose: a descriptor of the root to start from (0.1 microseconds, but a root that is moved away would be
+//! read on), `O_NOATIME` (only for the owner of a file). Where access times are kept, the first read of a new file notes
+//! one in memory.
+
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::fs::{File, Metadata};
+use std::io::{self, IoSliceMut};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::super::Key;
+
+/// A longer path is left to the pool.
+const LONGEST_PATH: usize = 1024;
+
+/// What is read as a whole here: more would keep other requests of this thread waiting for long.
+const WHOLE: usize = 64 << 10;
+
+/// No kernel has smaller pages, and pages are in its cache or not as a whole.
+const PAGE: usize = 4096;
+
+thread_local! {
+    /// Where small files are read to before their size is known.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; WHOLE].into());
+}
+
+/// Reads below a root where we are.
+#[derive(Debug)]
+pub(super) struct Here {
+    /// The root, with a `/` at its end.
+    prefix: Box<[u8]>,
+    support: AtomicU8,
+}
+
+const UNKNOWN: u8 = 0;
+const SUPPORTED: u8 = 1;
+const REFUSED: u8 = 2;
+
+impl Here {
+    pub(super) fn below(root: &Path) -> Self {
+        let prefix = [root.as_os_str().as_bytes(), b"/"].concat().into();
+        Self { prefix, support: AtomicU8::new(UNKNOWN) }
+    }
+
+    /// Does `work` with the path of a key, unless it had to wait or cannot be done here: `None`.
+    pub(super) fn attempt<T>(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&CStr) -> rustix::io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        if !self.is_supported() {
+            return None;
+        }
+        let mut buffer = [0; LONGEST_PATH];
+        let outcome = work(self.path(key, &mut buffer)?);
+        self.judged(outcome)
+    }
+
+    /// Takes what the kernel said as an answer, or as a reason to ask on the pool.
+    pub(super) fn judged<T>(&self, outcome: rustix::io::Result<T>) -> Option<io::Result<T>> {
+        match outcome {
+            Ok(found) => Some(Ok(found)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE) => {
+                Some(Err(io::ErrorKind::NotFound.into()))
+            }
+            Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => {
+                self.support.store(REFUSED, Ordering::Relaxed);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    pub(super) fn is_supported(&self) -> bool {
+        self.support.load(Ordering::Relaxed) == SUPPORTED
+    }
+
+    /// Finds out, with a file that was opened on the pool, whether its file system can refuse to wait.
+    pub(super) fn learn(&self, file: &File) {
+        if self.support.load(Ordering::Relaxed) == UNKNOWN {
+            let support = match read_at(file, &mut [0], 0) {
+                Ok(_) | Err(Errno::AGAIN) => SUPPORTED,
+                Err(_) => REFUSED,
+            };
+            // Somebody else's refusal counts for more.
+            let _ = self.support.compare_exchange(UNKNOWN, support, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn refuse(&self) {
+        self.support.store(REFUSED, Ordering::Relaxed);
+    }
+
+    fn path<'a>(&self, key: &Key, buffer: &'a mut [u8; LONGEST_PATH]) -> Option<&'a CStr> {
+        let (prefix, key) = (&*self.prefix, key.as_str().as_bytes());
+        let end = prefix.len() + key.len();
+        buffer.get_mut(..prefix.len())?.copy_from_slice(prefix);
+        buffer.get_mut(prefix.len()..end)?.copy_from_slice(key);
+        CStr::from_bytes_with_nul(buffer.get(..=end)?).ok()
+    }
+}
+
+/// Opens a file to read it. Not even a pipe without a writer, or a lease of somebody else, makes us wait.
+pub(super) fn open(path: &CStr) -> rustix::io::Result<File> {
+    open_as(path, OFlags::RDONLY | OFlags::NONBLOCK)
+}
+
+/// What a file or folder is.
+pub(super) fn look(path: &CStr) -> rustix::io::Result<Metadata> {
+    open_as(path, OFlags::PATH)?.metadata().map_err(|_| Errno::AGAIN)
+}
+
+fn open_as(path: &CStr, how: OFlags) -> rustix::io::Result<File> {
+    openat2(CWD, path, how | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::CACHED).map(File::from)
+}
+
+/// The content of a small file, `None` when it has more than `limit` bytes.
+pub(super) fn read_whole(path: &CStr, limit: usize) -> rustix::io::Result<Option<Bytes>> {
+    let file = open(path)?;
+    SCRATCH.with_borrow_mut(|scratch| {
+        let scratch = &mut scratch[..WHOLE.min(limit.saturating_add(1))];
+        let size = fill(&file, scratch)?;
+        match scratch.len() {
+            _ if size > limit => Ok(None),
+            full if size == full => Err(Errno::AGAIN), // too large for us
+            _ => Ok(Some(Bytes::copy_from_slice(&scratch[..size]))),
+        }
+    })
+}
+
+/// Reads until the buffer is full or the file ends. A read that ends within a page met the end of the file; one that ends
+/// between two may have met a page that is not in the cache.
+fn fill(file: &File, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+    let mut filled = 0;
+    loop {
+        let read = read_at(file, &mut buffer[filled..], filled as u64)?;
+        filled += read;
+        if read == 0 || filled == buffer.len() || !filled.is_multiple_of(PAGE) {
+            return Ok(filled);
+        }
+    }
+}
+
+/// One read of what can be had without waiting: less than asked for is no sign of the end, nothing is.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
+    preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here(support: u8) -> Here {
+        let here = Here::below(Path::new("/root"));
+        here.support.store(support, Ordering::Relaxed);
+        here
+    }
+
+    #[test]
+    fn what_was_refused_once_is_not_tried_again() {
+        for refusal in [Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP, Errno::INVAL] {
+            let here = here(SUPPORTED);
+            assert!(here.attempt(&Key::new("a"), |_| Err::<(), _>(refusal)).is_none());
+            assert!(
+                here.attempt(&Key::new("a"), |_| -> rustix::io::Result<()> { panic!("{refusal} again") }).is_none()
+            );
+            here.learn(&tempfile::tempfile().unwrap());
+            assert!(!here.is_supported());
+        }
+    }
+
+    #[test]
+    fn what_would_have_to_wait_or_fails_is_left_to_the_pool_this_time() {
+        let here = here(SUPPORTED);
+        for failure in [Errno::AGAIN, Errno::IO, Errno::MFILE, Errno::ACCESS, Errno::LOOP] {
+            assert!(here.attempt(&Key::new("a"), |_| Err::<(), _>(failure)).is_none());
+        }
+        assert!(here.attempt(&Key::new("a"), |_| Ok(())).unwrap().is_ok());
+    }
+
+    #[test]
+    fn nothing_is_tried_before_a_file_has_shown_that_it_works() {
+        let here = here(UNKNOWN);
+        assert!(here.attempt(&Key::new("a"), |_| Ok(())).is_none());
+        let pipe = std::io::pipe().unwrap().0;
+        here.learn(&File::from(std::os::fd::OwnedFd::from(pipe)));
+        assert_eq!(here.support.load(Ordering::Relaxed), REFUSED, "nothing that can be read at an offset");
+    }
+
+    #[test]
+    fn a_path_is_root_and_key_or_left_to_the_pool() {
+        let (here, mut buffer) = (here(SUPPORTED), [0; LONGEST_PATH]);
+        assert_eq!(here.path(&Key::new("a/b"), &mut buffer), Some(c"/root/a/b"));
+        let longest = "a".repeat(LONGEST_PATH - "/root/".len() - 1);
+        let path = here.path(&Key::new(longest.clone()), &mut [0; LONGEST_PATH]).map(CStr::count_bytes);
+        assert_eq!(path, Some(LONGEST_PATH - 1));
+        assert_eq!(here.path(&Key::new(longest + "a"), &mut [0; LONGEST_PATH]), None);
+        assert_eq!(here.path(&Key::new("a\0b"), &mut [0; LONGEST_PATH]), None);
+    }
+}
