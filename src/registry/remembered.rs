@@ -5,8 +5,9 @@
 //! comes from others: another program may write the same tree at the same time, an operator may restore a part of it,
 //! and some file systems keep no record of what changes. So whatever the look says,
 //!
-//! **Invariant:** nothing is answered from memory that was read more than [`LAG`] before. To a client that is as if it had
-//! asked so much earlier; to us it costs one reading in a second of what would be read at every request.
+//! **Invariant:** nothing is answered from memory that was read [`LAG`] before. To a client that is as if it had asked so
+//! much earlier; to us it costs two readings in a second of what would be read at every request. From half of that age on
+//! one request reads it anew while the others still get what is there, so that a crowd does not read it all at once.
 //!
 //! **Invariant:** each memory is bounded by [`MOST`] bytes, and by `MOST / OVERHEAD` entries.
 //!
@@ -16,6 +17,8 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
@@ -38,6 +41,8 @@ pub(super) struct Remembered<K, V> {
 struct Entry<V> {
     value: V,
     read: Instant,
+    /// Whether somebody reads it anew.
+    renewed: Arc<AtomicBool>,
     bytes: usize,
 }
 
@@ -47,16 +52,18 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Rem
         Self { entries: Cache::builder().weigher(weigh).max_capacity(MOST).build() }
     }
 
-    /// What was read within the last [`LAG`].
+    /// What was read within the last [`LAG`], unless it is on the caller to read it anew.
     pub(super) fn get(&self, key: &K, now: Instant) -> Option<V> {
         let entry = self.entries.get(key)?;
-        (now.saturating_duration_since(entry.read) < LAG).then_some(entry.value)
+        let age = now.saturating_duration_since(entry.read);
+        let is_ours_to_read = || age >= LAG / 2 && !entry.renewed.swap(true, Ordering::Relaxed);
+        (age < LAG && !is_ours_to_read()).then_some(entry.value)
     }
 
     /// Keeps what began to be `read` then and holds so many bytes, the key's among them.
     pub(super) fn keep(&self, key: K, value: V, read: Instant, bytes: usize) {
         if bytes <= LARGEST {
-            self.entries.insert(key, Entry { value, read, bytes });
+            self.entries.insert(key, Entry { value, read, renewed: Arc::default(), bytes });
         }
     }
 }
@@ -75,11 +82,13 @@ mod tests {
     fn what_was_read_is_forgotten_after_the_lag_and_not_before() {
         let (memory, read) = (Remembered::new(), Instant::now());
         memory.keep("key", 1, read, 3);
-        let almost = LAG - Duration::from_nanos(1);
-        assert_eq!((memory.get(&"key", read), memory.get(&"key", read + almost)), (Some(1), Some(1)));
+        let (half, almost) = (LAG / 2, LAG - Duration::from_nanos(1));
+        assert_eq!(memory.get(&"key", read + half - Duration::from_nanos(1)), Some(1));
+        assert_eq!(memory.get(&"key", read + half), None, "the first one reads it anew");
+        assert_eq!((memory.get(&"key", read + half), memory.get(&"key", read + almost)), (Some(1), Some(1)));
         assert_eq!((memory.get(&"key", read + LAG), memory.get(&"other", read)), (None, None));
         memory.keep("key", 2, read + LAG, 3);
-        assert_eq!(memory.get(&"key", read + LAG + almost), Some(2));
+        assert_eq!(memory.get(&"key", read + LAG), Some(2));
     }
 
     #[test]
