@@ -209,7 +209,7 @@ impl Embedded {
             Err(Refusal { answer, expired, limit }) => {
                 let finishing = guarded.finishing(&endpoint, expired).await;
                 exchange.notes().limit = limit;
-                finishing.ok_or(answer)
+                finishing.map(Arc::new).ok_or(answer)
             }
         };
         match granted {
