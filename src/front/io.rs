@@ -264,7 +264,7 @@ impl FrontIo {
         if let Some((refusal, request_id)) = self.connection.refused() {
             let (dress, secure) = (&self.connection.dress, matches!(self.stream, Inner::Tls(_)));
             // Whether it was for the API is not known; what says that this is a registry harms nobody.
-            let answer = refusal.to_http1(&request_id, |headers| dress.put_on(headers, secure, true));
+            let answer = refusal.to_http1(request_id.as_str(), |headers| dress.put_on(headers, secure, true));
             self.gathered = BytesMut::from(&answer[..]);
         }
         Parting { timer: Box::pin(tokio::time::sleep(LINGER)), closed: false, left: LINGER_BYTES }

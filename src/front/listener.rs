@@ -155,7 +155,7 @@ impl<S: Service> Front<S> {
         let Some((refusal, request_id)) = connection.refused() else { return };
         self.live.reports.request(&Access {
             time: Timestamp::now(),
-            request_id: &request_id,
+            request_id: request_id.as_str(),
             client: connection.peer.ip().to_canonical(),
             subject: None,
             method: "-",

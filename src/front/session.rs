@@ -28,7 +28,7 @@ use super::forward::Forwarding;
 use super::http2;
 use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
-use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes};
+use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes, RequestId};
 use crate::telemetry::traces::Trace;
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
@@ -49,7 +49,7 @@ pub(super) struct Record {
     pub(super) time: Timestamp,
     pub(super) begun: Instant,
     pub(super) answered: Option<Instant>,
-    pub(super) request_id: String,
+    pub(super) request_id: RequestId,
     /// Who asks, once that is known.
     pub(super) client: Option<IpAddr>,
     pub(super) status: Option<StatusCode>,
@@ -71,7 +71,7 @@ impl Record {
             time: Timestamp::now(),
             begun: Instant::now(),
             answered: None,
-            request_id: String::new(),
+            request_id: RequestId::NONE,
             client: None,
             status: None,
             client_left: false,
@@ -275,9 +275,7 @@ impl Exchange for Call<'_> {
     }
 
     async fn respond(&mut self, mut head: response::Parts, end: bool) -> Result<(), Gone> {
-        if let Ok(id) = HeaderValue::from_str(&self.caller.request_id) {
-            head.headers.insert(REQUEST_ID, id);
-        }
+        head.headers.insert(REQUEST_ID, self.caller.request_id.to_header());
         self.dress(&mut head.headers);
         if *self.connection.closing.borrow() {
             self.session.set_keepalive(None);
