@@ -33,6 +33,8 @@ use crate::telemetry::traces::Trace;
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
 const PIECE: usize = 32 << 10;
+/// The same on HTTP/2: with its header, one frame is one TLS record.
+const FRAME: usize = (16 << 10) - 9;
 /// How much of a request body that nobody wanted is read after the answer, and for how long: enough for a client that
 /// reads only after it has sent, too little for one that means harm. On HTTP/1.1 the stream itself does this.
 const UNWANTED: usize = 8 << 20;
@@ -299,7 +301,7 @@ impl Exchange for Call<'_> {
         if self.ending == Ending::Complete {
             return Ok(()); // HEAD
         }
-        let most = if self.session.is_http2() { self.terms.steadiness.timely(PIECE) } else { PIECE };
+        let most = if self.session.is_http2() { self.terms.steadiness.timely(FRAME) } else { PIECE };
         loop {
             let piece = bytes.split_to(bytes.len().min(most));
             let last = end && bytes.is_empty();
