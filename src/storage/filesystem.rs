@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
 
+use super::appender::FileAppender;
 use super::sweep::Sweep;
 use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, Swept, durable};
 
@@ -68,7 +69,7 @@ impl Filesystem {
 }
 
 /// The result of blocking work. A panic there goes on here; the pool's end (at shutdown) is a failure.
-fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Error> {
+pub(super) fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Error> {
     match outcome {
         Ok(result) => result.map_err(|cause| Error::io(key, cause)),
         Err(gone) => match gone.try_into_panic() {
@@ -161,7 +162,7 @@ impl Driver for Filesystem {
             .blocking(key, move |_, path| {
                 let mut options = OpenOptions::new();
                 options.write(true).mode(durable::PUBLIC);
-                let mut file = match offset {
+                let file = match offset {
                     0 => with_light_parent(&path, || options.create(true).open(&path))?,
                     _ => options.open(&path)?,
                 };
@@ -172,11 +173,10 @@ impl Driver for Filesystem {
                 if size > offset {
                     file.set_len(offset)?;
                 }
-                file.seek(SeekFrom::Start(offset))?;
                 Ok(file)
             })
             .await?;
-        Ok(Box::new(FileAppender { key: key.clone(), file: Arc::new(file), size: offset }))
+        Ok(Box::new(FileAppender::new(key.clone(), file, offset)))
     }
 }
 
@@ -278,30 +278,6 @@ fn with_light_parent<T>(path: &Path, mut work: impl FnMut() -> io::Result<T>) ->
             work()
         }
         (outcome, _) => outcome,
-    }
-}
-
-/// A file that grows. Each piece is one trip to the blocking pool.
-struct FileAppender {
-    key: Key,
-    file: Arc<File>,
-    size: u64,
-}
-
-#[async_trait]
-impl Appender for FileAppender {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let (file, length) = (self.file.clone(), bytes.len() as u64);
-        finished(&self.key, tokio::task::spawn_blocking(move || (&*file).write_all(&bytes)).await)?;
-        self.size += length;
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<u64, Error> {
-        let Self { key, file, size } = *self;
-        // The size is part of what fdatasync writes; times are not worth a journal commit.
-        finished(&key, tokio::task::spawn_blocking(move || file.sync_data()).await)?;
-        Ok(size)
     }
 }
 
