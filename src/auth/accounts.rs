@@ -3,7 +3,9 @@
 //! A login is decided in this order, and the order is the design:
 //!
 //! 1. *Is this source heard at all?* ([`super::attempts`]) Over its limit it is refused, with one exception in step 3.
-//! 2. *The account's row is read*, every time. Nothing remembers accounts, so what the command line changes holds at once.
+//! 2. *The account's row is read*, unless it is known: it was read for exactly this login, which turned out to be right,
+//!    and nobody has written to the database since ([`Database::state`]). So what the command line changes holds at once.
+//!    Whoever brings a wrong password, for a name that there is or not, always has the row read.
 //! 3. *Was exactly this login verified a while ago?* Builds log in many times a minute; hashing each time would cost a
 //!    core. What is remembered is a keyed hash of the stored PHC string together with the password: a changed row has
 //!    another PHC string (a new salt), so it cannot be found, and a removed row is not looked up. Nothing has to be
@@ -23,6 +25,7 @@
 //! Absent on purpose: sessions and anything that survives a restart.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
@@ -32,7 +35,7 @@ use moka::sync::Cache;
 use super::attempts::{Attempt, Attempts};
 use super::hashing::Hashing;
 use super::{Config, Error, Password};
-use crate::metadata::{Account, AccountName, Database};
+use crate::metadata::{Account, AccountName, Database, State};
 
 /// How many verified logins are remembered.
 const VERIFIED: u64 = 10_000;
@@ -50,11 +53,19 @@ pub(super) struct Accounts {
     pub(super) attempts: Attempts<AccountName>,
     hashing: Hashing,
     verified: Cache<Fingerprint, ()>,
+    /// By name and password, the rows of verified logins.
+    rows: Cache<Fingerprint, Arc<Row>>,
     fingerprints: hmac::Key,
 }
 
-/// A keyed hash of a stored PHC string and a password. The key is made by chance in each process.
+/// A keyed hash of a password and what goes with it: a stored PHC string, or a name. The key is made by chance in each process.
 pub(super) type Fingerprint = [u8; 32];
+
+/// An account as it was in one state of the database.
+struct Row {
+    state: State,
+    account: Account,
+}
 
 /// One login on its way through the steps.
 struct Login<'a> {
@@ -85,6 +96,7 @@ impl Accounts {
             database,
             attempts: Attempts::new(config.limits.failed_logins),
             hashing: Hashing::new()?,
+            rows: Cache::builder().max_capacity(VERIFIED).time_to_idle(VERIFIED_FOR).build(),
             verified: Cache::builder().max_capacity(VERIFIED).time_to_idle(VERIFIED_FOR).build(),
             fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &key),
         })
@@ -103,10 +115,29 @@ impl Accounts {
         if password.len() < UNGUESSABLE {
             attempt.check_source(now).map_err(Refusal::Limited)?; // before the database is asked
         }
-        let account = match &name {
-            Some(name) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
-            None => None,
+        let state = self.database.state(); // before the row is read
+        let login = name.as_ref().map(|name| fingerprint(&self.fingerprints, name.as_str(), password));
+        let known = login.and_then(|login| self.rows.get(&login)).filter(|row| Some(row.state) == state);
+        let account = match (&known, &name) {
+            (Some(row), _) => Some(row.account.clone()),
+            (None, Some(name)) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
+            (None, None) => None,
         };
+        let account = self.decide(attempt, account, password, now).await?;
+        if let (None, Some(login), Some(state)) = (known, login, state) {
+            self.rows.insert(login, Arc::new(Row { state, account: account.clone() }));
+        }
+        Ok(account)
+    }
+
+    /// Steps 3 to 5.
+    async fn decide(
+        &self,
+        attempt: Attempt<'_, AccountName>,
+        account: Option<Account>,
+        password: &[u8],
+        now: Instant,
+    ) -> Result<Account, Refusal> {
         let fingerprint = account.as_ref().map(|account| fingerprint(&self.fingerprints, &account.password, password));
         let login = Login { attempt, account: account.as_ref(), fingerprint, password };
         if !self.is_verified(&login, now)? {
@@ -148,6 +179,13 @@ impl Accounts {
         Ok(false)
     }
 
+    /// How many rows of accounts are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> u64 {
+        self.rows.run_pending_tasks();
+        self.rows.entry_count()
+    }
+
     /// How many hashes were made so far.
     #[cfg(test)]
     pub(super) fn hashes(&self) -> usize {
@@ -155,11 +193,11 @@ impl Accounts {
     }
 }
 
-/// What is remembered of a verified login: the key is HMAC-SHA256's.
-pub(super) fn fingerprint(key: &hmac::Key, stored: &str, password: &[u8]) -> Fingerprint {
+/// What is remembered of a verified login: the key is HMAC-SHA256's. No stored hash is a name.
+pub(super) fn fingerprint(key: &hmac::Key, beside: &str, password: &[u8]) -> Fingerprint {
     let mut hash = hmac::Context::with_key(key);
-    hash.update(stored.as_bytes());
-    hash.update(&[0]); // no stored hash holds it, so the two cannot be cut elsewhere
+    hash.update(beside.as_bytes());
+    hash.update(&[0]); // neither a stored hash nor a name holds it, so the two cannot be cut elsewhere
     hash.update(password);
     let mut fingerprint = Fingerprint::default();
     fingerprint.copy_from_slice(hash.sign().as_ref()); // 32 bytes

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 
 use super::accounts::Refusal;
@@ -86,15 +87,24 @@ async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment
         return Err(Refused::NothingForNobody);
     }
     let token = authority.issuer.issue(&authority.key, &identity, &granted, now.wall).map_err(Refused::Failed)?;
-    Ok(Answer::json(
-        StatusCode::OK,
-        &json!({
-            "token": token,
-            "access_token": token,
-            "expires_in": authority.issuer.lifetime(),
-            "issued_at": now.wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        }),
-    ))
+    let given = Given {
+        token: &token,
+        access_token: &token,
+        expires_in: authority.issuer.lifetime(),
+        issued_at: now.wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    };
+    let mut text = serde_json::to_vec(&given).map_err(|_| Refused::Failed(Error::Internal("writing a token")))?;
+    text.push(b'\n');
+    Ok(Answer::new(StatusCode::OK).header(header::CONTENT_TYPE, "application/json; charset=utf-8").body(text))
+}
+
+/// The answer that has a token.
+#[derive(Serialize)]
+struct Given<'a> {
+    token: &'a str,
+    access_token: &'a str,
+    expires_in: i64,
+    issued_at: String,
 }
 
 /// What the log says of it. The name that was tried is not said: sometimes it is a password in the wrong field.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::password::{self, Password};
+use super::password;
 use super::{Error, accounts::Refusal};
 
 /// How many logins may wait in each lane: with a hash of 20 ms, the last of them for little more than a second.
@@ -22,7 +22,7 @@ const QUEUE: usize = 64;
 /// The seats at which passwords are hashed.
 pub(super) struct Hashing {
     lanes: Lanes,
-    /// The hash of a password that nobody has.
+    /// The hash of a password that nobody has, and that was never hashed.
     decoy: Arc<str>,
     #[cfg(test)]
     pub(super) hashed: Arc<std::sync::atomic::AtomicUsize>,
@@ -32,7 +32,7 @@ impl Hashing {
     pub(super) fn new() -> Result<Self, Error> {
         Ok(Self {
             lanes: Lanes::new(),
-            decoy: Password::generate()?.hash()?.into(),
+            decoy: password::decoy()?.into(),
             #[cfg(test)]
             hashed: Arc::default(),
         })
@@ -104,6 +104,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Password;
 
     #[tokio::test]
     async fn the_queue_has_an_end_and_the_lanes_do_not_wait_for_each_other() {

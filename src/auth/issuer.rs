@@ -7,12 +7,14 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::credential::Identity;
 use super::keys::TokenKey;
 use super::{Algorithm, Config, Error};
+use crate::metadata::AccountName;
 use crate::oci::{Access, Action};
 
 /// How far before its making a token begins, in seconds: for a verifier whose clock is a little behind.
@@ -51,30 +53,56 @@ impl Issuer {
         access: &[Access],
         now: Timestamp,
     ) -> Result<String, Error> {
-        let access: Vec<_> = access.iter().map(entry).collect();
         let now = now.as_second();
-        let mut claims = json!({
-            "iss": self.issuer,
-            "aud": self.audience,
-            "auth_type": identity.kind(),
-            "access": access,
-            "iat": now,
-            "nbf": now - BACKDATED,
-            "exp": now.saturating_add(self.lifetime),
-            "jti": Uuid::new_v4().to_string(),
-        });
-        if let Some(name) = identity.name() {
-            claims["sub"] = json!(name.as_str());
-        }
-        let signed = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = key.sign(signed.as_bytes())?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        let claims = Claims {
+            iss: &self.issuer,
+            sub: identity.name().map(AccountName::as_str),
+            aud: &self.audience,
+            auth_type: identity.kind(),
+            access: access.iter().map(Entry::of).collect(),
+            iat: now,
+            nbf: now - BACKDATED,
+            exp: now.saturating_add(self.lifetime),
+            jti: Uuid::new_v4().to_string(),
+        };
+        let claims = serde_json::to_vec(&claims).map_err(|_| Error::Internal("writing a token"))?;
+        let mut token = format!("{}.", self.header);
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = key.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
 }
 
-fn entry(access: &Access) -> serde_json::Value {
-    let actions: Vec<&str> = access.actions.iter().copied().map(Action::as_str).collect();
-    json!({ "type": access.resource.kind(), "name": access.resource.name(), "actions": actions })
+/// The claims of a token; nobody in particular has no `sub`.
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
+    aud: &'a str,
+    auth_type: &'a str,
+    access: Vec<Entry<'a>>,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    jti: String,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    name: &'a str,
+    actions: Vec<&'static str>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(access: &'a Access) -> Self {
+        let actions = access.actions.iter().copied().map(Action::as_str).collect();
+        Self { kind: access.resource.kind(), name: access.resource.name(), actions }
+    }
 }
 
 impl Algorithm {

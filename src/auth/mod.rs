@@ -114,10 +114,7 @@ impl Authority {
         let key = TokenKey::open(&config, Timestamp::now())?;
         Ok(Self {
             accounts: Accounts::new(&config, database.clone())?,
-            permissions: Permissions {
-                database: database.clone(),
-                members_may_create_projects: config.members_may_create_projects,
-            },
+            permissions: Permissions::new(database.clone(), config.members_may_create_projects),
             database,
             anonymous: Arc::new(Anonymous::new(config.limits)),
             issuer: Issuer::new(&config, &key),

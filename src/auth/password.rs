@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use data_encoding::BASE32_NOPAD;
 
 use super::Error;
@@ -20,6 +22,12 @@ const MIN_LENGTH: usize = 8;
 const MAX_LENGTH: usize = 1024;
 /// Bytes of chance in a generated password: 160 bits, 32 characters.
 const GENERATED: usize = 20;
+
+/// What a hash costs: KiB of memory, passes and lanes.
+const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
+/// Bytes of a stored salt and of a stored hash, as the library makes them.
+const SALT: usize = 16;
+const HASH: usize = 32;
 
 /// A password in the clear, fit to be set. It never shows itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,7 +49,8 @@ impl Password {
     /// What is stored: a PHC string with a salt of its own. Takes about 20 ms and 19 MiB.
     pub fn hash(&self) -> Result<String, Error> {
         let failed = |_| Error::Internal("password hashing");
-        let params = Params::new(19 * 1024, 2, 1, None).map_err(|_| Error::Internal("password hashing"))?;
+        let (memory, passes, lanes) = COST;
+        let params = Params::new(memory, passes, lanes, None).map_err(|_| Error::Internal("password hashing"))?;
         let hasher = Argon2::new(argon2::Algorithm::Argon2id, Version::V0x13, params);
         let hash: PasswordHash = hasher.hash_password(self.0.as_bytes()).map_err(failed)?;
         Ok(hash.to_string())
@@ -84,6 +93,18 @@ pub enum PasswordError {
     /// A control character, such as the end of a line.
     #[error("a password has no control characters (is there more than one line?)")]
     Control,
+}
+
+/// A PHC string like that of [`Password::hash`] that no password is known for: salt and hash are both made by chance. To find
+/// out that a password does not match it costs the same as with any other, since what is compared comes last; to make
+/// it costs nothing.
+pub(super) fn decoy() -> Result<String, Error> {
+    let mut chance = [0; SALT + HASH];
+    aws_lc_rs::rand::fill(&mut chance).map_err(|_| Error::Internal("the random number generator"))?;
+    let (salt, hash) = chance.split_at(SALT);
+    let ((memory, passes, lanes), version) = (COST, Version::V0x13 as u32);
+    let (salt, hash) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(hash));
+    Ok(format!("$argon2id$v={version}$m={memory},t={passes},p={lanes}${salt}${hash}"))
 }
 
 /// Whether the bytes are the password of a stored PHC string. Takes as long as [`Password::hash`].
@@ -132,6 +153,19 @@ mod tests {
             assert_eq!(text.parse::<Password>(), Err(problem), "{text:?}");
         }
         assert!("12345678".parse::<Password>().is_ok() && "пароль 12".parse::<Password>().is_ok());
+    }
+
+    #[test]
+    fn a_decoy_costs_what_a_stored_hash_costs_and_matches_nothing() {
+        let real = "correct horse".parse::<Password>().unwrap().hash().unwrap();
+        let (one, two) = (decoy().unwrap(), decoy().unwrap());
+        assert_ne!(one, two);
+        let [real, decoy] = [&real, &one].map(|text| PasswordHash::new(text).unwrap());
+        assert_eq!((decoy.algorithm, decoy.version), (real.algorithm, real.version));
+        assert_eq!(decoy.params.as_str(), real.params.as_str());
+        let lengths = |hash: &PasswordHash| (hash.salt.unwrap().len(), hash.hash.unwrap().len());
+        assert_eq!(lengths(&decoy), lengths(&real));
+        assert!(!matches(&one, b"correct horse") && !matches(&one, b""));
     }
 
     #[test]

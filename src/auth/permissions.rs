@@ -9,15 +9,27 @@
 //! `accounts.members_may_create_projects` a developer of a group does the same right below that group. (If repositories
 //! that no project claimed lie there already, they become the new project's: they are in the group's own part of the tree.)
 //! Only `push` does that. `*` allows pushing too, but clients ask for it to delete, and that makes nothing.
+//!
+//! What the database said about an account and a repository is used again while nobody has written to it
+//! ([`Database::state`]), whether there is such a project or not, so a right that is given or taken counts in the next
+//! token. Nobody in particular is not remembered: they may ask for any name, and would fill it.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use moka::sync::Cache;
 
 use super::credential::Identity;
-use crate::metadata::{self, Database, Project, ProjectPath, Role, Standing, Visibility};
+use crate::metadata::{self, Database, Project, ProjectPath, Role, Standing, State, Visibility};
 use crate::oci::{Access, Action, RepositoryName, Resource};
 
 /// How deep the projects lie that an admin's push makes: `group/project`.
 const PROJECT_DEPTH: usize = 2;
+
+/// The most bytes of remembered standings, about.
+const BYTES: u32 = 4 << 20;
+/// The most of them.
+const STANDINGS: u32 = 8192;
 
 /// Who asks, as far as rights go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +82,29 @@ pub(super) fn rights(project: Option<Visibility>, asker: Asker) -> Rights {
 /// Decides what of the wanted access a token will have.
 #[derive(Debug)]
 pub(super) struct Permissions {
-    pub(super) database: Database,
-    pub(super) members_may_create_projects: bool,
+    database: Database,
+    members_may_create_projects: bool,
+    /// By account and repository, with a space between them.
+    standings: Cache<String, Arc<Known>>,
+}
+
+/// How somebody stood to a repository in one state of the database.
+#[derive(Debug)]
+struct Known {
+    state: State,
+    standing: Arc<Standing>,
 }
 
 impl Permissions {
+    pub(super) fn new(database: Database, members_may_create_projects: bool) -> Self {
+        let weigh = |key: &String, known: &Arc<Known>| {
+            let bytes = key.len() + size_of::<Known>() + known.standing.bytes();
+            u32::try_from(bytes).unwrap_or(u32::MAX).max(BYTES / STANDINGS)
+        };
+        let standings = Cache::builder().max_capacity(BYTES.into()).weigher(weigh).build();
+        Self { database, members_may_create_projects, standings }
+    }
+
     /// The part of `wanted` that is allowed. A repository of which nothing is allowed stays in it, with no action, as in
     /// Docker Hub's tokens: so the token says what was asked for (`demand.rs` needs that), and says of a repository that
     /// is not there and of a forbidden one the same, which is nothing but what the asker said.
@@ -103,7 +133,7 @@ impl Permissions {
         wanted: &[Action],
         now: Timestamp,
     ) -> Result<Vec<Action>, metadata::Error> {
-        let mut standing = self.database.standing(identity.name(), name).await?;
+        let mut standing = self.standing(identity, name).await?;
         if standing.project.is_none()
             && wanted.contains(&Action::Push)
             && let Some(path) = self.project_to_make(identity, name, &standing)
@@ -112,7 +142,7 @@ impl Permissions {
             if self.database.add_project(&project).await? {
                 tracing::info!(project = %project.path, by = identity.name().map(tracing::field::display), "made a project for a push");
             }
-            standing.project = Some(project); // whoever made it: it is there now
+            Arc::make_mut(&mut standing).project = Some(project); // whoever made it: it is there now
         }
         let rights = rights(standing.project.as_ref().map(|project| project.visibility), asker(identity, &standing));
         Ok(wanted.iter().copied().filter(|action| rights.allow(*action)).collect())
@@ -120,9 +150,30 @@ impl Permissions {
 
     /// Whether pulling and pushing are allowed as things are; nothing is made for it.
     pub(super) async fn may_push(&self, identity: &Identity, name: &RepositoryName) -> Result<bool, metadata::Error> {
-        let standing = self.database.standing(identity.name(), name).await?;
+        let standing = self.standing(identity, name).await?;
         let rights = rights(standing.project.as_ref().map(|project| project.visibility), asker(identity, &standing));
         Ok(rights.pull && rights.push)
+    }
+
+    async fn standing(&self, identity: &Identity, name: &RepositoryName) -> Result<Arc<Standing>, metadata::Error> {
+        let state = self.database.state().zip(identity.name()); // before anything is read
+        let Some((state, account)) = state else {
+            return Ok(Arc::new(self.database.standing(identity.name(), name).await?));
+        };
+        let key = format!("{account} {name}");
+        if let Some(known) = self.standings.get(&key).filter(|known| known.state == state) {
+            return Ok(known.standing.clone());
+        }
+        let standing = Arc::new(self.database.standing(Some(account), name).await?);
+        self.standings.insert(key, Arc::new(Known { state, standing: standing.clone() }));
+        Ok(standing)
+    }
+
+    /// How many standings are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> u64 {
+        self.standings.run_pending_tasks();
+        self.standings.entry_count()
     }
 
     /// Which project a push makes, if the asker may make one: for an admin the first two components (or the only one), for

@@ -22,6 +22,7 @@ use crate::metadata::{self, Account, AccountName, Member, Project, Role, Visibil
 use crate::oci::{Access, Action};
 
 mod answers;
+mod changes;
 mod finishing;
 mod limits;
 mod logins;

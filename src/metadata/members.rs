@@ -47,6 +47,13 @@ impl Standing {
     pub fn role_at(&self, path: &ProjectPath) -> Option<Role> {
         self.memberships.iter().filter(|(held, _)| held.covers(path.as_str())).map(|(_, role)| *role).max()
     }
+
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        let held = |path: &ProjectPath| size_of::<(ProjectPath, Role)>() + path.as_str().len();
+        let project = self.project.as_ref().map_or(0, |project| project.path.as_str().len());
+        size_of::<Self>() + project + self.memberships.iter().map(|(path, _)| held(path)).sum::<usize>()
+    }
 }
 
 impl Database {

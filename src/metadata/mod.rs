@@ -21,10 +21,13 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use state::Index;
 
 mod accounts;
 mod error;
@@ -33,6 +36,7 @@ mod manifests;
 mod members;
 mod names;
 mod projects;
+mod state;
 
 pub use accounts::{Account, Removal};
 pub use error::Error;
@@ -44,6 +48,7 @@ pub use names::{
     VisibilityError,
 };
 pub use projects::{Project, ProjectRemoval};
+pub use state::State;
 
 /// The name of the database's file in the state directory.
 pub const FILE_NAME: &str = "pierhead.db";
@@ -83,6 +88,7 @@ impl Run {
 pub struct Database {
     writer: SqlitePool,
     readers: SqlitePool,
+    index: Arc<Index>,
 }
 
 impl Database {
@@ -104,9 +110,11 @@ impl Database {
             .foreign_keys(true)
             .synchronous(SqliteSynchronous::Full);
         let writer = pool(1).connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)).await?;
-        let database = Self { writer, readers: pool(READERS).connect_lazy_with(options.read_only(true)) };
-        database.migrate().await?;
-        Ok(database)
+        migrate(&writer).await?;
+        let (readers, owned) = (pool(READERS).connect_lazy_with(options.read_only(true)), path.to_owned());
+        let index = tokio::task::spawn_blocking(move || Index::of(&owned)).await;
+        let index = index.map_err(|error| Error::File { path: path.to_owned(), source: error.into() })?;
+        Ok(Self { writer, readers, index: Arc::new(index) })
     }
 
     /// Where the database lives in a state directory.
@@ -120,17 +128,27 @@ impl Database {
         self.writer.close().await;
     }
 
-    /// All in one transaction, so that two processes that start at once do not both make the tables.
-    async fn migrate(&self) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
-        Ok(transaction.commit().await?)
+    /// What was read after this was asked may be used for as long as the answer stays the same; `None`: it cannot be told.
+    /// It does not block.
+    pub fn state(&self) -> Option<State> {
+        self.index.state()
     }
 
     /// A write transaction: it holds the only write lock until it is committed or dropped.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        begin(&self.writer).await
     }
+}
+
+async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, Error> {
+    Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
+}
+
+/// All in one transaction, so that two processes that start at once do not both make the tables.
+async fn migrate(writer: &SqlitePool) -> Result<(), Error> {
+    let mut transaction = begin(writer).await?;
+    MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
+    Ok(transaction.commit().await?)
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

@@ -291,6 +291,42 @@ async fn what_one_process_wrote_the_other_reads_at_once() {
 }
 
 #[tokio::test]
+async fn the_state_is_the_same_until_somebody_writes() {
+    let (folder, database) = database().await;
+    let path = Database::path_in(folder.path());
+    let other = Database::open(&path).await.unwrap();
+    let state = |of: &Database| of.state().unwrap();
+    let alice: AccountName = "alice".parse().unwrap();
+    for name in ["alice", "bob"] {
+        let before = state(&database);
+        assert!(other.add_account(&account(name, false)).await.unwrap());
+        assert_ne!(state(&database), before, "another connection wrote");
+    }
+    let before = state(&database);
+    assert!(database.account(&alice).await.unwrap().is_some());
+    database.remove_account(&alice, Run::Dry).await.unwrap();
+    assert_eq!(state(&database), before, "what was read or taken back");
+    assert_eq!(state(&other), before, "it is the same for all");
+    database.remove_account(&alice, Run::Real).await.unwrap();
+    assert_ne!(state(&database), before, "we wrote");
+
+    let linked = folder.path().join("linked.db");
+    std::os::unix::fs::symlink(&path, &linked).unwrap();
+    let linked = Database::open(&linked).await.unwrap();
+    assert_eq!(linked.state(), database.state(), "by another name");
+}
+
+#[tokio::test]
+async fn an_index_that_was_removed_tells_no_state() {
+    for asked_before in [true, false] {
+        let (folder, database) = database().await;
+        assert!(!asked_before || database.state().is_some());
+        std::fs::remove_file(Database::path_in(folder.path()).with_extension("db-shm")).unwrap();
+        assert_eq!(database.state(), None);
+    }
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     let (folder, database) = database().await;
     sqlx::query("INSERT INTO _sqlx_migrations VALUES (9999, 'future', CURRENT_TIMESTAMP, TRUE, X'00', 0)")
