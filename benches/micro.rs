@@ -19,7 +19,7 @@ use divan::{Bencher, black_box};
 use http::{Method, Request, request};
 use jsonwebtoken::{EncodingKey, Header};
 use pierhead::auth::{self, Authority, Demand, Guard, Guardian, Realm, Trust};
-use pierhead::exchange::{Caller, Origin};
+use pierhead::exchange::{Caller, Origin, RequestId};
 use pierhead::metadata::Database;
 use pierhead::oci::{self, Digest, Endpoint, Hasher, Manifest, MediaType, scope};
 use rustls::pki_types::CertificateDer;
@@ -161,7 +161,7 @@ impl Desk {
         let request = Request::get(path).header("authorization", format!("Bearer {token}")).body(()).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let origin = Origin::new(true, "registry.example.com").unwrap();
-        let caller = Caller { address, network: Some(address), origin, request_id: "r-1".to_owned() };
+        let caller = Caller { address, network: Some(address), origin, request_id: RequestId::random() };
         let demand = Demand::of(&Endpoint::parse(&Method::GET, path, None).unwrap());
         Self { runtime, guardian, head: request.into_parts().0, caller, demand, _folder: folder }
     }

@@ -54,7 +54,8 @@ impl FromStr for Algorithm {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
-    hex: Box<str>,
+    /// All of it, as it is written.
+    text: Box<str>,
 }
 
 impl Digest {
@@ -70,15 +71,20 @@ impl Digest {
         self.algorithm
     }
 
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// The hexadecimal part.
     pub fn hex(&self) -> &str {
-        &self.hex
+        &self.text[self.algorithm.as_str().len() + 1..]
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm, self.hex)
+        f.write_str(&self.text)
     }
 }
 
@@ -98,7 +104,7 @@ impl FromStr for Digest {
         if hex.len() != algorithm.hex_length() || !lower_hex {
             return Err(DigestError::Format);
         }
-        Ok(Self { algorithm, hex: hex.into() })
+        Ok(Self { algorithm, text: text.into() })
     }
 }
 
@@ -154,7 +160,7 @@ impl Hasher {
             Self::Sha256(hash) => data_encoding::HEXLOWER.encode(&hash.finalize()),
             Self::Sha512(hash) => data_encoding::HEXLOWER.encode(&hash.finalize()),
         };
-        Digest { algorithm, hex: hex.into() }
+        Digest { algorithm, text: format!("{algorithm}:{hex}").into() }
     }
 }
 

@@ -5,12 +5,12 @@
 //! **Invariant:** a repository shows only what was pushed to it or mounted into it; that another one has the same blob
 //! makes no difference.
 
-use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::store::present;
-use super::{DOCKER_CONTENT_DIGEST, Error, Registry, etag, is_known_to_client, layout, to_the_end};
+use super::{Error, Named, Registry, is_known_to_client, layout, to_the_end};
 use crate::exchange::{Answer, Body, Exchange};
 use crate::oci::media_type::OCTET_STREAM;
 use crate::oci::range::{Requested, Span};
@@ -96,18 +96,20 @@ fn lost(digest: &Digest) -> Error {
 
 /// The part that is asked for, if the client still means this blob (RFC 9110, 13.1.5) and GETs it (14.2).
 fn requested_part(head: &Parts, digest: &Digest) -> Requested {
-    let same = head.headers.get(IF_RANGE).is_none_or(|condition| condition.as_bytes() == etag(digest).as_bytes());
+    let same = head.headers.get(IF_RANGE).is_none_or(|condition| *condition == Named::new(digest).etag);
     let range = head.headers.get(RANGE).and_then(|range| range.to_str().ok());
     range.filter(|_| same && head.method == Method::GET).map_or(Requested::Whole, Requested::parse)
 }
 
 fn described(status: StatusCode, digest: &Digest) -> Answer {
-    Answer::new(status)
-        .header(DOCKER_CONTENT_DIGEST, digest.to_string())
-        .header(ETAG, etag(digest))
-        .header(CACHE_CONTROL, FOREVER)
+    let mut answer = Named::new(digest).answer(status);
+    answer.headers.insert(CACHE_CONTROL, HeaderValue::from_static(FOREVER));
+    answer
 }
 
 fn content(status: StatusCode, digest: &Digest) -> Answer {
-    described(status, digest).header(CONTENT_TYPE, OCTET_STREAM).header(ACCEPT_RANGES, "bytes")
+    let mut answer = described(status, digest);
+    answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTET_STREAM));
+    answer.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    answer
 }

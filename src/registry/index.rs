@@ -12,7 +12,7 @@
 //! repository have rows, together with the [`Mark`]s of their folders: a new revision is a new folder, and changes its
 //! parent's. Three things could pass that by, and are looked after:
 //!
-//! - Changes within one step of the clock that stamps folders: a mark counts only when it was [`SETTLED`] before.
+//! - Changes within one step of the clock that stamps folders: a mark counts only when it was settled before.
 //! - A folder whose link or content is not there yet (another program is writing it, or took the link away and left the
 //!   folder): it is remembered as `unread`, and tried again at each question.
 //! - Rows that are taken out ([`Registry::reindex`]): the database counts how often that happened.
@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
@@ -34,9 +34,6 @@ use crate::metadata::{Database, KnownManifest, MANIFESTS_AT_ONCE};
 use crate::oci::{Algorithm, Digest, Manifest, RepositoryName};
 use crate::storage::Mark;
 
-/// How old a folder's last change must be before its mark is trusted. The coarsest clocks of file systems step by two
-/// seconds.
-const SETTLED: Duration = Duration::from_secs(3);
 /// How many revisions are listed at once: a listing reads the whole folder, however few are wanted.
 const LISTED: usize = 10_000;
 /// How many repositories and unread revisions are remembered, all in all.
@@ -76,7 +73,7 @@ struct AsOf {
 
 impl AsOf {
     fn is_settled(&self, now: SystemTime) -> bool {
-        self.marks.iter().flatten().all(|mark| mark.changed + SETTLED <= now)
+        self.marks.iter().flatten().all(|mark| mark.is_settled(now))
     }
 }
 
@@ -131,13 +128,13 @@ impl Indexed {
     async fn complete(&self, store: &Store, name: &RepositoryName) -> Result<i64, Error> {
         // All of it before the first look, so that whatever happens meanwhile is seen the next time.
         let as_of = AsOf { forgotten: self.database.manifests_forgotten().await?, marks: marks(store, name).await? };
-        let forgotten = as_of.forgotten;
+        let (forgotten, settled) = (as_of.forgotten, as_of.is_settled(SystemTime::now()));
         let unread = match self.complete.get(name).filter(|complete| complete.as_of == as_of) {
             Some(complete) if complete.unread.is_empty() => return Ok(forgotten),
             Some(complete) => self.learn(store, name, complete.unread.clone(), &Counts::default()).await?,
             None => self.learn_all(store, name, &Counts::default()).await?,
         };
-        if as_of.is_settled(SystemTime::now()) && unread.len() <= UNREAD {
+        if settled && unread.len() <= UNREAD {
             self.complete.insert(name.clone(), Arc::new(Complete { as_of, unread }));
         }
         Ok(forgotten)

@@ -32,8 +32,12 @@ pub(super) const MANIFESTS: &str = "_manifests";
 pub(super) const LAYERS: &str = "_layers";
 /// What a repository's folder has while something is uploaded to it.
 pub(super) const UPLOADS: &str = "_uploads";
+/// The folder of a repository's tags, beside its manifests.
+const TAGS: &str = "tags";
 /// The object of every link.
 const LINK: &str = "link";
+/// Where all repositories are.
+const REPOSITORIES: &str = "repositories";
 
 const ROOT: &str = "docker/registry/v2";
 
@@ -49,59 +53,60 @@ pub(super) fn root() -> Key {
 
 /// The content of a blob.
 pub(super) fn blob(digest: &Digest) -> Key {
-    let (algorithm, hex) = (digest.algorithm(), digest.hex());
-    Key::new(format!("{ROOT}/blobs/{algorithm}/{}/{hex}/data", &hex[..2]))
+    let hex = digest.hex();
+    key(&[ROOT, "blobs", digest.algorithm().as_str(), &hex[..2], hex, "data"])
 }
 
 /// The folder of all repositories, or of those whose names begin with `below` and a slash.
 pub(super) fn repositories(below: &str) -> Key {
-    let all = Key::new(format!("{ROOT}/repositories"));
-    if below.is_empty() { all } else { all.join(below) }
+    if below.is_empty() { key(&[ROOT, REPOSITORIES]) } else { key(&[ROOT, REPOSITORIES, below]) }
 }
 
 /// Makes a blob visible in a repository.
 pub(super) fn layer(name: &RepositoryName, digest: &Digest) -> Key {
-    within(name, format_args!("{LAYERS}/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
+    key(&[ROOT, REPOSITORIES, name.as_str(), LAYERS, digest.algorithm().as_str(), digest.hex(), LINK])
 }
 
 /// The folder that makes a repository one.
 pub(super) fn manifests(name: &RepositoryName) -> Key {
-    within(name, format_args!("{MANIFESTS}"))
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS])
 }
 
 /// Makes a blob a manifest of a repository.
 pub(super) fn revision(name: &RepositoryName, digest: &Digest) -> Key {
-    revisions(name, digest.algorithm()).join(&format!("{}/{LINK}", digest.hex()))
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS, "revisions", algorithm, hex, LINK])
 }
 
 /// The folder of a repository's manifests: one folder each, named by the digest's hexadecimal part.
 pub(super) fn revisions(name: &RepositoryName, algorithm: Algorithm) -> Key {
-    within(name, format_args!("{MANIFESTS}/revisions/{algorithm}"))
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS, "revisions", algorithm.as_str()])
 }
 
 /// The folder of a repository's tags.
 pub(super) fn tags(name: &RepositoryName) -> Key {
-    within(name, format_args!("{MANIFESTS}/tags"))
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS, TAGS])
 }
 
 /// The folder of a tag.
 pub(super) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
-    tags(name).join(tag.as_str())
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS, TAGS, tag.as_str()])
 }
 
 /// What a tag names now.
 pub(super) fn tag_current(name: &RepositoryName, tag: &Tag) -> Key {
-    tags(name).join(&format!("{tag}/current/{LINK}"))
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS, TAGS, tag.as_str(), "current", LINK])
 }
 
 /// That a tag once named this.
 pub(super) fn tag_index(name: &RepositoryName, tag: &Tag, digest: &Digest) -> Key {
-    tags(name).join(&format!("{tag}/index/{}/{}/{LINK}", digest.algorithm(), digest.hex()))
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    key(&[ROOT, REPOSITORIES, name.as_str(), MANIFESTS, TAGS, tag.as_str(), "index", algorithm, hex, LINK])
 }
 
 /// The folder of a repository's uploads.
 pub(super) fn uploads(name: &RepositoryName) -> Key {
-    within(name, format_args!("{UPLOADS}"))
+    key(&[ROOT, REPOSITORIES, name.as_str(), UPLOADS])
 }
 
 /// The folder of an upload.
@@ -134,8 +139,9 @@ pub(super) fn hash_state(name: &RepositoryName, id: UploadId, offset: u64) -> Ke
     hash_states(name, id).join(&offset.to_string())
 }
 
-fn within(name: &RepositoryName, below: std::fmt::Arguments<'_>) -> Key {
-    Key::new(format!("{ROOT}/repositories/{name}/{below}"))
+/// The components of a key, joined: one allocation, for every request makes some of them.
+fn key(components: &[&str]) -> Key {
+    Key::new(components.join("/"))
 }
 
 #[cfg(test)]

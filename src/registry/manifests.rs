@@ -9,15 +9,28 @@
 //!
 //! **Invariant:** what is served is byte for byte what was pushed. A stored manifest that does not match its digest (a
 //! torn file of another program's crash) counts as missing, so that pushing it again repairs it.
+//!
+//! What was read and seen to match is remembered under its digest ([`Remembered`]). The links are not: what the tag names,
+//! and whether the repository has that manifest, is read at every request, so a tag that moves and a manifest that is
+//! deleted, here or by another program, are seen at once. Only the content is not looked at again, which cannot change
+//! without changing its name. It can go, though, or be damaged, while its link stays: a garbage collection that ran beside
+//! a push, a disk. Then it is served, as it was pushed, for as long as [`LAG`] says, and is missing from then on. What
+//! decides about the tree never asks this memory: a push looks at the files ([`references`]).
+//!
+//! [`LAG`]: super::remembered::LAG
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, VARY};
 use tokio::sync::Semaphore;
 
+use super::remembered::Remembered;
 use super::store::{Store, absorb, present};
 use super::{
-    DOCKER_CONTENT_DIGEST, Error, Registry, ended, etag, is_known_to_client, layout, negotiation, references,
+    DOCKER_CONTENT_DIGEST, Error, Named, Registry, ended, is_known_to_client, layout, negotiation, references,
     to_the_end,
 };
 use crate::exchange::{Answer, CollectError, Exchange, collect};
@@ -54,8 +67,7 @@ impl Registry {
                 (self.store.read_link(&layout::tag_current(&name, tag)).await?.ok_or_else(unknown)?, true)
             }
         };
-        let bytes = read(&self.store, &name, &digest).await?.ok_or_else(unknown)?;
-        let mut found = Found { media_type: type_of(&bytes).await?, digest, bytes };
+        let mut found = self.document(&name, &digest).await?.ok_or_else(unknown)?;
         let depends = by_tag && found.is(DOCKER_LIST);
         if depends
             && negotiation::takes_images_only(&exchange.head().headers)
@@ -64,26 +76,37 @@ impl Registry {
             found = image;
         }
         let known = is_known_to_client(exchange.head(), &found.digest);
-        let mut answer = Answer::new(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
-            .header(DOCKER_CONTENT_DIGEST, found.digest.to_string())
-            .header(ETAG, etag(&found.digest));
+        let mut answer = found.named.clone().answer(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK });
         if depends {
             answer = answer.header(VARY, ACCEPT.as_str());
         }
         if known {
             return Ok(answer);
         }
-        let media_type = found.media_type.as_ref().map_or(OCTET_STREAM, MediaType::as_str);
-        Ok(answer.header(CONTENT_TYPE, media_type).body(found.bytes))
+        answer.headers.insert(CONTENT_TYPE, found.content_type.clone());
+        Ok(answer.body(found.bytes.clone()))
+    }
+
+    /// A repository's manifest, if it is there and what it should be.
+    async fn document(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Arc<Document>>, Error> {
+        let begun = Instant::now();
+        let Some(target) = self.store.read_link(&layout::revision(name, digest)).await? else { return Ok(None) };
+        let known = self.documents.get(digest, begun).filter(|document| document.target == target);
+        if let Some(document) = known {
+            return Ok(Some(document));
+        }
+        let Some(bytes) = content(&self.store, name, digest, &target).await? else { return Ok(None) };
+        let document = Arc::new(Document::new(digest, target, bytes).await?);
+        self.documents.keep(digest.clone(), document.clone(), begun, document.weight());
+        Ok(Some(document))
     }
 
     /// The image in a list that a client gets that knows no lists, if there is one that such a client can read.
-    async fn usual_image(&self, name: &RepositoryName, list: &Bytes) -> Result<Option<Found>, Error> {
+    async fn usual_image(&self, name: &RepositoryName, list: &Bytes) -> Result<Option<Arc<Document>>, Error> {
         let listed = taking_apart(list, |list| Ok(negotiation::usual_image(list))).await?;
         let Some(digest) = listed else { return Ok(None) };
-        let Some(bytes) = read(&self.store, name, &digest).await? else { return Ok(None) };
-        let found = Found { media_type: type_of(&bytes).await?, digest, bytes };
-        Ok(Some(found).filter(|found| found.is(DOCKER_MANIFEST)))
+        let found = self.document(name, &digest).await?;
+        Ok(found.filter(|found| found.is(DOCKER_MANIFEST)))
     }
 
     /// end-7: a manifest, named by a tag or by its digest and further tags.
@@ -161,35 +184,64 @@ impl Registry {
     }
 }
 
-/// A stored manifest.
-struct Found {
+/// The manifests that are remembered, by the digests that they are asked for by.
+pub(super) type Documents = Remembered<Digest, Arc<Document>>;
+
+/// A stored manifest as it is answered.
+#[derive(Debug)]
+pub(super) struct Document {
     digest: Digest,
+    /// What the revision link named, and the content was seen to match.
+    target: Digest,
     bytes: Bytes,
     /// What it is served as, if that can be told.
     media_type: Option<MediaType>,
+    content_type: HeaderValue,
+    named: Named,
 }
 
-impl Found {
+impl Document {
+    async fn new(digest: &Digest, target: Digest, bytes: Bytes) -> Result<Self, Error> {
+        let media_type = taking_apart(&bytes, |bytes| Ok(Manifest::served_as(&bytes))).await?;
+        let content_type = media_type.as_ref().and_then(|found| HeaderValue::from_str(found.as_str()).ok());
+        let content_type = content_type.unwrap_or_else(|| HeaderValue::from_static(OCTET_STREAM));
+        let named = Named::new(digest);
+        Ok(Self { digest: digest.clone(), target, bytes, media_type, content_type, named })
+    }
+
     fn is(&self, media_type: &str) -> bool {
         self.media_type.as_ref().is_some_and(|found| found.as_str() == media_type)
     }
-}
 
-async fn type_of(bytes: &Bytes) -> Result<Option<MediaType>, Error> {
-    taking_apart(bytes, |bytes| Ok(Manifest::served_as(&bytes))).await
+    /// Its content, and the digest in five places.
+    fn weight(&self) -> usize {
+        self.bytes.len() + 5 * self.digest.as_str().len()
+    }
 }
 
 /// The bytes of a repository's manifest, if they are there and what they should be.
 pub(super) async fn read(store: &Store, name: &RepositoryName, digest: &Digest) -> Result<Option<Bytes>, Error> {
-    let Some(target) = store.read_link(&layout::revision(name, digest)).await? else { return Ok(None) };
-    let bytes = match store.driver().get(&layout::blob(&target), READ_LIMIT).await {
+    match store.read_link(&layout::revision(name, digest)).await? {
+        Some(target) => content(store, name, digest, &target).await,
+        None => Ok(None),
+    }
+}
+
+/// The content that a manifest's revision link names, if it is there and what it should be.
+async fn content(
+    store: &Store,
+    name: &RepositoryName,
+    digest: &Digest,
+    target: &Digest,
+) -> Result<Option<Bytes>, Error> {
+    let bytes = match store.driver().get(&layout::blob(target), READ_LIMIT).await {
         Err(error) if error.is_not_found() || error.kind == ErrorKind::TooLarge => {
             tracing::warn!(%digest, repository = %name, "this manifest's content is gone, or too large for one");
             return Ok(None);
         }
         got => got?,
     };
-    if digest_of(target.algorithm(), &bytes).await != target {
+    if digest_of(target.algorithm(), &bytes).await != *target {
         tracing::warn!(%digest, repository = %name, "this manifest is damaged: pushing it again repairs it");
         return Ok(None);
     }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
@@ -49,6 +50,7 @@ mod negotiation;
 mod purge;
 mod references;
 mod referrers;
+mod remembered;
 mod store;
 mod sweep;
 mod tags;
@@ -68,7 +70,9 @@ pub use maintenance::{Maintenance, Mode, Pause, Writing};
 pub use purge::Purged;
 
 use gates::Gates;
+use manifests::Documents;
 use store::{Store, present};
+use tags::Pages;
 use turns::Turns;
 use writers::Writers;
 
@@ -114,6 +118,8 @@ pub struct Registry {
     gates: Arc<Gates>,
     writers: Arc<Writers>,
     index: Arc<Index>,
+    pages: Arc<Pages>,
+    documents: Arc<Documents>,
     scans: Arc<Semaphore>,
     checks: Arc<health::Checks>,
     maintenance: Arc<Maintenance>,
@@ -137,6 +143,8 @@ impl Registry {
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
             index: Arc::new(index),
+            pages: Arc::new(Pages::new()),
+            documents: Arc::new(Documents::new()),
             scans: Arc::new(Semaphore::new(referrers::SCANS)),
             out: AtomicBool::new(false),
         }
@@ -153,6 +161,8 @@ impl Registry {
             gates: self.gates.clone(),
             writers: self.writers.clone(),
             index: self.index.clone(),
+            pages: self.pages.clone(),
+            documents: self.documents.clone(),
             scans: self.scans.clone(),
             checks: self.checks.clone(),
             maintenance: self.maintenance.clone(),
@@ -298,22 +308,47 @@ impl Registry {
     /// that GitLab asks for nothing under `/gitlab/v1/`.
     fn version(&self) -> Answer {
         let answer = Answer::new(StatusCode::OK)
-            .header(CONTENT_TYPE, "application/json")
-            .header(GITLAB_VERSION, GITLAB_COMPARED_TO)
-            .header(GITLAB_DATABASE, "false")
+            .constant(CONTENT_TYPE, "application/json")
+            .constant(GITLAB_VERSION, GITLAB_COMPARED_TO)
+            .constant(GITLAB_DATABASE, "false")
             .body("{}");
         let can_delete = self.config.delete && !self.maintenance.is_on();
-        if can_delete { answer.header(GITLAB_FEATURES, "tag_delete") } else { answer }
+        if can_delete { answer.constant(GITLAB_FEATURES, "tag_delete") } else { answer }
     }
 }
 
 /// What old Docker clients look for before they believe that this is a registry, on every answer.
 fn stamped(answer: Answer) -> Answer {
-    answer.header(API_VERSION, "registry/2.0")
+    answer.constant(API_VERSION, "registry/2.0")
 }
 
-fn etag(digest: &Digest) -> String {
-    format!("\"{digest}\"")
+/// What content is called in an answer, as headers.
+#[derive(Debug, Clone)]
+struct Named {
+    digest: HeaderValue,
+    etag: HeaderValue,
+}
+
+impl Named {
+    /// Both are the same bytes, once with quotation marks.
+    #[expect(
+        clippy::expect_used,
+        reason = "a digest is a word, a colon and hexadecimal digits, which a header may hold"
+    )]
+    fn new(digest: &Digest) -> Self {
+        let quoted = Bytes::from(["\"", digest.as_str(), "\""].concat());
+        let bare = quoted.slice(1..quoted.len() - 1);
+        let value = |text| HeaderValue::from_maybe_shared(text).expect("a digest can be a header");
+        Self { digest: value(bare), etag: value(quoted) }
+    }
+
+    /// An answer about the content.
+    fn answer(self, status: StatusCode) -> Answer {
+        let mut answer = Answer::new(status);
+        answer.headers.insert(DOCKER_CONTENT_DIGEST, self.digest);
+        answer.headers.insert(ETAG, self.etag);
+        answer
+    }
 }
 
 /// Whether the client has this content already (`If-None-Match`; quoted, weak or bare, as clients write it).

@@ -1,8 +1,9 @@
 //! A driver for tests that counts the calls and makes one of them fail.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub(crate) enum Failure {
 pub(crate) struct FaultDriver {
     inner: Arc<dyn Driver>,
     calls: Arc<Calls>,
+    older: Duration,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,14 @@ impl FaultDriver {
 
     /// Fails the call with this number (the first is 0) and every later one with `kind`.
     pub(crate) fn failing(inner: Arc<dyn Driver>, fatal: usize, failure: Failure, kind: ErrorKind) -> Self {
-        Self { inner, calls: Arc::new(Calls { made: AtomicUsize::new(0), fatal, failure, kind }) }
+        let calls = Calls { made: AtomicUsize::new(0), fatal, failure, kind };
+        Self { inner, calls: Arc::new(calls), older: Duration::ZERO }
+    }
+
+    /// Only counts, and says of every mark that it is so much older than it is: as if the test had waited. What is
+    /// changed within a step of the clock goes unseen then, so the test must let it [step](clock_steps).
+    pub(crate) fn ageing(inner: Arc<dyn Driver>, older: Duration) -> Self {
+        Self { older, ..Self::counting(inner) }
     }
 
     /// How many calls were made so far, failed ones included.
@@ -105,7 +114,8 @@ impl Driver for FaultDriver {
     }
 
     async fn mark(&self, key: &Key) -> Result<Mark, Error> {
-        self.calls.around(key, self.inner.mark(key)).await
+        let mark = self.calls.around(key, self.inner.mark(key)).await?;
+        Ok(Mark { changed: mark.changed - self.older, ..mark })
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
@@ -123,6 +133,19 @@ impl Driver for FaultDriver {
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {
         let inner = self.calls.around(key, self.inner.append(key, offset)).await?;
         Ok(Box::new(FaultAppender { inner, key: key.clone(), calls: self.calls.clone() }))
+    }
+}
+
+/// Waits until what changes in a folder is stamped with another time than what changed before.
+pub(crate) fn clock_steps(folder: &std::path::Path) {
+    let stamp = || {
+        let file = tempfile::NamedTempFile::new_in(folder).unwrap();
+        let found = file.as_file().metadata().unwrap();
+        (found.ctime(), found.ctime_nsec())
+    };
+    let first = stamp();
+    while stamp() == first {
+        std::thread::yield_now();
     }
 }
 

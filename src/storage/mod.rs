@@ -24,12 +24,13 @@
 
 use std::fmt;
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+mod appender;
 pub mod durable;
 pub mod filesystem;
 mod measured;
@@ -46,7 +47,7 @@ pub use filesystem::Filesystem;
 pub use measured::Measured;
 
 /// How many bytes a reader yields at most at once and how many an appender should be given at once.
-pub const PIECE: usize = 1 << 20;
+pub const PIECE: usize = 256 << 10;
 
 /// The name of an object: components joined by `/`, none of them empty, `.` or `..`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,6 +105,18 @@ pub struct Mark {
     pub folder: (u64, u64),
     /// When a child was last added or taken away. Nobody can set it back.
     pub changed: SystemTime,
+}
+
+/// How old a folder's last change must be before its mark is trusted. The coarsest clocks of file systems step by two
+/// seconds.
+const SETTLED: Duration = Duration::from_secs(3);
+
+impl Mark {
+    /// Whether every change from now on makes it another. `now` is from before whatever was looked at under this mark,
+    /// so that a change which the look missed came later.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        self.changed.checked_add(SETTLED).is_some_and(|settled| settled <= now)
+    }
 }
 
 /// A child of a key: an object or a folder of further keys.

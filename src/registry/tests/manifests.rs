@@ -223,6 +223,8 @@ async fn a_damaged_manifest_counts_as_missing_and_a_push_repairs_it() {
     let hex = digest.hex();
     let blob = fixture.path(&format!("blobs/sha256/{}/{hex}/data", &hex[..2]));
     for damage in ["", "{\"half\":"] {
+        // What is remembered is served for a moment longer.
+        let fixture = fixture.restarted();
         durable::write(&blob, damage.as_bytes(), 0o644).unwrap();
         for reference in ["v1", &digest.to_string()] {
             let missing = fixture.ask(&format!("GET /v2/a/manifests/{reference}")).await;
@@ -232,7 +234,7 @@ async fn a_damaged_manifest_counts_as_missing_and_a_push_repairs_it() {
         fixture.ask("GET /v2/a/manifests/v1").await.expect(200);
     }
     std::fs::remove_file(&blob).unwrap();
-    fixture.ask("GET /v2/a/manifests/v1").await.expect_error(404, "MANIFEST_UNKNOWN");
+    fixture.restarted().ask("GET /v2/a/manifests/v1").await.expect_error(404, "MANIFEST_UNKNOWN");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod mounts;
 mod options;
 mod purge;
 mod referrers;
+mod remembered;
 mod uploads;
 mod validation;
 
