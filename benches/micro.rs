@@ -20,7 +20,7 @@ use http::{Method, Request, request};
 use jsonwebtoken::{EncodingKey, Header};
 use pierhead::auth::{self, Authority, Demand, Grant, Guard, Guardian, Realm, Trust};
 use pierhead::exchange::memory::Recorded;
-use pierhead::exchange::{Caller, Exchange as _, Origin, send};
+use pierhead::exchange::{Caller, Exchange as _, Origin, RequestId, send};
 use pierhead::metadata::Database;
 use pierhead::oci::{self, Digest, Endpoint, Hasher, Manifest, MediaType, scope};
 use pierhead::registry::{self, Index, Registry};
@@ -165,7 +165,7 @@ impl Desk {
         let request = Request::get(path).header("authorization", format!("Bearer {token}")).body(()).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let origin = Origin::new(true, "registry.example.com").unwrap();
-        let caller = Caller { address, network: Some(address), origin, request_id: "r-1".to_owned() };
+        let caller = Caller { address, network: Some(address), origin, request_id: RequestId::random() };
         let demand = Demand::of(&Endpoint::parse(&Method::GET, path, None).unwrap());
         Self { runtime, guardian, head: request.into_parts().0, caller, demand, _folder: folder }
     }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -22,7 +23,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
+mod id;
 pub mod memory;
+
+pub use id::RequestId;
 
 /// One request and the way to answer it.
 ///
@@ -59,7 +63,7 @@ pub struct Caller {
     /// The origin that the client used, one of those the operator named. Every absolute URL we send starts with it.
     pub origin: Origin,
     /// Names this request in logs and in the `X-Request-Id` response header.
-    pub request_id: String,
+    pub request_id: RequestId,
 }
 
 /// What counts as one client: an IPv4 address, and of IPv6 a /64, for a customer has at least that to take addresses from
@@ -196,7 +200,7 @@ impl Limit {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     secure: bool,
-    authority: String,
+    authority: Arc<str>,
 }
 
 impl Origin {
@@ -211,8 +215,8 @@ impl Origin {
         }
         let default_port = if secure { 443 } else { 80 };
         let authority = match parsed.port() {
-            Some(port) if port.as_u16() == default_port => parsed.host().to_owned(),
-            _ => authority,
+            Some(port) if port.as_u16() == default_port => parsed.host().into(),
+            _ => authority.into(),
         };
         Ok(Self { secure, authority })
     }
@@ -361,6 +365,9 @@ pub enum Body {
     },
 }
 
+/// How many headers there is room for from the start: what nearly all answers have, in one allocation.
+const HEADERS: usize = 12;
+
 /// Status, headers and body of a response.
 pub struct Answer {
     /// The status code.
@@ -374,7 +381,7 @@ pub struct Answer {
 impl Answer {
     /// An answer without body.
     pub fn new(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Body::Empty }
+        Self { status, headers: HeaderMap::with_capacity(HEADERS), body: Body::Empty }
     }
 
     /// Sets a header. A value that no header may hold (it would need a control character) is left out.
@@ -383,6 +390,13 @@ impl Answer {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.insert(name, value);
         }
+        self
+    }
+
+    /// Sets a header to what is known to be one.
+    #[must_use]
+    pub fn constant(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 
@@ -397,12 +411,12 @@ impl Answer {
     pub fn json(status: StatusCode, value: &Value) -> Self {
         let mut text = value.to_string();
         text.push('\n');
-        Self::new(status).header(CONTENT_TYPE, "application/json; charset=utf-8").body(text)
+        Self::new(status).constant(CONTENT_TYPE, "application/json; charset=utf-8").body(text)
     }
 
     /// Plain text, as Distribution answers what its router does not know.
     pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
-        Self::new(status).header(CONTENT_TYPE, "text/plain; charset=utf-8").body(text)
+        Self::new(status).constant(CONTENT_TYPE, "text/plain; charset=utf-8").body(text)
     }
 
     /// One error in the form that every registry client prints (OCI distribution-spec, "Error Codes").

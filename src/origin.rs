@@ -129,7 +129,7 @@ impl Embedded {
             Ok(()) => {}
             Err(SendError::Gone(gone)) => note_failure(exchange, gone.to_string()),
             Err(source @ SendError::Source(_)) => {
-                tracing::error!(request_id = exchange.caller().request_id, "{source}");
+                tracing::error!(request_id = %exchange.caller().request_id, "{source}");
                 note_failure(exchange, source.to_string());
             }
         }
@@ -165,7 +165,7 @@ impl Embedded {
                 exchange.notes().kind = Kind::Probe;
                 match self.registry().and_then(Registry::unavailable) {
                     Some(answer) => answer,
-                    None => probe(&exchange.head().method, Ok(())).body("").header(CACHE_CONTROL, "no-cache"),
+                    None => probe(&exchange.head().method, Ok(())).body("").constant(CACHE_CONTROL, "no-cache"),
                 }
             }
             HEALTHY | READY => self.probed(exchange).await,
@@ -209,7 +209,7 @@ impl Embedded {
             Err(Refusal { answer, expired, limit }) => {
                 let finishing = guarded.finishing(&endpoint, expired).await;
                 exchange.notes().limit = limit;
-                finishing.ok_or(answer)
+                finishing.map(Arc::new).ok_or(answer)
             }
         };
         match granted {
@@ -299,9 +299,9 @@ fn probe(method: &Method, state: Result<(), String>) -> Answer {
         return allow.header(HeaderName::from_static("allow"), "GET, HEAD");
     }
     match state {
-        Ok(()) => Answer::text(StatusCode::OK, "ok\n").header(CACHE_CONTROL, "no-store"),
+        Ok(()) => Answer::text(StatusCode::OK, "ok\n").constant(CACHE_CONTROL, "no-store"),
         Err(reason) => {
-            Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).header(CACHE_CONTROL, "no-store")
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).constant(CACHE_CONTROL, "no-store")
         }
     }
 }

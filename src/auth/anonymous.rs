@@ -8,6 +8,7 @@
 //! them together.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderName;
@@ -42,7 +43,7 @@ impl Anonymous {
 
     /// The grant, unless it is for nobody in particular and they asked too often.
     #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
-    pub(super) fn admit(&self, grant: Grant, network: Option<IpAddr>, now: Instant) -> Result<Grant, Answer> {
+    pub(super) fn admit(&self, grant: Arc<Grant>, network: Option<IpAddr>, now: Instant) -> Result<Arc<Grant>, Answer> {
         if grant.subject.is_some() {
             return Ok(grant);
         }

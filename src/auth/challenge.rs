@@ -8,8 +8,8 @@ use http::StatusCode;
 use http::header::{HeaderName, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use super::Demand;
-use crate::exchange::{Answer, WireError};
+use super::{Demand, Realm};
+use crate::exchange::{Answer, Origin, WireError};
 use crate::oci::Access;
 
 /// Tells clients that this is a registry (Docker Registry HTTP API V2, "API Version Check").
@@ -31,7 +31,9 @@ pub(super) enum Reason {
 /// Where tokens are given out, and for whom: what a challenge tells the client to ask.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Desk<'a> {
-    pub(super) realm: &'a str,
+    pub(super) realm: &'a Realm,
+    /// By which the client came.
+    pub(super) origin: &'a Origin,
     pub(super) service: &'a str,
     /// Whether its tokens name what was asked for and refused: then who asked can be told from who did not.
     pub(super) names_what_it_refuses: bool,
@@ -39,7 +41,7 @@ pub(super) struct Desk<'a> {
 
 /// The challenge (RFC 6750 3, with Distribution's `service`).
 pub(super) fn bearer(desk: Desk<'_>, demand: &Demand, reason: Reason) -> Answer {
-    let mut value = format!("Bearer realm={},service={}", quoted(desk.realm), quoted(desk.service));
+    let mut value = format!("Bearer realm={},service={}", quoted(&desk.realm.at(desk.origin)), quoted(desk.service));
     let scopes: Vec<String> = demand.all().map(Access::to_string).collect();
     if !scopes.is_empty() {
         value.push_str(&format!(",scope={}", quoted(&scopes.join(" "))));

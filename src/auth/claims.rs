@@ -1,5 +1,7 @@
 //! What does a token whose signature holds say, and does it say so now?
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
@@ -41,23 +43,48 @@ pub(super) enum Invalid {
 }
 
 impl Claims {
-    /// What they allow at this moment; signature, issuer and audience must have been checked.
-    pub(super) fn at(self, now: Timestamp) -> Result<Grant, Invalid> {
-        let now = now.as_second();
-        if self.nbf.is_some_and(|nbf| nbf.saturating_sub(LEEWAY) > now) {
-            return Err(Invalid::Untrue);
-        }
-        let expired_at = self.exp.saturating_add(LEEWAY);
+    /// What they say; signature, issuer and audience must have been checked.
+    pub(super) fn vouched(self) -> Vouched {
         let grant = Grant {
             subject: self.sub.filter(|subject| !subject.is_empty()), // as anonymous tokens have it
             issuer: Some(self.iss),
             access: self.access.iter().filter_map(Entry::parse).collect(),
             everything: false,
         };
-        if expired_at <= now {
-            return Err(Invalid::Expired(Box::new(Expired::new(grant, expired_at))));
+        Vouched::new(grant, self.nbf, self.exp)
+    }
+}
+
+/// What a token says of which everything holds, but perhaps its time.
+#[derive(Debug, Clone)]
+pub(super) struct Vouched {
+    grant: Arc<Grant>,
+    /// From when to when it counts, in seconds, as its claims have it.
+    nbf: Option<i64>,
+    exp: i64,
+}
+
+impl Vouched {
+    pub(super) fn new(grant: Grant, nbf: Option<i64>, exp: i64) -> Self {
+        Self { grant: Arc::new(grant), nbf, exp }
+    }
+
+    /// What it allows at this moment.
+    pub(super) fn at(self, now: Timestamp) -> Result<Arc<Grant>, Invalid> {
+        let now = now.as_second();
+        if self.nbf.is_some_and(|nbf| nbf.saturating_sub(LEEWAY) > now) {
+            return Err(Invalid::Untrue);
         }
-        Ok(grant)
+        let expired_at = self.exp.saturating_add(LEEWAY);
+        if expired_at <= now {
+            return Err(Invalid::Expired(Box::new(Expired::new(self.grant, expired_at))));
+        }
+        Ok(self.grant)
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.grant.bytes()
     }
 }
 

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::exchange::Origin;
+
 /// Token service and accounts, as meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -83,6 +85,16 @@ pub enum Realm {
     Url(String),
     /// At this path of the origin that the client used (`autoredirect`).
     Path(String),
+}
+
+impl Realm {
+    /// Where clients that came by this origin get tokens.
+    pub(super) fn at(&self, origin: &Origin) -> String {
+        match self {
+            Self::Url(url) => url.clone(),
+            Self::Path(path) => format!("{origin}{path}"),
+        }
+    }
 }
 
 /// Signature algorithms of our tokens.

@@ -23,6 +23,7 @@
 //!
 //! A token counts within its leeway as one that has not expired, here as elsewhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,7 +35,7 @@ use crate::oci::{Access, Action, Endpoint, RepositoryName, UploadId};
 /// A token of which everything holds but its time. It allows nothing by itself.
 #[derive(Debug, Clone)]
 pub struct Expired {
-    grant: Grant,
+    grant: Arc<Grant>,
     /// When it ceased to count, in seconds since 1970.
     at: i64,
 }
@@ -51,7 +52,7 @@ pub struct Beginning<'a> {
 }
 
 impl Expired {
-    pub(super) fn new(grant: Grant, at: i64) -> Self {
+    pub(super) fn new(grant: Arc<Grant>, at: i64) -> Self {
         Self { grant, at }
     }
 
@@ -86,7 +87,7 @@ impl Expired {
 
     /// The right to push to this repository and nothing else.
     pub(super) fn grant(&self, name: &RepositoryName) -> Grant {
-        let Grant { subject, issuer, .. } = self.grant.clone();
+        let (subject, issuer) = (self.grant.subject.clone(), self.grant.issuer.clone());
         Grant { subject, issuer, access: vec![needed(name)], everything: false }
     }
 }

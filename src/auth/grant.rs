@@ -24,6 +24,13 @@ impl Grant {
         Self { subject, everything: true, ..Self::default() }
     }
 
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let named = self.subject.iter().chain(&self.issuer).map(String::len).sum::<usize>();
+        let held = |access: &Access| size_of::<Access>() + access.resource.name().len() + size_of_val(&*access.actions);
+        size_of::<Self>() + named + self.access.iter().map(held).sum::<usize>()
+    }
+
     /// Whether every action that `needed` names is allowed on its resource.
     pub fn allows(&self, needed: &Access) -> bool {
         self.everything || self.names(needed)

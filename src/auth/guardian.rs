@@ -31,7 +31,7 @@ pub struct Guardian {
 
 enum Kind {
     Own(Arc<Authority>),
-    Nobody,
+    Nobody(Arc<Grant>),
     Htpasswd(Box<Htpasswd>),
     Token(Box<Trusted>),
 }
@@ -65,7 +65,7 @@ impl Guardian {
         };
         let kind = match &config.guard {
             Guard::Own => Kind::Own(own.ok_or(Error::Internal("opening the token service"))?),
-            Guard::Nobody => Kind::Nobody,
+            Guard::Nobody => Kind::Nobody(Arc::new(Grant::everything(None))),
             Guard::Htpasswd { realm, path } => {
                 Kind::Htpasswd(Box::new(Htpasswd::open(realm, path, config.limits.failed_logins)?))
             }
@@ -80,7 +80,7 @@ impl Guardian {
         match &self.kind {
             Kind::Own(authority) => authority.limit(limits),
             Kind::Htpasswd(htpasswd) => htpasswd.attempts.limit(limits.failed_logins),
-            Kind::Nobody | Kind::Token(_) => {}
+            Kind::Nobody(_) | Kind::Token(_) => {}
         }
     }
 
@@ -94,8 +94,8 @@ impl Guardian {
             (Kind::Htpasswd(htpasswd), Whom::Address(address)) => {
                 htpasswd.attempts.forgive_network(network(*address)) + self.anonymous.forgive(*address)
             }
-            (Kind::Nobody | Kind::Token(_), Whom::Address(address)) => self.anonymous.forgive(*address),
-            (Kind::Nobody | Kind::Token(_), Whom::Account(_)) => 0,
+            (Kind::Nobody(_) | Kind::Token(_), Whom::Address(address)) => self.anonymous.forgive(*address),
+            (Kind::Nobody(_) | Kind::Token(_), Whom::Account(_)) => 0,
         }
     }
 
@@ -105,7 +105,7 @@ impl Guardian {
     }
 
     /// What the caller may do, if that meets the demand; otherwise the answer that says how to come again.
-    pub async fn authorize(&self, head: &Parts, caller: &Caller, demand: &Demand) -> Result<Grant, Refusal> {
+    pub async fn authorize(&self, head: &Parts, caller: &Caller, demand: &Demand) -> Result<Arc<Grant>, Refusal> {
         let now = Moment { wall: Timestamp::now(), steady: Instant::now() };
         self.authorize_at(head, caller, demand, now).await
     }
@@ -116,7 +116,7 @@ impl Guardian {
         caller: &Caller,
         demand: &Demand,
         now: Moment,
-    ) -> Result<Grant, Refusal> {
+    ) -> Result<Arc<Grant>, Refusal> {
         let grant = self.vouch(head, caller, demand, now).await?;
         if matches!(self.kind, Kind::Token(_)) {
             // Whoever gave the token knows who asked, and need not say so in it: GitLab names no deploy token's user.
@@ -127,19 +127,17 @@ impl Guardian {
     }
 
     /// What the caller may do, however often they ask.
-    async fn vouch(&self, head: &Parts, caller: &Caller, demand: &Demand, now: Moment) -> Result<Grant, Refusal> {
+    async fn vouch(&self, head: &Parts, caller: &Caller, demand: &Demand, now: Moment) -> Result<Arc<Grant>, Refusal> {
         match &self.kind {
             Kind::Own(authority) => authority.authorize_at(head, caller, demand, now.wall),
-            Kind::Nobody => Ok(Grant::everything(None)),
-            Kind::Htpasswd(htpasswd) => Ok(htpasswd.authorize(head, caller, demand, now.steady).await?),
+            Kind::Nobody(grant) => Ok(grant.clone()),
+            Kind::Htpasswd(htpasswd) => Ok(Arc::new(htpasswd.authorize(head, caller, demand, now.steady).await?)),
             Kind::Token(trusted) => {
                 let verified = match credential::bearer(&head.headers) {
                     Some(token) => Some(trusted.verify(token, now.wall, now.steady).await),
                     None => None,
                 };
-                let realm = trusted.realm(&caller.origin);
-                let desk = Desk { realm: &realm, service: trusted.service(), names_what_it_refuses: false };
-                decide(verified, desk, demand)
+                decide(verified, trusted.desk(&caller.origin), demand)
             }
         }
     }
@@ -163,7 +161,7 @@ impl Guardian {
                 still.unwrap_or(false).then(|| expired.grant(name))
             }
             Kind::Token(_) => Some(expired.grant(name)),
-            Kind::Nobody | Kind::Htpasswd(_) => None, // no tokens, so none expires
+            Kind::Nobody(_) | Kind::Htpasswd(_) => None, // no tokens, so none expires
         }
     }
 }
@@ -171,10 +169,10 @@ impl Guardian {
 /// From what was found out about a token, if there was one, to the grant or the challenge.
 #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
 pub(super) fn decide(
-    verified: Option<Result<Grant, Invalid>>,
+    verified: Option<Result<Arc<Grant>, Invalid>>,
     desk: Desk<'_>,
     demand: &Demand,
-) -> Result<Grant, Refusal> {
+) -> Result<Arc<Grant>, Refusal> {
     let challenge = |reason| challenge::bearer(desk, demand, reason);
     match verified {
         None => Err(challenge(Reason::Missing).into()),

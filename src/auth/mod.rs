@@ -10,7 +10,7 @@
 //!          -> permissions what of it is allowed: the matrix, projects and members from the database
 //!          -> issuer      the token, signed with the key (keys)
 //! guardian -> demand            what the request needs, and what it had better have
-//!          -> verifier, trust   is the token ours, or of whom we trust: what does it say (claims): a Grant
+//!          -> verifier, trust   is the token ours, or of whom we trust: what does it say (claims, remembered): a Grant
 //!          -> htpasswd          or the password that of the file
 //!          -> challenge         or how to come again
 //!          -> continuation      or was the token good when this upload began
@@ -60,6 +60,7 @@ mod keys;
 mod password;
 mod permissions;
 mod rate;
+mod remembered;
 mod request;
 mod trust;
 mod verifier;
@@ -96,6 +97,8 @@ pub enum Whom {
 /// Gives out tokens and checks them.
 pub struct Authority {
     config: Config,
+    /// Where [`token`](Self::token) is asked.
+    realm: Realm,
     accounts: Accounts,
     permissions: Permissions,
     database: Database,
@@ -120,6 +123,7 @@ impl Authority {
             issuer: Issuer::new(&config, &key),
             verifier: Verifier::new(&config, &key),
             key,
+            realm: Realm::Path(config.path.clone()),
             config,
         })
     }
@@ -152,9 +156,15 @@ impl Authority {
 
     /// What the request's token allows, if that meets the demand; otherwise the challenge to answer with.
     #[allow(clippy::result_large_err, reason = "the answer is sent at once; a box would only move the bytes twice")]
-    fn authorize_at(&self, head: &Parts, caller: &Caller, demand: &Demand, now: Timestamp) -> Result<Grant, Refusal> {
-        let realm = format!("{}{}", caller.origin, self.config.path);
-        let desk = Desk { realm: &realm, service: &self.config.service, names_what_it_refuses: true };
+    fn authorize_at(
+        &self,
+        head: &Parts,
+        caller: &Caller,
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Result<Arc<Grant>, Refusal> {
+        let (realm, origin) = (&self.realm, &caller.origin);
+        let desk = Desk { realm, origin, service: &self.config.service, names_what_it_refuses: true };
         let token = credential::bearer(&head.headers);
         guardian::decide(token.map(|token| self.verifier.verify(token, now)), desk, demand)
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::accounts::Refusal;
+use super::claims::Invalid;
 use super::credential::Identity;
 use super::*;
 use crate::exchange::memory::Recorded;
@@ -198,11 +199,11 @@ fn request_with(authorization: Option<&str>) -> Recorded {
     Recorded::new(request.body(Bytes::new()).unwrap())
 }
 
-fn authorize(authority: &Authority, authorization: Option<&str>, needed: &str) -> Result<Grant, Box<Heard>> {
+fn authorize(authority: &Authority, authorization: Option<&str>, needed: &str) -> Result<Arc<Grant>, Box<Heard>> {
     authorize_for(authority, authorization, Demand { needed: access(needed), useful: None })
 }
 
-fn authorize_for(authority: &Authority, authorization: Option<&str>, demand: Demand) -> Result<Grant, Box<Heard>> {
+fn authorize_for(authority: &Authority, authorization: Option<&str>, demand: Demand) -> Result<Arc<Grant>, Box<Heard>> {
     let exchange = request_with(authorization);
     let granted = authority.authorize_at(exchange.head(), exchange.caller(), &demand, Timestamp::now());
     granted.map_err(|refusal| Box::new(refusal.answer.into()))

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BodyError, Caller, Exchange, Gone, Notes, Origin};
+use super::{BodyError, Caller, Exchange, Gone, Notes, Origin, RequestId};
 
 /// Where requests made by hand come from.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -37,7 +37,7 @@ impl Recorded {
         let origin: Origin = "https://localhost:5050".parse().expect("a valid origin");
         Self {
             head,
-            caller: Caller { address: HERE, network: Some(HERE), origin, request_id: "test".to_owned() },
+            caller: Caller { address: HERE, network: Some(HERE), origin, request_id: RequestId::random() },
             notes: Notes::default(),
             body: pieces.into(),
             response: None,

@@ -22,7 +22,7 @@ use super::plan::{Doorway, Plan};
 use super::refusal::Refusal;
 use super::watch::{Phase, SharedPhase};
 use super::{Limits, Listener, Networks, Timeouts, peer};
-use crate::exchange;
+use crate::exchange::{self, RequestId};
 use crate::tls::{Certificates, Demand, Demands, Proof};
 
 /// Whose connection it is.
@@ -64,7 +64,7 @@ pub(super) struct Connection {
     /// Whether it is to end as soon as nothing runs on it.
     pub(super) closing: ShutdownWatch,
     /// What the client is told instead of an answer to a request, and under which request id.
-    pub(super) refused: Mutex<Option<(Refusal, String)>>,
+    pub(super) refused: Mutex<Option<(Refusal, RequestId)>>,
     /// On HTTP/2, requests that its client gave up.
     pub(super) given_up: GivenUp,
     /// On HTTP/2, that somebody who may reads a body which could need more than the least window.
@@ -147,7 +147,7 @@ impl Connection {
         (!shared).then(|| exchange::network(client))
     }
 
-    pub(super) fn refused(&self) -> Option<(Refusal, String)> {
+    pub(super) fn refused(&self) -> Option<(Refusal, RequestId)> {
         self.refused.lock().clone()
     }
 

@@ -19,40 +19,56 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// The headers of every answer.
 #[derive(Debug)]
 pub(super) struct Dress {
-    headers: Vec<(HeaderName, HeaderValue)>,
-    hsts: Option<HeaderValue>,
+    operators: Vec<(HeaderName, HeaderValue)>,
+    /// Ours, but for those that the operator has other values for.
+    ours: Vec<(On, HeaderName, HeaderValue)>,
+}
+
+/// Which answers a header is for.
+#[derive(Debug, Clone, Copy)]
+enum On {
+    All,
+    /// The client asked for something below `/v2/`.
+    Api,
+    /// It came over TLS.
+    Secure,
 }
 
 impl Dress {
-    pub(super) fn new(headers: Vec<(HeaderName, HeaderValue)>, hsts: Option<Duration>) -> Self {
+    pub(super) fn new(operators: Vec<(HeaderName, HeaderValue)>, hsts: Option<Duration>) -> Self {
         let hsts = hsts.and_then(|time| HeaderValue::try_from(format!("max-age={}", time.as_secs())).ok());
-        Self { headers, hsts }
+        let mut ours = vec![(On::All, X_CONTENT_TYPE_OPTIONS, NOSNIFF), (On::Api, API_VERSION, REGISTRY)];
+        ours.extend(hsts.map(|hsts| (On::Secure, STRICT_TRANSPORT_SECURITY, hsts)));
+        ours.retain(|(_, name, _)| !operators.iter().any(|(other, _)| other == name));
+        Self { operators, ours }
     }
 
     /// Adds what is missing. `secure`: the client came over TLS; `api`: it asked for something below `/v2/`.
     pub(super) fn put_on(&self, answer: &mut HeaderMap, secure: bool, api: bool) {
-        for (name, value) in self.missing(answer, secure, api) {
-            answer.append(name, value);
+        // Looked at before any is added: the operator may have several values under one name.
+        let operators: Vec<_> = self.operators.iter().filter(|(name, _)| !answer.contains_key(name)).collect();
+        for (name, value) in operators {
+            answer.append(name, value.clone());
+        }
+        for (name, value) in self.ours(secure, api) {
+            answer.entry(name).or_insert_with(|| value.clone());
         }
     }
 
     /// What is missing.
     pub(super) fn missing(&self, answer: &HeaderMap, secure: bool, api: bool) -> Vec<(HeaderName, HeaderValue)> {
-        let operators = self.headers.iter().filter(|(name, _)| !answer.contains_key(name)).cloned();
-        let mut missing: Vec<(HeaderName, HeaderValue)> = operators.collect();
-        let mut put = |name: HeaderName, value: &HeaderValue| {
-            if !answer.contains_key(&name) && !self.headers.iter().any(|(operators, _)| *operators == name) {
-                missing.push((name, value.clone()));
-            }
+        let operators = self.operators.iter().map(|(name, value)| (name, value));
+        let missing = operators.chain(self.ours(secure, api)).filter(|(name, _)| !answer.contains_key(*name));
+        missing.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    fn ours(&self, secure: bool, api: bool) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let fits = move |on: On| match on {
+            On::All => true,
+            On::Api => api,
+            On::Secure => secure,
         };
-        put(X_CONTENT_TYPE_OPTIONS, &NOSNIFF);
-        if api {
-            put(API_VERSION, &REGISTRY);
-        }
-        if let Some(hsts) = self.hsts.as_ref().filter(|_| secure) {
-            put(STRICT_TRANSPORT_SECURITY, hsts);
-        }
-        missing
+        self.ours.iter().filter(move |(on, ..)| fits(*on)).map(|(_, name, value)| (name, value))
     }
 }
 

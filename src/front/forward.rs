@@ -207,7 +207,7 @@ impl Forwarding {
     fn note(&mut self, error: &Error) {
         let peer = self.progress.picked.as_ref().map(|picked| format!("{}: ", picked.origin())).unwrap_or_default();
         let (upstream, request_id) = (&self.way.pool.config().name, &self.caller.request_id);
-        tracing::debug!(%upstream, request_id, "{peer}{error}");
+        tracing::debug!(%upstream, %request_id, "{peer}{error}");
         self.progress.failed = Some((format!("{peer}{error}"), How::of(error)));
     }
 
@@ -266,6 +266,7 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     let Caller { address, origin, request_id, .. } = &forwarding.caller;
     let (demands, trusted) = (&forwarding.way.demands, forwarding.way.trusted);
     let subject = forwarding.connection.subject(demands, origin.host());
+    let request_id = request_id.as_str();
     let arrived = Arrived { origin, client: *address, request_id, peer: picked.origin(), trusted, demands, subject };
     rewrite::request(header, &arrived, forwarding.way.pool.config())?;
     if session.req_header().version < Version::HTTP_11 {
@@ -385,7 +386,7 @@ pub(super) fn receive_header(session: &Session, header: &mut ResponseHeader, rec
         Ok(None) => Ok(()),
         Ok(Some(concern)) => {
             let (upstream, request_id) = (&forwarding.way.pool.config().name, &forwarding.caller.request_id);
-            tracing::warn!(%upstream, request_id, "{concern}");
+            tracing::warn!(%upstream, %request_id, "{concern}");
             Ok(())
         }
         Err(refused) => {
@@ -407,7 +408,7 @@ pub(super) fn dress(session: &mut Session, header: &mut ResponseHeader, record: 
     for (name, value) in added {
         header.append_header(name, value)?;
     }
-    header.insert_header(session::REQUEST_ID, forwarding.caller.request_id.as_str())?;
+    header.insert_header(session::REQUEST_ID, forwarding.caller.request_id.to_header())?;
     if old {
         header.remove_header(&TRANSFER_ENCODING); // its answer ends with the connection
     }

@@ -93,7 +93,10 @@ impl Origins {
     /// The origin that the request names, or why it names none of ours.
     pub(super) fn of(&self, head: &request::Parts, arrival: Arrival<'_>) -> Result<Origin, Refusal> {
         let Some(host) = authority(head)? else { return Ok(self.external().clone()) };
-        let named = Origin::new(arrival.tls, host).map_err(|_| Refusal::HostMalformed)?;
+        let named = match self.spelled(host, arrival.tls) {
+            Some(known) => known.clone(),
+            None => Origin::new(arrival.tls, host).map_err(|_| Refusal::HostMalformed)?,
+        };
         if let (true, Some(written)) = (arrival.internal, &self.internal) {
             return Ok(written.clone());
         }
@@ -140,12 +143,20 @@ impl Origins {
         }
     }
 
+    /// The origin that needs no parsing to be recognised: what nearly all requests name.
+    fn spelled(&self, host: &str, tls: bool) -> Option<&Origin> {
+        self.known.iter().find(|known| known.is_secure() == tls && known.authority().eq_ignore_ascii_case(host))
+    }
+
     /// Behind a balancer that ends TLS the scheme of the connection is not the client's, so it only breaks ties.
     fn find(&self, host: &str, tls: bool) -> Option<&Origin> {
         let matches = |origin: &&Origin| {
             origin.authority().eq_ignore_ascii_case(host)
                 || Origin::new(origin.is_secure(), host).is_ok_and(|named| named == **origin)
         };
+        if let Some(spelled) = self.spelled(host, tls) {
+            return Some(spelled);
+        }
         let mut found = self.known.iter().filter(matches);
         let first = found.next()?;
         Some(if first.is_secure() == tls {

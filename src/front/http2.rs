@@ -3,6 +3,7 @@
 //! The loop that Pingora would run, with bounds that Pingora has not. One connection gets
 //! - as much of a window as an upload needs over a long link, out of a store for all connections together;
 //! - as many requests at once as the codec lets it have open, those included that it gave up and we still work on;
+//! - a task of its own for each request that has to wait for something, and none for the others;
 //! - a limit to the requests that it gives up, and to those that are none.
 //!
 //! **Invariants**
@@ -12,9 +13,15 @@
 //! Absent on purpose: frames that carry nothing ([`frames`](super::frames)), stalls ([`watch`](super::watch) and
 //! [`session`](super::session)).
 
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -23,6 +30,7 @@ use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::io::FrontIo;
@@ -120,13 +128,18 @@ impl GivenUp {
 }
 
 /// The requests that run on a connection.
-#[derive(Default)]
 struct Requests {
     running: AtomicUsize,
     none: Notify,
+    /// When the last one ended; before the first, when the connection began.
+    ended: Mutex<Instant>,
 }
 
 impl Requests {
+    fn new() -> Self {
+        Self { running: AtomicUsize::new(0), none: Notify::new(), ended: Mutex::new(Instant::now()) }
+    }
+
     fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::Relaxed);
         Running(self.clone())
@@ -137,12 +150,25 @@ impl Requests {
             self.none.notified().await; // a notification that nobody waited for is kept
         }
     }
+
+    /// Returns when none has run for so long. One timer does for many requests: where it goes off too early, it is set again.
+    async fn idle(&self, time: Duration) {
+        loop {
+            self.none().await;
+            let over = *self.ended.lock() + time;
+            if Instant::now() >= over {
+                return;
+            }
+            tokio::time::sleep_until(over).await;
+        }
+    }
 }
 
 struct Running(Arc<Requests>);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        *self.0.ended.lock() = Instant::now();
         if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_one();
         }
@@ -158,31 +184,30 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
         ..Digest::default()
     });
     let Ok(mut http2) = handshake(Box::new(io), Some(options(&connection.limits))).await else { return };
-    let requests = Arc::new(Requests::default());
+    let requests = Arc::new(Requests::new());
     let most = RUNNING.saturating_mul(connection.limits.streams as usize);
-    let (mut ending, mut ended, mut malformed, mut lease) = (shutdown.clone(), false, 0, None);
+    let (mut ended, mut malformed, mut lease) = (false, 0, None);
+    // They live as long as the connection: making them anew for each request costs a dozen locks.
+    let mut end = pin!(end(shutdown.clone(), &connection));
+    let mut wants_window = pin!(connection.wants_window.notified());
+    let mut idle = pin!(requests.idle(connection.timeouts.idle));
     loop {
         let accepted = tokio::select! {
-            biased;
-            _ = ending.wait_for(|ending| *ending), if !ended => {
+            biased; // it is soon pending, whatever a client sends: no task may read a socket for ever without a pause
+            // This also drives everything else on the connection.
+            accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
+            () = &mut end, if !ended => {
                 http2.graceful_shutdown();
                 ended = true;
                 continue;
             }
-            () = connection.outdated.notified(), if !ended => {
-                http2.graceful_shutdown();
-                ended = true;
-                continue;
-            }
-            () = connection.wants_window.notified(), if lease.is_none() => {
+            () = &mut wants_window, if lease.is_none() => {
                 let lent = live.windows.borrow();
                 http2.set_target_window_size(lent.window());
                 lease = Some(lent);
                 continue;
             }
-            // This also drives everything else on the connection.
-            accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
-            () = idle(&requests, &connection) => return,
+            () = &mut idle => return,
         };
         let stream = match accepted {
             Ok(Some(H2Accept::Session(stream))) => stream,
@@ -197,10 +222,28 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
             return report(&connection, "requests given up");
         }
         let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
-        tokio::spawn(async move {
+        run(async move {
             let _running = running;
             watched(proxy.process_new_http(ServerSession::new_http2(stream), &shutdown)).await;
-        });
+        })
+        .await;
+    }
+}
+
+/// Returns when the connection has to end: its listener does, or its client has to come anew.
+async fn end(mut shutdown: ShutdownWatch, connection: &Connection) {
+    tokio::select! {
+        _ = shutdown.wait_for(|ending| *ending) => {} // whoever could have told us being gone is an end as well
+        () = connection.outdated.notified() => {}
+    }
+}
+
+/// Takes a request as far as it goes without waiting, which most go to their end. Only what is left gets a task of its own.
+/// A panic ends the request alone, here as there.
+async fn run(request: impl Future<Output = ()> + Send + 'static) {
+    let mut request = Box::pin(AssertUnwindSafe(request).catch_unwind());
+    if poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await.is_pending() {
+        tokio::spawn(request);
     }
 }
 
@@ -213,11 +256,6 @@ pub(super) fn is_long(stream: &mut Session) -> bool {
 pub(super) fn has_long_body(request: &mut Session) -> bool {
     let length = exchange::content_length(&request.req_header().headers);
     !request.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
-}
-
-async fn idle(requests: &Requests, connection: &Connection) {
-    requests.none().await;
-    tokio::time::sleep(connection.timeouts.idle).await;
 }
 
 /// Tells the operator who was sent away.

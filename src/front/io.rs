@@ -4,6 +4,7 @@
 //! - gathers small writes until the flush, or until nothing more is at hand (Pingora does not flush the header of an answer
 //!   whose length is known), so that an answer's header and body leave as one TLS record and one packet: the client wakes
 //!   up once;
+//! - on HTTP/2, encrypts frames from where they are, and lets those of many answers leave in one packet;
 //! - reads each request header whole and [by the letter](super::strict) before Pingora sees any of it: Pingora would let
 //!   it grow to a mebibyte, and take for one what others read differently;
 //! - speaks for us where Pingora would answer an unreadable request by itself, empty and under its own name;
@@ -12,7 +13,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Limits;
 use super::connection::Connection;
+use super::cork::Corked;
 use super::frames::Frames;
 use super::http2;
 use super::refusal::Refusal;
@@ -49,6 +51,10 @@ const GATHER: usize = 16 << 10;
 const TURNS: u8 = 3;
 /// What rustls may hold for a client. Its default of 64 KiB costs one long download 1.7 times the CPU.
 const TLS_BUFFER: usize = 48 << 10;
+/// How much of HTTP/2 leaves in one write: three full TLS records.
+const SEALED: usize = 48 << 10;
+/// What rustls may hold of that: with what encryption adds.
+const SEALED_BUFFER: usize = 64 << 10;
 /// Request headers are taken into a buffer of this size, enough for most of them whole.
 const HEADER_READ: usize = 4 << 10;
 /// How long a client may go on sending after our last word, and how much.
@@ -72,6 +78,10 @@ pub(super) struct FrontIo {
     chunks: Option<Chunks>,
     /// On HTTP/2.
     frames: Option<Frames>,
+    /// On HTTP/2, how much is encrypted and has not left.
+    sealed: usize,
+    /// On HTTP/2, that another flush is certain to come.
+    more: bool,
     parting: Option<Parting>,
 }
 
@@ -87,7 +97,7 @@ struct Parting {
 
 enum Inner {
     Plain(Watched),
-    Tls(Box<TlsStream<Watched>>),
+    Tls(Box<TlsStream<Corked<Watched>>>),
 }
 
 impl FrontIo {
@@ -95,27 +105,28 @@ impl FrontIo {
         Self::new(Inner::Plain(stream), connection)
     }
 
-    /// A client that speaks no TLS although the listener does.
-    pub(super) fn plain_on_tls(stream: Watched, connection: Arc<Connection>) -> io::Result<Self> {
+    /// A client that speaks no TLS although the listener does, with what it has said so far.
+    pub(super) fn plain_on_tls(stream: Watched, ahead: BytesMut, connection: Arc<Connection>) -> io::Result<Self> {
         connection.plain.store(true, Ordering::Relaxed);
-        Self::plain(stream, connection)
+        Ok(Self { ahead, ..Self::plain(stream, connection)? })
     }
 
     /// `asking`: what the handshake demanded of the client.
     pub(super) fn tls(
-        mut stream: TlsStream<Watched>,
+        mut stream: TlsStream<Corked<Watched>>,
         asking: Option<Asking>,
         connection: Arc<Connection>,
     ) -> io::Result<Self> {
         let (_, tls) = stream.get_mut();
-        tls.set_buffer_limit(Some(TLS_BUFFER));
+        let http2 = tls.alpn_protocol() == Some(b"h2");
+        tls.set_buffer_limit(Some(if http2 { SEALED_BUFFER } else { TLS_BUFFER }));
         if let Some(name) = tls.server_name() {
             connection.asked_for.get_or_init(|| name.to_owned());
         }
         if let Some(asking) = asking {
             connection.proof.get_or_init(|| asking.done(tls.peer_certificates()));
         }
-        connection.http2.store(tls.alpn_protocol() == Some(b"h2"), Ordering::Relaxed);
+        connection.http2.store(http2, Ordering::Relaxed);
         Self::new(Inner::Tls(Box::new(stream)), connection)
     }
 
@@ -135,6 +146,8 @@ impl FrontIo {
             header: 0,
             chunks: None,
             frames,
+            sealed: 0,
+            more: false,
             parting: None,
         })
     }
@@ -264,7 +277,7 @@ impl FrontIo {
         if let Some((refusal, request_id)) = self.connection.refused() {
             let (dress, secure) = (&self.connection.dress, matches!(self.stream, Inner::Tls(_)));
             // Whether it was for the API is not known; what says that this is a registry harms nobody.
-            let answer = refusal.to_http1(&request_id, |headers| dress.put_on(headers, secure, true));
+            let answer = refusal.to_http1(request_id.as_str(), |headers| dress.put_on(headers, secure, true));
             self.gathered = BytesMut::from(&answer[..]);
         }
         Parting { timer: Box::pin(tokio::time::sleep(LINGER)), closed: false, left: LINGER_BYTES }
@@ -296,7 +309,7 @@ impl Inner {
     fn watched(&self) -> &Watched {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref().0.get_ref(),
         }
     }
 
@@ -339,10 +352,31 @@ impl FrontIo {
         }
     }
 
-    fn count_sent(&mut self, bytes: usize) {
-        if let Some(frames) = &mut self.frames {
-            frames.sent(bytes);
+    /// Encrypts frames of HTTP/2 into what TLS holds for the client, from where they are. They leave with the flush, or when
+    /// the next ones would make it too much.
+    fn poll_seal(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length: usize = bytes.iter().map(|bytes| bytes.len()).sum();
+        if self.sealed > 0 && self.sealed + length > SEALED {
+            ready!(self.stream.poll_flush(cx))?;
+            self.sealed = 0;
         }
+        let written = loop {
+            let written = match &mut self.stream {
+                Inner::Tls(stream) => stream.get_mut().1.writer().write_vectored(bytes)?,
+                Inner::Plain(stream) => ready!(Pin::new(stream).poll_write_vectored(cx, bytes))?,
+            };
+            if written > 0 || length == 0 {
+                break written;
+            }
+            ready!(self.stream.poll_flush(cx))?;
+        };
+        self.sealed += written;
+        // The codec flushes after each frame with data of its own, and once more when nothing follows the last one.
+        self.more = bytes.len() > 1;
+        if let Some(frames) = &mut self.frames {
+            frames.sent(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     /// Ready when the client leaves. Whatever else it sends is its next request's, and so much of that is kept as a header
@@ -417,6 +451,9 @@ impl AsyncRead for FrontIo {
 impl AsyncWrite for FrontIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = &mut *self;
+        if me.frames.is_some() {
+            return me.poll_seal(cx, &[IoSlice::new(bytes)]);
+        }
         if me.is_before_request() {
             me.refuse(Refusal::Malformed);
             return Poll::Ready(Ok(bytes.len()));
@@ -424,17 +461,34 @@ impl AsyncWrite for FrontIo {
         me.turns = 0;
         if me.gathered.len() + bytes.len() <= GATHER {
             me.gathered.extend_from_slice(bytes);
-            me.count_sent(bytes.len());
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(me.poll_drain(cx))?;
-        let written = ready!(me.stream.poll_write(cx, bytes))?;
-        me.count_sent(written);
-        Poll::Ready(Ok(written))
+        me.stream.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.frames.is_some() {
+            return self.poll_seal(cx, bytes);
+        }
+        let first = bytes.iter().find(|bytes| !bytes.is_empty());
+        self.poll_write(cx, first.map_or(&[], |bytes| bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.frames.is_some()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.more) {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_drain(cx))?;
+        self.sealed = 0;
         self.stream.poll_flush(cx)
     }
 

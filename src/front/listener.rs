@@ -1,6 +1,6 @@
 //! What happens to a connection from `accept` to its end?
 //!
-//! Pingora accepts; then this is the application in front of its `HttpProxy`: TLS, the choice between HTTP/1.1 and
+//! Pingora accepts; then this is the application in front of its `HttpProxy`: [TLS](super::handshake), the choice between HTTP/1.1 and
 //! [HTTP/2](super::http2), and the HTTP/1.1 keep-alive loop. Between two requests of that loop nothing is alive but the stream.
 //!
 //! **Invariant:** a connection is counted from its first moment here to its last, handshake included, so that a drain
@@ -18,12 +18,8 @@ use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use rustls::server::Acceptor;
-use rustls::{AlertDescription, CertificateError, ServerConfig};
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant as Deadline;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::connection::{Connection, Whose};
 use super::io::FrontIo;
@@ -31,10 +27,9 @@ use super::plan::Doorway;
 use super::proxy_protocol::{self, Header};
 use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{ProxyProtocol, Service, http2};
+use super::{ProxyProtocol, Service, handshake, http2};
 use crate::exchange::Kind;
 use crate::telemetry::{Access, Handshake};
-use crate::tls::{Asking, acme};
 
 /// How long a client that had just connected when we began to end may take for its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -78,10 +73,11 @@ impl<S: Service> ServerApp for Front<S> {
         }
         drop(plan);
         let io = self.welcome(stream, &doorway, Arc::new(connection), deadline).await?;
+        // Boxed, so that an idle connection of one kind is not as large as one of the other.
         if io.connection().is_http2() {
-            http2::serve(&self.live, io, shutdown).await;
+            Box::pin(http2::serve(&self.live, io, shutdown)).await;
         } else {
-            self.http1(io, shutdown).await;
+            Box::pin(self.http1(io, shutdown)).await;
         }
         None
     }
@@ -100,13 +96,13 @@ impl<S: Service> Front<S> {
         let Some(tls) = &doorway.tls else { return clear(stream, connection).ok() };
         let peer = connection.peer;
         // Boxed, so that its state is freed before the connection settles down.
-        let handshake = Box::pin(handshake(stream, doorway, tls, connection));
+        let handshake = Box::pin(handshake::accept(watched(stream, &connection), doorway, tls, connection));
         let (how, io) = match tokio::time::timeout_at(deadline, handshake).await {
             Ok(Ok(None)) => return None,                                       // no client's
             Ok(Ok(Some(io))) if io.connection().is_plain() => return Some(io), // no handshake at all
             Ok(Ok(Some(io))) => (Handshake::Done, Some(io)),
             Ok(Err(error)) => {
-                report_handshake(peer, &error);
+                handshake::report(peer, &error);
                 (Handshake::Failed, None)
             }
             Err(_) => {
@@ -155,7 +151,7 @@ impl<S: Service> Front<S> {
         let Some((refusal, request_id)) = connection.refused() else { return };
         self.live.reports.request(&Access {
             time: Timestamp::now(),
-            request_id: &request_id,
+            request_id: request_id.as_str(),
             client: connection.peer.ip().to_canonical(),
             subject: None,
             method: "-",
@@ -180,70 +176,12 @@ impl<S: Service> Front<S> {
     }
 }
 
-/// Clients that speak no TLS are served as well: they are told where to go. `None`: it was an authority, which has
-/// what it came for.
-async fn handshake(
-    mut stream: Stream,
-    doorway: &Doorway,
-    usual: &Arc<ServerConfig>,
-    connection: Arc<Connection>,
-) -> io::Result<Option<FrontIo>> {
-    let mut first = [0];
-    stream.try_peek(&mut first).await?;
-    if first[0].is_ascii_uppercase() {
-        // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-        return FrontIo::plain_on_tls(watched(stream, &connection), connection).map(Some);
-    }
-    let stream = watched(stream, &connection);
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    if acme::is_asked_for(&hello.client_hello()) {
-        prove(hello, doorway, usual, &connection).await;
-        return Ok(None);
-    }
-    let asking = doorway.demands.of(hello.client_hello().server_name()).cloned().map(Asking::by);
-    let tls = offered(asking.as_ref().map_or(usual, |asking| asking.demand().config()), &connection);
-    FrontIo::tls(hello.into_stream(tls).await?, asking, connection).map(Some)
-}
-
-/// Proves to an authority that the name which it asks for is ours (RFC 8737). The handshake is all of the connection,
-/// and no client's, so that it counts as none. About any other name `usual` tells it that nobody here speaks its protocol.
-async fn prove(hello: StartHandshake<Watched>, doorway: &Doorway, usual: &Arc<ServerConfig>, connection: &Connection) {
-    let name = hello.client_hello().server_name().map(str::to_owned);
-    let proof = match (&name, &doorway.answers) {
-        (Some(name), Some(answers)) => answers.tls(name).await,
-        _ => None,
-    };
-    let (peer, name, known) = (connection.peer, name.unwrap_or_default(), proof.is_some());
-    match hello.into_stream(proof.unwrap_or_else(|| usual.clone())).await {
-        Ok(mut stream) => {
-            tracing::info!(%peer, name, "an authority was shown that the name is ours");
-            let _ = stream.shutdown().await; // it has what it came for
-        }
-        Err(error) if known => {
-            tracing::info!(%peer, name, %error, "an authority asked whether the name is ours, and left")
-        }
-        Err(error) => {
-            tracing::debug!(%peer, name, %error, "somebody asked for the proof of a name that is not being proven")
-        }
-    }
-}
-
 fn clear(stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {
     FrontIo::plain(watched(stream, &connection), connection)
 }
 
 fn watched(stream: Stream, connection: &Connection) -> Watched {
     Watched::new(stream, connection.phase.clone(), connection.timeouts)
-}
-
-/// Whoever is turned away is offered HTTP/1.1 alone, where one answer ends the connection.
-fn offered(tls: &Arc<ServerConfig>, connection: &Connection) -> Arc<ServerConfig> {
-    if connection.turned_away.is_none() {
-        return tls.clone();
-    }
-    let mut plain = ServerConfig::clone(tls);
-    plain.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
-    Arc::new(plain)
 }
 
 /// Returns when the server has begun to end, `grace` later.
@@ -304,25 +242,5 @@ async fn whose(
             tracing::debug!(%peer, "closed: its PROXY header took too long");
             None
         }
-    }
-}
-
-/// Scanners and clients that change their mind are no news. A client that does not trust us is: its user sees only a
-/// TLS error, and the operator can help.
-fn report_handshake(peer: SocketAddr, error: &io::Error) {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::AlertReceived(
-            alert @ (AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown),
-        )) => tracing::info!(client = %peer.ip(), ?alert, "a client does not trust our certificate"),
-        Some(rustls::Error::InvalidCertificate(reason @ CertificateError::ExpiredRevocationListContext { .. })) => {
-            tracing::warn!(client = %peer.ip(), %reason, "a client's certificate is not accepted: `crl` of `tls.client_auth` is out of date");
-        }
-        Some(rustls::Error::InvalidCertificate(reason)) => {
-            tracing::info!(client = %peer.ip(), %reason, "a client's certificate is not accepted");
-        }
-        _ => tracing::debug!(%peer, %error, "TLS handshake failed"),
     }
 }

@@ -6,7 +6,8 @@
 //! - [`peer`]: who the client is when a proxy asks for it; [`networks`]: which addresses are meant;
 //! - [`proxy_protocol`]: which client a load balancer connects for; [`gate`]: who may come in by a listener;
 //!   [`redirect`]: where a request belongs that came in the clear;
-//! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop;
+//! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop; [`handshake`]: how it becomes
+//!   one of TLS; [`cork`]: when what that says leaves;
 //! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
 //!   stream as Pingora sees it; [`connection`]: what is known about it;
 //! - [`forward`]: requests that somebody else's registry answers; [`route`]: which those are; [`stream`]: how long the
@@ -39,11 +40,13 @@ use crate::origin::{Debug as DebugPages, Embedded};
 
 mod config;
 mod connection;
+mod cork;
 mod dress;
 mod fault;
 mod forward;
 mod frames;
 mod gate;
+mod handshake;
 mod host;
 mod http2;
 mod io;

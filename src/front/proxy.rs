@@ -246,7 +246,7 @@ impl<S: Service> ProxyHttp for App<S> {
         record.secure = came_over_tls(&connection, &origin);
         let address = record.client(&connection);
         let network = connection.network(address, &plan.trusted);
-        let caller = Caller { address, network, origin, request_id: record.request_id.clone() };
+        let caller = Caller { address, network, origin, request_id: record.request_id };
         let way = match told {
             Some(way) => way,
             None => plan.way(session, &caller, &connection, record),
@@ -367,9 +367,9 @@ impl<S: Service> ProxyHttp for App<S> {
         }
         if let Some(failure) = &record.notes.failure {
             if status(record) >= 500 || broken_off {
-                tracing::error!(request_id = record.request_id, failure, "a request failed");
+                tracing::error!(request_id = %record.request_id, failure, "a request failed");
             } else {
-                tracing::debug!(request_id = record.request_id, failure, "a request was refused");
+                tracing::debug!(request_id = %record.request_id, failure, "a request was refused");
             }
         }
         if let Ok(connection) = connection(session) {
@@ -471,7 +471,7 @@ fn epilogue(reports: &Reports, head: &request::Parts, record: &Record, client: I
     let (reports, head) = (reports.clone(), head.clone());
     let mut unfinished = Record::new();
     (unfinished.time, unfinished.begun) = (record.time, record.begun);
-    unfinished.request_id.clone_from(&record.request_id);
+    unfinished.request_id = record.request_id;
     unfinished.trace = record.trace.clone();
     unfinished.status = Some(StatusCode::REQUEST_TIMEOUT);
     unfinished.notes = record.notes.clone();
@@ -514,7 +514,7 @@ fn tell(
     let path = telemetry::redact(target);
     let access = Access {
         time: record.time,
-        request_id: &record.request_id,
+        request_id: record.request_id.as_str(),
         client,
         subject: notes.subject.as_deref(),
         method: head.method.as_str(),

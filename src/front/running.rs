@@ -17,12 +17,12 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerOptions;
-use pingora::listeners::{L4BufferSettings, ListenerConfig, Listeners, TcpSocketOptions};
-use pingora::protocols::l4::ext::TcpKeepalive;
+use pingora::listeners::{L4BufferSettings, ListenerConfig, Listeners};
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -39,8 +39,6 @@ use crate::telemetry::Reports;
 use crate::tls::acme::Answers;
 use crate::tls::{Certificates, Demands};
 
-/// Read buffer of a connection below TLS, which has its own: with Pingora's 64 KiB an idle connection costs twice.
-const SOCKET_BUFFER: usize = 4 << 10;
 /// Connections that were accepted but have not reached us are invisible; by then they have.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -199,7 +197,8 @@ fn adopt(socket: Socket) -> std::io::Result<(Listeners, ListenFds)> {
         Socket::Unix(socket) => adopt_unix(socket)?,
     };
     let mut listeners = Listeners::new();
-    listeners.add_listener(config.l4_buffer(L4BufferSettings::new(SOCKET_BUFFER, 0)));
+    // TLS has buffers of its own, and so has our reading of headers: with Pingora's an idle connection costs three times as much.
+    listeners.add_listener(config.l4_buffer(L4BufferSettings::unbuffered()));
     let mut table = Fds::new();
     table.add(name, descriptor);
     Ok((listeners, Arc::new(Mutex::new(table))))
@@ -208,15 +207,19 @@ fn adopt(socket: Socket) -> std::io::Result<(Listeners, ListenFds)> {
 fn adopt_tcp(socket: TcpListener) -> std::io::Result<(String, ListenerConfig, RawFd)> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?.to_string();
-    let mut options = TcpSocketOptions::default();
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(15),
-        count: 4,
-        user_timeout: Duration::ZERO, // the system's: the stream watches unacknowledged bytes itself
-    });
-    let config = ListenerConfig::tcp(address.clone()).tcp_socket_options(options);
+    probe(&socket)?;
+    let config = ListenerConfig::tcp(address.clone());
     Ok((address, config, socket.into_raw_fd()))
+}
+
+/// A client that is gone without a word is noticed: every connection has this from its listening socket (tcp(7)), and it
+/// need not be set on each. How long unacknowledged bytes may stay is the system's: the stream watches them itself.
+fn probe(socket: &TcpListener) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(socket, 4)?;
+    Ok(())
 }
 
 fn adopt_unix(socket: UnixListener) -> std::io::Result<(String, ListenerConfig, RawFd)> {

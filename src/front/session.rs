@@ -28,11 +28,13 @@ use super::forward::Forwarding;
 use super::http2;
 use super::mount::{self, Mounted};
 use super::watch::{Pace, Steadiness};
-use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes};
+use crate::exchange::{BodyError, Caller, Exchange, Gone, Kind, Notes, RequestId};
 use crate::telemetry::traces::Trace;
 
 /// How much is handed to the connection at once. rustls encrypts this much without a second copy.
 const PIECE: usize = 32 << 10;
+/// The same on HTTP/2: with its header, one frame is one TLS record.
+const FRAME: usize = (16 << 10) - 9;
 /// How much of a request body that nobody wanted is read after the answer, and for how long: enough for a client that
 /// reads only after it has sent, too little for one that means harm. On HTTP/1.1 the stream itself does this.
 const UNWANTED: usize = 8 << 20;
@@ -49,7 +51,7 @@ pub(super) struct Record {
     pub(super) time: Timestamp,
     pub(super) begun: Instant,
     pub(super) answered: Option<Instant>,
-    pub(super) request_id: String,
+    pub(super) request_id: RequestId,
     /// Who asks, once that is known.
     pub(super) client: Option<IpAddr>,
     pub(super) status: Option<StatusCode>,
@@ -71,7 +73,7 @@ impl Record {
             time: Timestamp::now(),
             begun: Instant::now(),
             answered: None,
-            request_id: String::new(),
+            request_id: RequestId::NONE,
             client: None,
             status: None,
             client_left: false,
@@ -275,9 +277,7 @@ impl Exchange for Call<'_> {
     }
 
     async fn respond(&mut self, mut head: response::Parts, end: bool) -> Result<(), Gone> {
-        if let Ok(id) = HeaderValue::from_str(&self.caller.request_id) {
-            head.headers.insert(REQUEST_ID, id);
-        }
+        head.headers.insert(REQUEST_ID, self.caller.request_id.to_header());
         self.dress(&mut head.headers);
         if *self.connection.closing.borrow() {
             self.session.set_keepalive(None);
@@ -301,7 +301,7 @@ impl Exchange for Call<'_> {
         if self.ending == Ending::Complete {
             return Ok(()); // HEAD
         }
-        let most = if self.session.is_http2() { self.terms.steadiness.timely(PIECE) } else { PIECE };
+        let most = if self.session.is_http2() { self.terms.steadiness.timely(FRAME) } else { PIECE };
         loop {
             let piece = bytes.split_to(bytes.len().min(most));
             let last = end && bytes.is_empty();

@@ -1,9 +1,11 @@
 //! How does a request's body become the data of an upload?
 //!
 //! ```text
-//! client ──read──▶ gather 1 MiB ──▶ one piece waiting ──▶ hash ┐ both at once, on the blocking pool
-//!                                                        write ┘
+//! client ──read──▶ hash, gather a piece ──▶ one piece waiting ──▶ write, on the blocking pool
 //! ```
+//!
+//! What was read is hashed at once, where it was decrypted: it is still in the processor's own cache then, and carrying it
+//! to another thread costs more than hashing it. Writing may wait for the disk, so it is done elsewhere.
 //!
 //! **Invariant:** at most three pieces of [`PIECE`] are in memory for an upload, whatever its size. When the disk is slow,
 //! the piece that waits stops the reading, and that stops the client.
@@ -16,6 +18,9 @@
 //! **Invariant:** what a request could not make durable is cut off again. After a failed sync nobody knows what the disk
 //! has, and the next sync would succeed without writing it: what earlier requests made durable is all that counts.
 //!
+//! **Invariant:** each piece travels with the hash of everything up to its end, so the task that writes it knows what it
+//! has, wherever the request that read it was dropped.
+//!
 //! **Order:** the data is durable before the hash state that vouches for it is written. Resuming trusts a state without
 //! reading the data again, so a state must never know more than the disk does.
 
@@ -24,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::store::{Store, absorb, present};
+use super::store::{Store, present};
 use super::turns::{Attendance, Turn};
 use super::uploads::discard;
 use super::{Error, ended, hash_state, layout};
@@ -141,10 +146,19 @@ pub(super) async fn saved_state(store: &Store, name: &RepositoryName, id: Upload
     state.ok().flatten().and_then(|state| hash_state::decode(&state, offset)).map(Hasher::Sha256)
 }
 
-/// A running task that hashes and writes, and the piece that is being gathered for it.
+/// A piece of an upload, and the hash of the upload up to its end.
+struct Piece {
+    bytes: Bytes,
+    hasher: Hasher,
+}
+
+/// A running task that writes, and the piece that is being gathered for it.
 struct Intake {
     gathered: BytesMut,
-    pieces: mpsc::Sender<Bytes>,
+    /// How long the gathered piece is to become: up to the next multiple of [`PIECE`] in the object.
+    wanted: usize,
+    hasher: Hasher,
+    pieces: mpsc::Sender<Piece>,
     work: JoinHandle<Result<Arrived, Error>>,
 }
 
@@ -155,43 +169,53 @@ impl Intake {
     /// `length` is how many bytes the client announced: small blobs need no large buffer.
     fn begin(store: Store, arrived: Arrived, length: Option<u64>) -> Self {
         let (pieces, waiting) = mpsc::channel(1);
-        let capacity = length.map_or(PIECE, |length| length.min(PIECE as u64) as usize);
+        let wanted = PIECE - (arrived.upload.size % PIECE as u64) as usize;
+        let capacity = length.map_or(wanted, |length| length.min(wanted as u64) as usize);
+        let hasher = arrived.hasher.clone();
         let work = tokio::spawn(write_down(store, arrived, waiting).in_current_span());
-        Self { gathered: BytesMut::with_capacity(capacity), pieces, work }
+        Self { gathered: BytesMut::with_capacity(capacity), wanted, hasher, pieces, work }
     }
 
     async fn give(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(PIECE - self.gathered.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(self.wanted - self.gathered.len()));
+            self.hasher.update(now);
             self.gathered.extend_from_slice(now);
             bytes = later;
-            if self.gathered.len() == PIECE {
-                let piece = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(PIECE));
-                self.pieces.send(piece.freeze()).await.map_err(|_| Stopped)?;
+            if self.gathered.len() == self.wanted {
+                self.wanted = PIECE;
+                let full = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(PIECE));
+                self.hand_over(full).await?;
             }
         }
         Ok(())
     }
 
+    async fn hand_over(&self, piece: BytesMut) -> Result<(), Stopped> {
+        let piece = Piece { bytes: piece.freeze(), hasher: self.hasher.clone() };
+        self.pieces.send(piece).await.map_err(|_| Stopped)
+    }
+
     /// Hands over what is left and waits until everything is durable.
-    async fn end(self) -> Result<Arrived, Error> {
+    async fn end(mut self) -> Result<Arrived, Error> {
         if !self.gathered.is_empty() {
+            let rest = std::mem::take(&mut self.gathered);
             // A task that has stopped says why below.
-            let _ = self.pieces.send(self.gathered.freeze()).await;
+            let _ = self.hand_over(rest).await;
         }
         drop(self.pieces);
         ended(self.work.await)
     }
 }
 
-/// The task: hashes and writes pieces until there are no more, then makes them durable.
-async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<Bytes>) -> Result<Arrived, Error> {
+/// The task: writes pieces until there are no more, then makes them durable.
+async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<Piece>) -> Result<Arrived, Error> {
     let Some(first) = pieces.recv().await else { return Ok(arrived) };
-    let (data, start) = (layout::upload_data(&arrived.upload.name, arrived.upload.id), arrived.upload.size);
     // The turn is held here until the last of this is done.
-    let Arrived { mut upload, hasher } = arrived;
-    let appender = store.driver().append(&data, start).await?;
-    match append(appender, start, hasher, first, pieces).await {
+    let mut upload = arrived.upload;
+    let data = layout::upload_data(&upload.name, upload.id);
+    let appender = store.driver().append(&data, upload.size).await?;
+    match append(appender, first, pieces).await {
         Ok((size, hasher)) => {
             upload.size = size;
             let arrived = Arrived { upload, hasher };
@@ -205,23 +229,19 @@ async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<B
     }
 }
 
+/// Returns the object's size and hash.
 async fn append(
     mut appender: Box<dyn Appender>,
-    mut size: u64,
-    mut hasher: Hasher,
-    first: Bytes,
-    mut pieces: mpsc::Receiver<Bytes>,
+    first: Piece,
+    mut pieces: mpsc::Receiver<Piece>,
 ) -> Result<(u64, Hasher), storage::Error> {
-    let mut next = Some(first);
-    while let Some(piece) = next {
-        size += piece.len() as u64;
-        let (hashed, written) = tokio::join!(absorb(hasher, piece.clone()), appender.write(piece));
-        written?;
-        hasher = hashed;
-        next = pieces.recv().await;
+    let Piece { bytes, mut hasher } = first;
+    appender.write(bytes).await?;
+    while let Some(piece) = pieces.recv().await {
+        appender.write(piece.bytes).await?;
+        hasher = piece.hasher;
     }
-    appender.finish().await?;
-    Ok((size, hasher))
+    Ok((appender.finish().await?, hasher))
 }
 
 /// Takes an upload back to what earlier requests made durable. That also gives back the space when this one filled the
@@ -249,31 +269,59 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::oci::Digest;
+
+    fn intake(waiting: usize, arrived: u64) -> (Intake, mpsc::Receiver<Piece>) {
+        let (pieces, receiver) = mpsc::channel(waiting);
+        let work = tokio::spawn(std::future::pending());
+        let wanted = PIECE - (arrived % PIECE as u64) as usize;
+        let hasher = Hasher::new(Algorithm::Sha256);
+        (Intake { gathered: BytesMut::new(), wanted, hasher, pieces, work }, receiver)
+    }
 
     #[tokio::test]
     async fn a_disk_that_does_not_keep_up_stops_the_client_after_two_pieces() {
-        let (pieces, mut waiting) = mpsc::channel(1);
-        let work = tokio::spawn(std::future::pending());
-        let mut intake = Intake { gathered: BytesMut::new(), pieces, work };
+        let (mut intake, mut waiting) = intake(1, 0);
         let kibibytes = vec![7; 64 << 10];
         let mut taken = 0;
         while intake.give(&kibibytes).now_or_never().is_some() {
             taken += kibibytes.len();
         }
         assert!(taken < 2 * PIECE, "one piece waits, one is gathered");
-        assert_eq!(waiting.recv().await.map(|piece| piece.len()), Some(PIECE));
+        assert_eq!(waiting.recv().await.map(|piece| piece.bytes.len()), Some(PIECE));
     }
 
     #[tokio::test]
     async fn a_body_in_bits_is_written_in_pieces() {
-        let (pieces, mut waiting) = mpsc::channel(4);
-        let work = tokio::spawn(std::future::pending());
-        let mut intake = Intake { gathered: BytesMut::new(), pieces, work };
+        let (mut intake, mut waiting) = intake(4, 0);
         for _ in 0..(2 * PIECE / 1000 + 1) {
             assert!(intake.give(&[7; 1000]).await.is_ok());
         }
         assert!(intake.give(&vec![7; PIECE]).await.is_ok(), "more at once than there is room for");
-        let lengths: Vec<usize> = std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| piece.len()).collect();
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| piece.bytes.len()).collect();
         assert_eq!(lengths, [PIECE; 3]);
+    }
+
+    #[tokio::test]
+    async fn pieces_end_where_the_disk_likes_it_also_when_the_upload_was_interrupted_elsewhere() {
+        let (mut intake, mut waiting) = intake(4, 5 * PIECE as u64 + 1);
+        assert!(intake.give(&vec![7; 2 * PIECE]).await.is_ok());
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| piece.bytes.len()).collect();
+        assert_eq!(lengths, [PIECE - 1, PIECE]);
+    }
+
+    #[tokio::test]
+    async fn every_piece_knows_the_hash_of_what_came_up_to_its_end() {
+        let (mut intake, mut waiting) = intake(4, 0);
+        let content: Vec<u8> = (0..2 * PIECE + 5).map(|index| (index % 251) as u8).collect();
+        for bits in content.chunks(70_001) {
+            assert!(intake.give(bits).await.is_ok());
+        }
+        for end in [PIECE, 2 * PIECE] {
+            let piece = waiting.recv().await.unwrap();
+            assert_eq!(piece.hasher.finish(), Digest::of(Algorithm::Sha256, &content[..end]));
+        }
     }
 }

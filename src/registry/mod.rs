@@ -308,18 +308,18 @@ impl Registry {
     /// that GitLab asks for nothing under `/gitlab/v1/`.
     fn version(&self) -> Answer {
         let answer = Answer::new(StatusCode::OK)
-            .header(CONTENT_TYPE, "application/json")
-            .header(GITLAB_VERSION, GITLAB_COMPARED_TO)
-            .header(GITLAB_DATABASE, "false")
+            .constant(CONTENT_TYPE, "application/json")
+            .constant(GITLAB_VERSION, GITLAB_COMPARED_TO)
+            .constant(GITLAB_DATABASE, "false")
             .body("{}");
         let can_delete = self.config.delete && !self.maintenance.is_on();
-        if can_delete { answer.header(GITLAB_FEATURES, "tag_delete") } else { answer }
+        if can_delete { answer.constant(GITLAB_FEATURES, "tag_delete") } else { answer }
     }
 }
 
 /// What old Docker clients look for before they believe that this is a registry, on every answer.
 fn stamped(answer: Answer) -> Answer {
-    answer.header(API_VERSION, "registry/2.0")
+    answer.constant(API_VERSION, "registry/2.0")
 }
 
 /// What content is called in an answer, as headers.

@@ -109,8 +109,8 @@ impl Listed {
     }
 
     fn answer(&self) -> Answer {
-        let mut answer = Answer::new(StatusCode::OK).body(self.body.clone());
-        answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        let answer = Answer::new(StatusCode::OK).constant(CONTENT_TYPE, "application/json; charset=utf-8");
+        let mut answer = answer.body(self.body.clone());
         answer.headers.extend(self.next.clone().map(|next| (LINK, next)));
         answer
     }

@@ -75,7 +75,7 @@ mod tests {
             address: [127, 0, 0, 1].into(),
             network,
             origin: "https://localhost".parse().unwrap(),
-            request_id: String::new(),
+            request_id: crate::exchange::RequestId::random(),
         }
     }
 

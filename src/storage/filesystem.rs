@@ -18,7 +18,7 @@
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +34,7 @@ mod read;
 use here::Here;
 use read::Begun;
 
+use super::appender::FileAppender;
 use super::sweep::Sweep;
 use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, Swept, durable};
 
@@ -95,7 +96,7 @@ impl Filesystem {
 }
 
 /// The result of blocking work. A panic there goes on here; the pool's end (at shutdown) is a failure.
-fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Error> {
+pub(super) fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Error> {
     match outcome {
         Ok(result) => result.map_err(|cause| Error::io(key, cause)),
         Err(gone) => match gone.try_into_panic() {
@@ -198,7 +199,7 @@ impl Driver for Filesystem {
             .blocking(key, move |_, path| {
                 let mut options = OpenOptions::new();
                 options.write(true).mode(durable::PUBLIC);
-                let mut file = match offset {
+                let file = match offset {
                     0 => with_light_parent(&path, || options.create(true).open(&path))?,
                     _ => options.open(&path)?,
                 };
@@ -209,11 +210,10 @@ impl Driver for Filesystem {
                 if size > offset {
                     file.set_len(offset)?;
                 }
-                file.seek(SeekFrom::Start(offset))?;
                 Ok(file)
             })
             .await?;
-        Ok(Box::new(FileAppender { key: key.clone(), file: Arc::new(file), size: offset }))
+        Ok(Box::new(FileAppender::new(key.clone(), file, offset)))
     }
 }
 
@@ -253,30 +253,6 @@ fn with_light_parent<T>(path: &Path, mut work: impl FnMut() -> io::Result<T>) ->
             work()
         }
         (outcome, _) => outcome,
-    }
-}
-
-/// A file that grows. Each piece is one trip to the blocking pool.
-struct FileAppender {
-    key: Key,
-    file: Arc<File>,
-    size: u64,
-}
-
-#[async_trait]
-impl Appender for FileAppender {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let (file, length) = (self.file.clone(), bytes.len() as u64);
-        finished(&self.key, tokio::task::spawn_blocking(move || (&*file).write_all(&bytes)).await)?;
-        self.size += length;
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<u64, Error> {
-        let Self { key, file, size } = *self;
-        // The size is part of what fdatasync writes; times are not worth a journal commit.
-        finished(&key, tokio::task::spawn_blocking(move || file.sync_data()).await)?;
-        Ok(size)
     }
 }
 

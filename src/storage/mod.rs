@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+mod appender;
 pub mod durable;
 pub mod filesystem;
 mod measured;
@@ -46,7 +47,7 @@ pub use filesystem::Filesystem;
 pub use measured::Measured;
 
 /// How many bytes a reader yields at most at once and how many an appender should be given at once.
-pub const PIECE: usize = 1 << 20;
+pub const PIECE: usize = 256 << 10;
 
 /// The name of an object: components joined by `/`, none of them empty, `.` or `..`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 //! pipe, a stopped terminal) fills the queue to [`QUEUE_LIMIT`]; lines beyond it are counted, and the count is
 //! written in their place when the reader comes back.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ use super::{Format, Style};
 const QUEUE_LIMIT: usize = 4 << 20;
 /// How long the writer lets lines gather after it has written some: one system call for hundreds of requests.
 const GATHER: Duration = Duration::from_millis(10);
+/// How much of the memory for one line a thread keeps for the next.
+const LINE_KEPT: usize = 4 << 10;
 /// How long the end of the process waits for a reader.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -74,13 +77,21 @@ impl Log {
 
     /// Writes one line, or counts it as lost when the reader does not keep up. Never waits.
     pub(super) fn write(&self, told: &impl Line) {
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
         let Some(lines) = &self.lines else { return };
-        let mut line = match self.style {
-            Style::Json => serde_json::to_vec(told).unwrap_or_default(),
-            Style::Text => told.text().into_bytes(),
-        };
-        line.push(b'\n');
-        lines.push(&line);
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            match self.style {
+                // Neither a struct nor memory fails. If one ever does, the line is what there is of it.
+                Style::Json => serde_json::to_writer(&mut *line, told).unwrap_or_default(),
+                Style::Text => line.extend_from_slice(told.text().as_bytes()),
+            }
+            line.push(b'\n');
+            lines.push(line);
+            line.shrink_to(LINE_KEPT);
+        });
     }
 
     /// Whether anybody wants lines.

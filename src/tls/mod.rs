@@ -56,9 +56,9 @@ pub use status::{Refused, Status};
 pub use tickets::Tickets;
 pub use watch::{Board, Watch};
 
-/// How many TLS 1.3 tickets a client gets after a handshake. One is enough for clients that resume one connection at a
-/// time, two let a client open a second one before the first has brought new tickets.
-const TICKETS: usize = 2;
+/// How many TLS 1.3 tickets a client gets after a handshake, as most servers give: each costs as much as a small
+/// answer. Every connection, resumed or not, brings a new one.
+const TICKETS: usize = 1;
 
 /// Makes aws-lc-rs the process-wide provider. Call it before anything else touches TLS: Pingora would install another,
 /// and with two compiled in rustls refuses to choose.

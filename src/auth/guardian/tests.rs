@@ -6,11 +6,11 @@ use http::Request;
 use super::*;
 use crate::auth::tests::config;
 use crate::auth::{Realm, Trust};
-use crate::exchange::Exchange;
 use crate::exchange::memory::Recorded;
+use crate::exchange::{Exchange, Origin};
 use crate::oci::scope::parse_all;
 
-async fn ask(guardian: &Guardian, authorization: Option<&str>, needed: &str) -> Result<Grant, Box<Answer>> {
+async fn ask(guardian: &Guardian, authorization: Option<&str>, needed: &str) -> Result<Arc<Grant>, Box<Answer>> {
     let mut request = Request::get("/v2/");
     if let Some(value) = authorization {
         request = request.header("authorization", value);
@@ -74,8 +74,9 @@ fn a_token_that_is_silent_about_something_useful_is_challenged_only_where_silenc
     let [needed, useful] = ["repository:a:pull,push", "repository:b:pull"].map(|text| parse_all([text]));
     let demand = Demand { needed: needed.clone(), useful: useful.first().cloned() };
     for names_what_it_refuses in [true, false] {
-        let desk = Desk { realm: "https://localhost/auth", service: "registry", names_what_it_refuses };
-        let go_on = |access| decide(Some(Ok(Grant { access, ..Grant::default() })), desk, &demand).is_ok();
+        let (realm, origin) = (&Realm::Path("/auth".to_owned()), &Origin::new(true, "localhost").unwrap());
+        let desk = Desk { realm, origin, service: "registry", names_what_it_refuses };
+        let go_on = |access| decide(Some(Ok(Arc::new(Grant { access, ..Grant::default() }))), desk, &demand).is_ok();
         assert_eq!(go_on(needed.clone()), !names_what_it_refuses);
         assert!(go_on([needed.clone(), useful.clone()].concat()));
         assert!(go_on([needed.clone(), parse_all(["repository:b:"])].concat()), "refused, and nothing is said twice");

@@ -46,7 +46,7 @@ async fn a_token_of_nobody_has_no_subject_and_allows_what_is_public() {
     let claims = part(heard.token(), 1);
     assert_eq!((claims.get("sub"), &claims["auth_type"]), (None, &json!("none")));
     let grant = office.authority.verifier.verify(heard.token(), Timestamp::now()).unwrap();
-    assert_eq!((grant.subject, grant.access), (None, access("repository:team/open/x:pull")));
+    assert_eq!((grant.subject.as_deref(), &grant.access), (None, &access("repository:team/open/x:pull")));
 }
 
 #[tokio::test]
@@ -99,6 +99,29 @@ async fn only_our_own_signature_issuer_and_audience_count() {
     ] {
         assert!(verifier.verify(&token, THEN).is_err(), "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_remembered_token_ends_when_it_says_and_speaks_for_no_other() {
+    let office = Office::open().await;
+    let Authority { issuer, verifier, key, .. } = &office.authority;
+    let token = issuer.issue(key, &Identity::Anonymous, &access("repository:a:pull"), THEN).unwrap();
+    let at = |seconds: i64| verifier.verify(&token, Timestamp::from_second(THEN.as_second() + seconds).unwrap());
+    let first = at(0).unwrap();
+    assert!(Arc::ptr_eq(&first, &at(359).unwrap()), "it is verified once");
+    assert!(matches!(at(360), Err(Invalid::Expired(_))));
+    assert!(matches!(at(-66), Err(Invalid::Untrue)));
+    assert!(at(0).is_ok(), "a clock that was set back");
+
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    bytes[0] ^= 1;
+    let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&bytes));
+    let remembered = verifier.remembered();
+    for _ in 0..2 {
+        assert!(verifier.verify(&forged, THEN).is_err(), "the same words under another signature");
+    }
+    assert_eq!((remembered, verifier.remembered()), (1, 1), "what is not believed is not kept");
 }
 
 #[tokio::test]

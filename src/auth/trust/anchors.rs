@@ -31,6 +31,9 @@ const MAX_FILE: u64 = 1 << 20;
 /// The longest chain in a token.
 const MAX_CHAIN: usize = 5;
 
+/// No second at all.
+const NEVER: RangeInclusive<i64> = RangeInclusive::new(i64::MAX, i64::MIN);
+
 /// The keys that are trusted.
 #[derive(Debug)]
 pub(super) struct Anchors {
@@ -137,23 +140,32 @@ impl Anchors {
         self.keys.iter().map(|known| known.ids.first().unwrap_or(&known.thumbprint).as_str())
     }
 
-    /// The key of the first certificate of a chain (DER, leaf first), if the chain leads to one of ours at this moment.
-    pub(super) fn leaf(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Option<Key> {
+    /// The key of the first certificate of a chain (DER, leaf first), if the chain leads to one of ours at this moment,
+    /// and the seconds around it in which the same is true.
+    pub(super) fn leaf(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Option<(Key, RangeInclusive<i64>)> {
         let (leaf, intermediates) = chain.split_first().filter(|_| chain.len() <= MAX_CHAIN)?;
         let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
         let ours = self.certificates.iter().any(|certificate| certificate.as_ref() == leaf.as_ref());
+        let mut holds = valid(&parsed);
         let trusted = if ours {
-            valid(&parsed).contains(&now.as_second())
+            holds.contains(&now.as_second())
         } else {
             let seconds = u64::try_from(now.as_second()).ok()?;
             let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             let leaf = EndEntityCert::try_from(leaf).ok()?;
-            let roots = self.roots.iter().filter(|root| root.may_issue(intermediates.len(), now));
-            let roots: Vec<_> = roots.map(|root| root.anchor.clone()).collect();
+            let roots = || self.roots.iter().filter(|root| root.may_issue(intermediates.len(), now));
+            // Which of them the path goes through does not matter: too short a time only means to look again.
+            for certificate in intermediates {
+                let parsed = X509Certificate::from_der(certificate);
+                holds = both(&holds, &parsed.map_or(NEVER, |(_, parsed)| valid(&parsed)));
+            }
+            holds = roots().fold(holds, |holds, root| both(&holds, &root.valid));
+            let roots: Vec<_> = roots().map(|root| root.anchor.clone()).collect();
             let algorithms = webpki::ALL_VERIFICATION_ALGS;
             leaf.verify_for_usage(algorithms, &roots, intermediates, time, AnyUsage, None, None).is_ok()
         };
-        trusted.then(|| Key::of_certificate(parsed.public_key())).flatten()
+        let key = trusted.then(|| Key::of_certificate(parsed.public_key())).flatten();
+        key.map(|key| (key, holds))
     }
 }
 
@@ -173,6 +185,10 @@ impl Root {
 fn valid(certificate: &X509Certificate<'_>) -> RangeInclusive<i64> {
     let validity = certificate.validity();
     validity.not_before.timestamp()..=validity.not_after.timestamp()
+}
+
+fn both(one: &RangeInclusive<i64>, other: &RangeInclusive<i64>) -> RangeInclusive<i64> {
+    *one.start().max(other.start())..=*one.end().min(other.end())
 }
 
 type Adder = fn(&mut Anchors, &[u8]) -> Result<(), String>;

@@ -8,9 +8,14 @@
 //! A header with none of them is tried with every trusted key. That is safe, because each of them would have been believed
 //! under its name, and a key only verifies with the algorithms of its kind. (Distribution 2 refuses such tokens.)
 //!
+//! What was verified once is remembered ([`super::remembered`]) with the keys that vouched for it, for as long as the
+//! certificates that they came with are valid.
+//!
 //! **Invariant:** claims are looked at only after the signature was found to be that of a trusted key.
 //! **Invariant:** whatever text arrives, the work is bounded: [`MAX_TOKEN`], [`anchors`]' chain length and number of keys.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine;
@@ -20,9 +25,11 @@ use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::claims::{Claims, Invalid};
+use super::challenge::Desk;
+use super::claims::{Claims, Invalid, Vouched};
+use super::remembered::{ALWAYS, Remembered};
 use super::watched::Watched;
-use super::{Error, Grant, Realm, Trust};
+use super::{Error, Grant, Trust};
 use crate::exchange::Origin;
 use anchors::Anchors;
 use complaints::Complaints;
@@ -42,8 +49,20 @@ const MAX_AUDIENCES: usize = 10;
 /// Checks the tokens of another service.
 pub(super) struct Trusted {
     trust: Trust,
-    anchors: Watched<Anchors>,
+    keys: Watched<Keys>,
     complaints: Complaints,
+}
+
+/// The trusted keys, and the tokens that they vouched for: files that are read again begin with none.
+struct Keys {
+    anchors: Anchors,
+    remembered: Remembered,
+}
+
+impl Keys {
+    fn read(trust: &Trust) -> Result<Self, Error> {
+        Ok(Self { anchors: Anchors::read(trust)?, remembered: Remembered::new() })
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,30 +103,29 @@ impl Trusted {
         }
         let files = trust.bundle.iter().chain(&trust.key_set).cloned().collect();
         let read = trust.clone();
-        let anchors = Watched::open(files, move || Anchors::read(&read))?;
-        Ok(Self { trust: trust.clone(), anchors, complaints: Complaints::default() })
+        let keys = Watched::open(files, move || Keys::read(&read))?;
+        Ok(Self { trust: trust.clone(), keys, complaints: Complaints::default() })
     }
 
-    /// Where clients that came by this origin get tokens.
-    pub(super) fn realm(&self, origin: &Origin) -> String {
-        match &self.trust.realm {
-            Realm::Url(url) => url.clone(),
-            Realm::Path(path) => format!("{origin}{path}"),
-        }
-    }
-
-    /// The audience that tokens must have.
-    pub(super) fn service(&self) -> &str {
-        &self.trust.service
+    /// What clients that came by this origin are told.
+    pub(super) fn desk<'a>(&'a self, origin: &'a Origin) -> Desk<'a> {
+        Desk { realm: &self.trust.realm, origin, service: &self.trust.service, names_what_it_refuses: false }
     }
 
     /// What the token allows now.
-    pub(super) async fn verify(&self, token: &str, now: Timestamp, steady: Instant) -> Result<Grant, Invalid> {
-        let anchors = self.anchors.content(steady).await;
-        self.verify_with(&anchors, token, now, steady)
+    pub(super) async fn verify(&self, token: &str, now: Timestamp, steady: Instant) -> Result<Arc<Grant>, Invalid> {
+        let Keys { anchors, remembered } = &*self.keys.content(steady).await;
+        remembered.get_or(token, now, || self.verify_with(anchors, token, now, steady))?.at(now)
     }
 
-    fn verify_with(&self, anchors: &Anchors, token: &str, now: Timestamp, steady: Instant) -> Result<Grant, Invalid> {
+    /// What the token says, and the seconds around now in which those keys vouch for it.
+    fn verify_with(
+        &self,
+        anchors: &Anchors,
+        token: &str,
+        now: Timestamp,
+        steady: Instant,
+    ) -> Result<(Vouched, RangeInclusive<i64>), Invalid> {
         let parts = Parts::of(token).ok_or(Invalid::Untrue)?;
         let allowed = &self.trust.algorithms;
         let named = allowed.is_empty() || allowed.contains(&parts.header.alg);
@@ -115,7 +133,7 @@ impl Trusted {
         if !named || parts.header.crit.is_some() {
             return Err(Invalid::Untrue);
         }
-        let candidates = candidates(&parts.header, anchors, now);
+        let (candidates, holds) = candidates(&parts.header, anchors, now);
         if candidates.is_empty() {
             self.complaints.untrusted(parts.header.kid.as_deref(), anchors.ids(), steady);
             return Err(Invalid::Untrue);
@@ -124,7 +142,7 @@ impl Trusted {
         if !candidates.iter().any(signs) {
             return Err(Invalid::Untrue);
         }
-        self.claims(&parts.claims, steady)?.at(now)
+        Ok((self.claims(&parts.claims, steady)?.vouched(), holds))
     }
 
     /// The claims, if they are by the issuer and for us.
@@ -165,19 +183,20 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The trusted keys that may have signed.
-fn candidates(header: &Header, anchors: &Anchors, now: Timestamp) -> Vec<Key> {
-    if let Some(key) = header.x5c.as_deref().and_then(chain).and_then(|chain| anchors.leaf(&chain, now)) {
-        return vec![key];
+/// The trusted keys that may have signed, and the seconds around now in which they are trusted.
+fn candidates(header: &Header, anchors: &Anchors, now: Timestamp) -> (Vec<Key>, RangeInclusive<i64>) {
+    if let Some((key, holds)) = header.x5c.as_deref().and_then(chain).and_then(|chain| anchors.leaf(&chain, now)) {
+        return (vec![key], holds);
     }
     if let Some(key) = header.jwk.as_ref().and_then(Key::of_jwk).filter(|key| anchors.holds(key)) {
-        return vec![key];
+        return (vec![key], ALWAYS);
     }
-    match &header.kid {
+    let named = match &header.kid {
         Some(id) => anchors.named(id).cloned().collect(),
         None if header.x5c.is_none() && header.jwk.is_none() => anchors.all().cloned().collect(),
         None => Vec::new(),
-    }
+    };
+    (named, ALWAYS)
 }
 
 fn chain(encoded: &[String]) -> Option<Vec<CertificateDer<'static>>> {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use super::super::Realm;
 use super::*;
 use crate::storage::durable;
 
@@ -147,7 +148,7 @@ impl Files {
     }
 }
 
-async fn verify(trusted: &Trusted, token: &str, now: Timestamp) -> Result<Grant, Invalid> {
+async fn verify(trusted: &Trusted, token: &str, now: Timestamp) -> Result<Arc<Grant>, Invalid> {
     trusted.verify(token, now, Instant::now()).await
 }
 
@@ -361,10 +362,51 @@ fn files_that_make_no_key_are_refused_by_name() {
 async fn a_new_bundle_counts_after_a_second() {
     let (files, old, new) = (Files::new(), Service::new("ES256"), Service::new("ES256"));
     let trusted = files.trusted(&old.certificate().pem());
+    let [by_old, by_new] = [&old, &new].map(|service| service.token(json!({}), &claims()));
+    assert!(is_believed(&trusted, &by_old).await, "and remembered");
     files.file("bundle.pem", &new.certificate().pem());
     let soon = Instant::now() + std::time::Duration::from_secs(2);
-    assert!(trusted.verify(&new.token(json!({}), &claims()), THEN, soon).await.is_ok());
-    assert!(trusted.verify(&old.token(json!({}), &claims()), THEN, soon).await.is_err());
+    assert!(trusted.verify(&by_new, THEN, soon).await.is_ok());
+    assert!(trusted.verify(&by_old, THEN, soon).await.is_err());
+}
+
+#[tokio::test]
+async fn a_remembered_token_ends_when_it_says_and_speaks_for_no_other() {
+    let (files, service) = (Files::new(), Service::new("ES256"));
+    let trusted = files.trusted(&service.certificate().pem());
+    let token = service.token(json!({}), &claims());
+    let first = verify(&trusted, &token, THEN).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &verify(&trusted, &token, later(359)).await.unwrap()), "it is verified once");
+    assert!(matches!(verify(&trusted, &token, later(360)).await, Err(Invalid::Expired(_))));
+    assert!(matches!(verify(&trusted, &token, later(-61)).await, Err(Invalid::Untrue)));
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    let other = service.token(json!({}), &with("sub", json!("bob")));
+    for _ in 0..2 {
+        let forged = format!("{signed}.{}", other.rsplit_once('.').unwrap().1);
+        assert!(!is_believed(&trusted, &forged).await, "the same words under another signature");
+    }
+    assert_eq!(trusted.keys.content(Instant::now()).await.remembered.len(), 1, "what is not believed is not kept");
+}
+
+#[tokio::test]
+async fn a_remembered_token_ends_with_the_chain_that_it_came_with() {
+    let (files, service) = (Files::new(), Service::new("ES256"));
+    let (any, day) = (IsCa::Ca(BasicConstraints::Unconstrained), 86_400);
+    let token = |chain| service.token(json!({ "x5c": chain }), &with("exp", json!(THEN.as_second() + 365 * day)));
+    let shown = dated(CertificateParams::default(), -1, 2).self_signed(&service.pair).unwrap();
+    let shown = (shown.pem(), vec![STANDARD.encode(shown.der())]);
+    for (what, (bundle, chain)) in [
+        ("the leaf", chain_to(&service, (any, 100), -1, 2)),
+        ("the root", chain_to(&service, (any, 2), -1, 100)),
+        ("a certificate of the bundle", shown),
+    ] {
+        let (trusted, token) = (files.trusted(&bundle), token(chain));
+        let first = verify(&trusted, &token, THEN).await.unwrap();
+        let last = verify(&trusted, &token, later(2 * day)).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &last), "{what}: it is verified once");
+        assert!(verify(&trusted, &token, later(2 * day + 1)).await.is_err(), "{what}");
+        assert!(verify(&trusted, &token, later(-day - 1)).await.is_err(), "{what}: before its beginning");
+    }
 }
 
 proptest! {

@@ -66,7 +66,7 @@ impl Checker {
         let arrived = Arrived {
             origin: &self.external,
             client,
-            request_id: &request_id,
+            request_id: request_id.as_str(),
             peer: &place.origin,
             trusted: false,
             demands: &demands,
