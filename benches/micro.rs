@@ -1,7 +1,7 @@
 //! What do the steps cost that every request takes? `cargo bench --bench micro`.
 //!
-//! Parsing and routing of a request, verifying its token, reading a manifest, hashing. No sockets and no files: how fast the
-//! whole is, `benches/side-by-side` tells.
+//! Parsing and routing of a request, verifying its token, reading a manifest, hashing, and the registry's part of a read.
+//! No sockets: how fast the whole is, `benches/side-by-side` tells.
 
 #![allow(clippy::unwrap_used, reason = "what fails here is the benchmark's own setup")]
 
@@ -19,11 +19,14 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use http::{Method, Request, StatusCode, request};
 use jsonwebtoken::{EncodingKey, Header};
-use pierhead::auth::{self, Authority, Demand, Guard, Guardian, Password, Realm, Trust};
+use pierhead::auth::{self, Authority, Demand, Grant, Guard, Guardian, Password, Realm, Trust};
 use pierhead::exchange::memory::Recorded;
-use pierhead::exchange::{Caller, Origin, RequestId};
+use pierhead::exchange::{Caller, Exchange as _, Origin, RequestId, send};
 use pierhead::metadata::{Account, Database};
 use pierhead::oci::{self, Digest, Endpoint, Hasher, Manifest, MediaType, scope};
+use pierhead::registry::{self, Index, Registry};
+use pierhead::storage::{Filesystem, Measured};
+use pierhead::telemetry::Metrics;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
@@ -250,5 +253,62 @@ impl Tokens {
         let token = jsonwebtoken::encode(&self.header, &claims, &self.key).unwrap();
         let request = Request::get(PATH).header("authorization", format!("Bearer {token}")).body(()).unwrap();
         request.into_parts().0
+    }
+}
+
+/// The registry alone, from an endpoint to the last byte of its answer: what is asked for again and again, in a tree that
+/// the kernel has in its caches.
+#[divan::bench(args = ["tags/list", "manifests/v007", "manifests/DIGEST", "blobs/DIGEST"])]
+fn reading(bencher: Bencher<'_, '_>, what: &str) {
+    let shelf = Shelf::new();
+    let digest = if what.starts_with("blobs") { &shelf.blob } else { &shelf.manifest };
+    let path = format!("/v2/team/app/{}", what.replace("DIGEST", &digest.to_string()));
+    shelf.ask("GET", &path, Bytes::new());
+    bencher.bench_local(|| shelf.ask("GET", &path, Bytes::new()));
+}
+
+/// A repository with a blob of 10 KiB and a hundred tags that name one manifest.
+struct Shelf {
+    runtime: tokio::runtime::Runtime,
+    registry: Registry,
+    blob: Digest,
+    manifest: Digest,
+    _folder: tempfile::TempDir,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry::Config::new(folder.path().to_owned());
+        config.validation.disabled = true;
+        let driver = Arc::new(Measured::new(Arc::new(Filesystem::new(folder.path())), Metrics::default()));
+        let (blob, manifest) = (Bytes::from(vec![7; 10 << 10]), manifest(8));
+        let digest_of = |bytes: &Bytes| Digest::of(oci::Algorithm::Sha256, bytes);
+        let shelf = Self {
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            registry: Registry::new(config, driver, Index::none()),
+            blob: digest_of(&blob),
+            manifest: digest_of(&manifest),
+            _folder: folder,
+        };
+        shelf.ask("POST", &format!("/v2/team/app/blobs/uploads/?digest={}", shelf.blob), blob);
+        for number in 0..100 {
+            shelf.ask("PUT", &format!("/v2/team/app/manifests/v{number:03}"), manifest.clone());
+        }
+        // A page of tags is remembered once their folder was left alone for a while.
+        std::thread::sleep(Duration::from_secs(4));
+        shelf
+    }
+
+    fn ask(&self, method: &str, target: &str, body: Bytes) {
+        let request = Request::builder().method(method).uri(target).header("content-type", OCI_MANIFEST).body(body);
+        let mut exchange = Recorded::new(request.unwrap());
+        let head = exchange.head();
+        let endpoint = Endpoint::parse(&head.method, head.uri.path(), head.uri.query()).unwrap();
+        self.runtime.block_on(async {
+            let answer = self.registry.answer(endpoint, &Grant::default(), &mut exchange).await;
+            assert!(answer.status.is_success(), "{target} {}", answer.status);
+            send(&mut exchange, answer).await.unwrap();
+        });
     }
 }

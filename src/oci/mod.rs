@@ -13,6 +13,7 @@ pub mod name;
 mod query;
 pub mod range;
 pub mod reference;
+mod route;
 pub mod scope;
 pub mod upload;
 

@@ -7,7 +7,7 @@
 
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::store::present;
 use super::{Error, Named, Registry, is_known_to_client, layout, to_the_end};
@@ -102,14 +102,9 @@ fn requested_part(head: &Parts, digest: &Digest) -> Requested {
 }
 
 fn described(status: StatusCode, digest: &Digest) -> Answer {
-    let mut answer = Named::new(digest).answer(status);
-    answer.headers.insert(CACHE_CONTROL, HeaderValue::from_static(FOREVER));
-    answer
+    Named::new(digest).answer(status).constant(CACHE_CONTROL, FOREVER)
 }
 
 fn content(status: StatusCode, digest: &Digest) -> Answer {
-    let mut answer = described(status, digest);
-    answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTET_STREAM));
-    answer.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    answer
+    described(status, digest).constant(CONTENT_TYPE, OCTET_STREAM).constant(ACCEPT_RANGES, "bytes")
 }

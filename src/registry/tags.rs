@@ -1,7 +1,7 @@
 //! Which tags does a repository have?
 //!
-//! **Invariant:** a listed tag can be pulled by its name: a folder without a readable link (Distribution leaves one when
-//! it dies between the two) is no tag.
+//! **Invariant:** a tag that is listed had a readable link when it was read, which is not longer than [`LAG`] ago: a
+//! folder without one (Distribution leaves it when it dies between the two) is no tag.
 //!
 //! A page costs a listing and a read for each tag, so it is remembered ([`Remembered`]), together with the [`Mark`] of the
 //! folder of tags before it was read. Every request asks for that mark, and is answered from memory only if it is the
@@ -109,8 +109,8 @@ impl Listed {
     }
 
     fn answer(&self) -> Answer {
-        let mut answer = Answer::new(StatusCode::OK).body(self.body.clone());
-        answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        let answer = Answer::new(StatusCode::OK).constant(CONTENT_TYPE, "application/json; charset=utf-8");
+        let mut answer = answer.body(self.body.clone());
         answer.headers.extend(self.next.clone().map(|next| (LINK, next)));
         answer
     }
