@@ -51,6 +51,7 @@ pub(super) async fn accept(
 }
 
 /// What a client begins with.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and the large one is the usual one")]
 enum First {
     Hello(Accepted),
     /// Something else, of which this much has come.

@@ -3,7 +3,7 @@
 //! The loop that Pingora would run, with bounds that Pingora has not. One connection gets
 //! - as much of a window as an upload needs over a long link, out of a store for all connections together;
 //! - as many requests at once as the codec lets it have open, those included that it gave up and we still work on;
-//! - a task of its own for each request that has to wait for something, and none for the others;
+//! - a task of its own for each request that waits and is no download, and none for the others;
 //! - a limit to the requests that it gives up, and to those that are none.
 //!
 //! **Invariants**
@@ -21,7 +21,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use http::Method;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -175,8 +178,26 @@ impl Drop for Running {
     }
 }
 
+/// What answers one request.
+type Request = BoxFuture<'static, ()>;
+
 /// Serves a connection to its end.
 pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &ShutdownWatch) {
+    let mut here = FuturesUnordered::new();
+    drive(live, io, shutdown, &mut here).await;
+    if !here.is_empty() {
+        tokio::spawn(here.collect::<()>()); // they see that their client has left, and say so
+    }
+}
+
+/// `here`: downloads run in the connection's own task. With one of their own they would contend with it for the codec's
+/// lock, which it has while it encrypts and writes, and wake it for each frame.
+async fn drive<S: Service>(
+    live: &Live<S>,
+    io: FrontIo,
+    shutdown: &ShutdownWatch,
+    here: &mut FuturesUnordered<Request>,
+) {
     let connection = io.connection().clone();
     let digest = Arc::new(Digest {
         proxy_digest: io.get_proxy_digest(),
@@ -193,7 +214,8 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
     let mut idle = pin!(requests.idle(connection.timeouts.idle));
     loop {
         let accepted = tokio::select! {
-            biased; // it is soon pending, whatever a client sends: no task may read a socket for ever without a pause
+            biased; // both of the first are soon pending, whatever a client does: buffers are full, and sockets make pauses
+            Some(()) = here.next(), if !here.is_empty() => continue,
             // This also drives everything else on the connection.
             accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
             () = &mut end, if !ended => {
@@ -221,13 +243,26 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
         if requests.running.load(Ordering::Relaxed) >= most || connection.given_up.are_too_many() {
             return report(&connection, "requests given up");
         }
+        let download = matches!(stream.req_header().method, Method::GET | Method::HEAD);
         let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
-        run(async move {
+        let mut request = request(async move {
             let _running = running;
             watched(proxy.process_new_http(ServerSession::new_http2(stream), &shutdown)).await;
-        })
-        .await;
+        });
+        if !is_done(&mut request).await {
+            if download { here.push(request) } else { drop(tokio::spawn(request)) }
+        }
     }
+}
+
+/// A panic ends the request alone, wherever it runs.
+fn request(request: impl Future<Output = ()> + Send + 'static) -> Request {
+    AssertUnwindSafe(request).catch_unwind().map(drop).boxed()
+}
+
+/// Takes a request as far as it goes without waiting, which most go to their end.
+async fn is_done(request: &mut Request) -> bool {
+    poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx).is_ready())).await
 }
 
 /// Returns when the connection has to end: its listener does, or its client has to come anew.
@@ -235,15 +270,6 @@ async fn end(mut shutdown: ShutdownWatch, connection: &Connection) {
     tokio::select! {
         _ = shutdown.wait_for(|ending| *ending) => {} // whoever could have told us being gone is an end as well
         () = connection.outdated.notified() => {}
-    }
-}
-
-/// Takes a request as far as it goes without waiting, which most go to their end. Only what is left gets a task of its own.
-/// A panic ends the request alone, here as there.
-async fn run(request: impl Future<Output = ()> + Send + 'static) {
-    let mut request = Box::pin(AssertUnwindSafe(request).catch_unwind());
-    if poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await.is_pending() {
-        tokio::spawn(request);
     }
 }
 
@@ -277,6 +303,40 @@ mod tests {
         assert!(leases.iter().map(|lease| u64::from(lease.size)).sum::<u64>() <= u64::from(WINDOWS - first.size));
         drop((first, leases));
         assert_eq!(*windows.0.lock(), WINDOWS);
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_as_far_as_it_can_at_once_and_its_panic_ends_nothing_else() {
+        assert!(is_done(&mut request(async {})).await);
+        assert!(is_done(&mut request(async { panic!("as the test wants") })).await);
+        let gate = Arc::new(Notify::new());
+        let opened = gate.clone();
+        let mut waiting = request(async move {
+            opened.notified().await;
+            panic!("as the test wants")
+        });
+        assert!(!is_done(&mut waiting).await);
+        let elsewhere = tokio::spawn(waiting);
+        gate.notify_one();
+        elsewhere.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_no_request_has_run_for_so_long() {
+        let requests = Arc::new(Requests::new());
+        let (begun, minute) = (Instant::now(), Duration::from_secs(60));
+        let idle = tokio::spawn({
+            let requests = requests.clone();
+            async move { requests.idle(minute).await }
+        });
+        for _ in 0..3 {
+            tokio::time::sleep(minute / 2).await;
+            let running = requests.begin();
+            tokio::time::sleep(3 * minute).await;
+            drop(running);
+        }
+        idle.await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 3 * (30 + 180) + 60);
     }
 
     #[test]

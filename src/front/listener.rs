@@ -48,8 +48,7 @@ pub(super) struct Front<S> {
 #[async_trait]
 impl<S: Service> ServerApp for Front<S> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _counted = self.live.connections.enter();
-        let _shown = self.live.reports.metrics.connection();
+        let counted = (self.live.connections.enter(), self.live.reports.metrics.connection());
         let (peer, local) = addresses(&stream)?;
         let doorway = self.doorway.load_full();
         let (timeouts, trusted) = {
@@ -73,12 +72,17 @@ impl<S: Service> ServerApp for Front<S> {
         }
         drop(plan);
         let io = self.welcome(stream, &doorway, Arc::new(connection), deadline).await?;
-        // Boxed, so that an idle connection of one kind is not as large as one of the other.
-        if io.connection().is_http2() {
-            Box::pin(http2::serve(&self.live, io, shutdown)).await;
-        } else {
-            Box::pin(self.http1(io, shutdown)).await;
-        }
+        // In a task of its own: Pingora's holds what accepting and the handshake needed, twice as much as all the rest of a
+        // connection that waits.
+        let (front, shutdown) = (self.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _counted = (counted, admitted);
+            if io.connection().is_http2() {
+                Box::pin(http2::serve(&front.live, io, &shutdown)).await;
+            } else {
+                front.http1(io, &shutdown).await;
+            }
+        });
         None
     }
 

@@ -369,3 +369,22 @@ impl<S: Service> Running<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn connections_have_the_probes_of_their_listening_socket() {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        probe(&listening).unwrap();
+        let _client = TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listening.accept().unwrap();
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), Duration::from_secs(60));
+        assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), Duration::from_secs(15));
+        assert_eq!(sockopt::tcp_keepcnt(&accepted).unwrap(), 4);
+    }
+}

@@ -41,6 +41,20 @@ async fn a_head_request_gets_the_length_and_no_body() {
 }
 
 #[tokio::test]
+async fn an_answer_of_any_size_arrives_whole_without_another_request() {
+    let door = Door::open();
+    let client = door.http2();
+    // Around what the codec copies, what one frame holds, and what leaves at once.
+    for size in
+        [0, 1, 255, 256, 257, 1023, 1024, 16_374, 16_375, 16_376, 16_384, 32_750, 49_125, 49_126, 65_536, 300_000]
+    {
+        let reply = within(client.get(door.url(&format!("/gen?n={size}"))).send()).await.unwrap();
+        assert_eq!(within(reply.bytes()).await.unwrap().len(), size);
+    }
+    assert_eq!(door.running.connections(), 1);
+}
+
+#[tokio::test]
 async fn the_authority_names_the_origin() {
     let door = Door::open();
     let reply = door.http2().get(door.url("/origin")).send().await.unwrap();
