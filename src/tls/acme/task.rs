@@ -10,7 +10,8 @@
 //! - What was issued is checked before it takes the place of another. What could not be written is written later, and not
 //!   ordered again, while it is better than what is there.
 //! - What was tried is written by whoever has the lease.
-//! - An attempt takes no longer than a third of the time that is left.
+//! - An attempt takes no longer than a third of the time that is left, but for what the storage folder takes: it is
+//!   waited for, however long it hangs. What was begun there may still happen, and there is no certificate without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +26,10 @@ use super::keeper::Shared;
 use super::lease::{Held, Lease};
 use super::order::{Failure, Issued, Kind, Wanted, Window};
 use super::renewal::{self, Case};
-use super::storage::{self, Certificate, Found, blocking};
+use super::storage::{self, Certificate, Found, Storage};
 use super::voice::Voice;
 use super::{Challenge, Place};
+use crate::tls::patience::{HANGS, patiently};
 
 /// The longest sleep: clocks are put right, and other nodes order too.
 const LOOK: Duration = Duration::from_secs(60);
@@ -52,7 +54,7 @@ pub(super) struct Task {
     /// What was issued and how, while it cannot be written.
     unpublished: Option<(String, Challenge)>,
     window: Option<Asked>,
-    /// How often the folder could not be read.
+    /// How often the folder could not be read, or did not answer.
     blind: u32,
 }
 
@@ -65,7 +67,7 @@ struct Asked {
 
 impl Task {
     pub(super) fn new(shared: Arc<Shared>, desk: Arc<Desk>) -> Self {
-        let (lease, voice) = (shared.storage.lease(&desk.place), Voice::of(&desk.place));
+        let (lease, voice) = (shared.lease(&desk.place), Voice::of(&desk.place));
         Self { shared, desk, lease, voice, memory: None, unpublished: None, window: None, blind: 0 }
     }
 
@@ -112,9 +114,18 @@ impl Task {
         Duration::ZERO
     }
 
-    async fn look(&self) -> Result<Found, Failure> {
-        let (storage, place) = (self.shared.storage.clone(), self.desk.place.clone());
-        let mut found = blocking(move || storage.look(&place)).await?;
+    /// Does something with the storage folder. While that hangs nothing is decided, but for that it does, which is said.
+    async fn at_folder<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Storage) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let shared = Arc::clone(&self.shared);
+        patiently(shared.at_folder(work), || self.hangs()).await
+    }
+
+    async fn look(&mut self) -> Result<Found, Failure> {
+        let place = self.desk.place.clone();
+        let mut found = self.at_folder(move |storage| storage.look(&place)).await?;
         if let Some(memory) = &self.memory {
             found.history = memory.clone();
         }
@@ -138,9 +149,19 @@ impl Task {
 
     /// What is there cannot be seen, so nothing is decided.
     fn is_blind(&mut self, failure: &Failure) -> Duration {
+        let wait = LOOK.min(Duration::from_secs(2 << self.blind.min(5)));
+        self.is_blind_for(wait, failure);
+        wait
+    }
+
+    fn hangs(&mut self) {
+        let reason = format!("the folder has not answered for {} s (tls.acme.storage)", HANGS.as_secs());
+        self.is_blind_for(HANGS, &Failure::new(Kind::Ours, reason));
+    }
+
+    fn is_blind_for(&mut self, wait: Duration, failure: &Failure) {
         self.blind = self.blind.saturating_add(1);
         let now = self.shared.now();
-        let wait = LOOK.min(Duration::from_secs(1 << self.blind.min(6)));
         let next = now.saturating_add(i64::try_from(wait.as_secs()).unwrap_or_default());
         let failures = self.blind;
         self.desk.note(|seen| {
@@ -148,7 +169,6 @@ impl Task {
         });
         self.shared.measure();
         self.voice.failed(failure, None, next, now);
-        wait
     }
 
     fn case<'a>(&self, found: &'a Found) -> Case<'a> {
@@ -220,20 +240,22 @@ impl Task {
         };
         let life = certificate.facts.not_after.saturating_sub(certificate.facts.not_before);
         let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
-        let window = isolated(question, WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(|failure| {
-            tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
-            before
-        });
+        let window = isolated(question, WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(
+            |failure| {
+                tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
+                before
+            },
+        );
         self.window = Some(Asked { of: der, window, again: Instant::now() + (life / 8).clamp(ASK.0, ASK.1) });
     }
 
     async fn take_lease(&mut self) -> Result<Option<Held>, Failure> {
         let mut lease = self.lease.clone();
-        let (lease, taken) = blocking(move || {
+        let taking = self.at_folder(move |_| {
             let taken = lease.take(Instant::now());
-            Ok::<_, Failure>((lease, taken))
-        })
-        .await?;
+            Ok((lease, taken))
+        });
+        let (lease, taken) = taking.await?;
         self.lease = lease;
         taken.map_err(|error| storage::ours(&self.desk.place.pem, "take the lease of", &error))
     }
@@ -314,8 +336,7 @@ impl Task {
             }
         };
         self.unpublished = Some((text.clone(), by));
-        let storage = self.shared.storage.clone();
-        blocking(move || storage.publish(&place, &text)).await?;
+        self.at_folder(move |storage| storage.publish(&place, &text)).await?;
         self.unpublished = None;
         Ok(by)
     }
@@ -344,9 +365,9 @@ impl Task {
         })
     }
 
-    async fn remember(&self, history: &History) -> Result<(), Failure> {
-        let (storage, place, history) = (self.shared.storage.clone(), self.desk.place.clone(), history.clone());
-        blocking(move || storage.remember(&place, &history)).await
+    async fn remember(&mut self, history: &History) -> Result<(), Failure> {
+        let (place, history) = (self.desk.place.clone(), history.clone());
+        self.at_folder(move |storage| storage.remember(&place, &history)).await
     }
 }
 

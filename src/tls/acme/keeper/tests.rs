@@ -571,3 +571,44 @@ async fn no_attempt_begins_at_the_end_and_one_that_is_under_way_goes_on() {
     tokio::time::sleep(100 * DAY).await;
     assert_eq!(fake.times().len(), 1);
 }
+
+#[test]
+fn a_folder_that_hangs_is_told_of_takes_few_threads_and_is_used_again_when_it_answers() {
+    let threads = AT_FOLDER + 1;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(threads).build().unwrap();
+    for (part, end) in [("attempts", "json"), ("leases", "1")] {
+        let folder = tempfile::tempdir().unwrap();
+        durable::make_dirs(&folder.path().join(part)).unwrap();
+        let names: Vec<String> = (0..threads).map(|number| format!("{number}.test")).collect();
+        // Whoever opens one waits for somebody who writes.
+        let hanging: Vec<PathBuf> =
+            names.iter().map(|name| folder.path().join(part).join(format!("{name}.{end}"))).collect();
+        assert!(std::process::Command::new("mkfifo").args(&hanging).status().unwrap().success());
+        runtime.block_on(async {
+            let fake = Fake::new();
+            let names: Vec<[&str; 1]> = names.iter().map(|name| [name.as_str()]).collect();
+            let certificates: Vec<&[&str]> = names.iter().map(|name| &name[..]).collect();
+            let node = Node::start(config(folder.path(), &certificates), &fake);
+            let is_said = |status: &Status| {
+                let said = status.error.as_ref().map_or("", |error| error.reason.as_str());
+                said.contains("has not answered for 30 s") && said.contains("tls.acme.storage")
+            };
+            let began = std::time::Instant::now();
+            // Whoever has the ninth's turn to order is told of, not the ninth.
+            while node.status().iter().filter(|status| is_said(status)).count() < AT_FOLDER {
+                tokio::time::advance(Duration::from_secs(1)).await; // it does not go by itself while a thread hangs
+                assert!(began.elapsed() < Duration::from_secs(60), "{part}: {:#?}", node.status());
+            }
+            assert!(node.metrics.page(crate::telemetry::Exposition::Prometheus).contains("pierhead_acme_failures"));
+            assert_eq!(tokio::task::spawn_blocking(|| "a thread for others").await.unwrap(), "a thread for others");
+            for file in &hanging {
+                let answer = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+                std::fs::remove_file(file).unwrap();
+                drop(answer);
+            }
+            node.until(|status| status.iter().all(|status| status.ordered.is_some() && status.error.is_none())).await;
+            assert_eq!(fake.orders.lock().len(), threads, "one for each");
+        });
+    }
+}
