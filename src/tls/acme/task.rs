@@ -14,6 +14,7 @@
 //!   waited for, however long it hangs. What was begun there may still happen, and there is no certificate without it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -25,6 +26,7 @@ use super::history::{Failed, History};
 use super::keeper::Shared;
 use super::lease::{Held, Lease};
 use super::order::{Failure, Issued, Kind, Wanted, Window};
+use super::proofs::Noted;
 use super::renewal::{self, Case};
 use super::storage::{self, Certificate, Found, Storage};
 use super::voice::Voice;
@@ -240,7 +242,7 @@ impl Task {
         };
         let life = certificate.facts.not_after.saturating_sub(certificate.facts.not_before);
         let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
-        let window = isolated(question, WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(
+        let window = isolated(question, WINDOW.0.min(life / WINDOW.1), &AtomicBool::new(false)).await.unwrap_or_else(
             |failure| {
                 tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
                 before
@@ -348,11 +350,12 @@ impl Task {
         let replaced = replaced.map(|certificate| certificate.der.clone());
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
+        let (proofs, presented) = Noted::of(&shared.proofs);
         let order = async move {
             let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
-            shared.authority().await?.order(&wanted, &shared.proofs).await
+            shared.authority().await?.order(&wanted, &proofs).await
         };
-        isolated(order, deadline).await
+        isolated(order, deadline, &presented).await
     }
 
     /// The text of what was issued, if it is what was ordered.
@@ -388,20 +391,21 @@ fn deadline(left: i64) -> Duration {
     if left > 0 { third.clamp(SHORTEST, LONGEST) } else { LONGEST }
 }
 
-/// Does what a library may hang or panic in.
+/// Does what a library may hang or panic in. Where it comes to no end, the authority may have looked at what was presented.
 async fn isolated<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     deadline: Duration,
+    presented: &AtomicBool,
 ) -> Result<T, Failure> {
     let mut one = JoinSet::new(); // aborts what it has when it is dropped
     one.spawn(work);
+    let cut_off =
+        |kind, reason| Err(Failure { proven: presented.load(Ordering::Relaxed), ..Failure::new(kind, reason) });
     match timeout(deadline, one.join_next()).await {
         Ok(Some(Ok(done))) => done,
-        Ok(Some(Err(error))) => Err(std::io::Error::other(format!("a fault of this program: {error}")).into()),
+        Ok(Some(Err(error))) => cut_off(Kind::Ours, format!("a fault of this program: {error}")),
         Ok(None) | Err(_) => {
-            let reason = format!("it was given up after {} s without an end", deadline.as_secs());
-            // It may have been at any step.
-            Err(Failure { proven: true, ..Failure::new(Kind::Unreachable, reason) })
+            cut_off(Kind::Unreachable, format!("it was given up after {} s without an end", deadline.as_secs()))
         }
     }
 }

@@ -27,6 +27,7 @@ enum Deed {
     IssueFor(&'static str),
     Fail(Kind),
     Hang,
+    PresentAndHang,
     Panic,
     IssueAfter(Duration),
     /// Somebody puts a file where a folder should be.
@@ -86,7 +87,7 @@ impl Fake {
 
 #[async_trait]
 impl Authority for Fake {
-    async fn order(&self, wanted: &Wanted<'_>, _proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
+    async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
         self.orders.lock().push((self.start.elapsed(), wanted.names.to_vec(), wanted.ways[0]));
         let deed = self.deeds.lock().pop_front().unwrap_or_else(|| self.usual.lock().clone());
         match deed {
@@ -102,6 +103,11 @@ impl Authority for Fake {
             }
             Deed::Fail(kind) => Err(Failure::new(kind, format!("{kind:?} in the test"))),
             Deed::Hang => std::future::pending().await,
+            Deed::PresentAndHang => {
+                let [name, token, key_authorization] = ["a.test", "token", "token.thumb"].map(str::to_owned);
+                proofs.present(&Proof { by: wanted.ways[0], name, token, key_authorization }).await?;
+                std::future::pending().await
+            }
             Deed::Panic => panic!("a fault in the test"),
         }
     }
@@ -274,6 +280,19 @@ async fn what_hangs_or_panics_or_is_not_what_was_ordered_is_a_failure() {
         assert!(reasons.iter().any(|error| error.reason.contains(said)) || said.contains("a.test"), "{reasons:?}");
         assert!(node.status().iter().any(|status| status.ordered.is_some()), "the other is there");
         node.until(|status| status.iter().all(|status| status.ordered.is_some())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_is_cut_off_before_anything_could_be_looked_at_is_no_failed_proof() {
+    for (deed, count) in [(Deed::Hang, 0), (Deed::Panic, 0), (Deed::PresentAndHang, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = Fake::new().will([deed.clone()]);
+        let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+        node.until(|status| status[0].failures == 1).await;
+        let tried = std::fs::read_to_string(folder.path().join("attempts/a.test.json")).unwrap();
+        let tried: serde_json::Value = serde_json::from_str(&tried).unwrap();
+        assert_eq!(tried["failed_proofs"].as_array().map(Vec::len), Some(count), "{deed:?}: {tried}");
     }
 }
 
