@@ -1,10 +1,11 @@
 """What is measured, on which sides, and in which figures."""
 
-import json, os, threading, time
+import json, os, tempfile, threading, time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
 
-from .data import GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, manifest, many_repositories
+from .data import GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, manifest, in_memory, many_repositories
 from .load import ECDSA, RSA, Loader
 from .sides import Before, Distribution, Embedded, Nginx, Static, Wrong
 
@@ -172,7 +173,7 @@ class Bench:
         self.directory, self.binary, self.scale, self.seconds, self.running = directory, binary, scale, seconds, running
         self.blob_size = max(4 * MIB, int(GIB * scale) // 4096 * 4096)
         self.idle, self.many = max(64, int(5000 * scale)), max(100, int(100_000 * scale))
-        self.repositories, self.others = 0, {}
+        self.repositories, self.others, self.many_tree = 0, {}, None
         self.load = Loader(directory)
         self.certificates = Certificates(directory / "certificates")
         self.payload = Payload(directory / "payload", self.blob_size)
@@ -253,10 +254,12 @@ class Bench:
 
     def with_many_repositories(self, letter):
         """Another server of the same kind, stopped, on a tree of many repositories."""
-        tree = self.directory / "many"
-        if not tree.exists():
-            tree.mkdir()
-            many_repositories(tree, self.many)
+        if not self.many_tree:
+            above = in_memory(self.many) or self.directory
+            tree = tempfile.TemporaryDirectory(prefix="side-by-side-many-", dir=above)
+            self.many_tree = Path(self.running.enter_context(tree))
+            many_repositories(self.many_tree, self.many)
+        tree = self.many_tree
         if letter not in self.others:
             make = {"E": lambda at: Embedded(at, self.certificates, self.binary, tree),
                     "N": lambda at: Nginx(at, self.certificates, self.sides["E"], tree)}

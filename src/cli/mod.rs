@@ -19,6 +19,7 @@ mod user;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -124,7 +125,7 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Serve => {
             let file = file.map(Path::to_owned);
             let again = move || crate::cli::settings(file.as_deref(), true).map_err(|failure| failure.message);
-            serve::run(settings()?, Box::new(again))
+            serve::run(settings()?, Arc::new(again))
         }
         Command::Reload => control::run(&state(file)?, &server::control::Command::Reload {}),
         Command::Unban { whom } => control::run(&state(file)?, &server::control::Command::Unban { whom }),

@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
@@ -50,7 +51,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             let read = move || config::load_registry(&file, config::environment(), &machine);
             serve::run(
                 read().map_err(Failure::configuration)?,
-                Box::new(move || read().map_err(|problems| problems.to_string())),
+                Arc::new(move || read().map_err(|problems| problems.to_string())),
             )
         }
         _ => writeln!(io::stdout(), "registry pierhead {}", env!("CARGO_PKG_VERSION"))

@@ -88,14 +88,35 @@ fn unreadable(error: auth::Error) -> Failure {
 
 /// URL, login, and what clients must be told, in a few lines. `sudo` is put before what only root may do.
 fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
-    let url = &welcome.settings.front.external_url;
-    let registry = url.authority();
+    let registry = welcome.settings.front.external_url.authority();
+    let mut text = String::new();
+    served(&mut text, welcome);
+    if welcome.as_root {
+        line(
+            &mut text,
+            "runs as",
+            "root, to whom the data belongs; with `user: NAME` it would be somebody with fewer rights",
+        );
+    }
+    match (welcome.authority, &welcome.settings.tls.acme) {
+        (authority, Some(acme)) => orders(&mut text, acme, authority),
+        (Some(authority), None) => trust(&mut text, authority, registry, sudo),
+        (None, None) => {}
+    }
+    if !welcome.settings.registry_only {
+        login(&mut text, welcome, registry);
+    }
+    text
+}
+
+/// What is served, where, and from what.
+fn served(text: &mut String, welcome: &Welcome<'_>) {
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = match &welcome.settings.source {
+    *text += &match &welcome.settings.source {
         Some(file) if welcome.settings.registry_only => {
             format!("Pierhead {version} serves the registry of {}\n", file.display())
         }
-        _ => format!("Pierhead {version} serves {url}\n"),
+        _ => format!("Pierhead {version} serves {}\n", welcome.settings.front.external_url),
     };
     let listening: Vec<String> = welcome
         .listening
@@ -109,57 +130,40 @@ fn message(welcome: &Welcome<'_>, sudo: &str) -> String {
             format!("{} ({how})", listener.address)
         })
         .collect();
-    line(&mut text, "listens", &listening.join(", "));
+    line(text, "listens", &listening.join(", "));
     for (number, way) in config::ways(welcome.settings).iter().enumerate() {
-        line(&mut text, if number == 0 { "sends" } else { "" }, way);
+        line(text, if number == 0 { "sends" } else { "" }, way);
     }
-    line(&mut text, "data", &welcome.settings.data().display().to_string());
+    line(text, "data", &welcome.settings.data().display().to_string());
     if welcome.settings.certificate_was_found() {
         let found = welcome.settings.tls.certificates.iter();
         let found: Vec<String> = found.map(|files| files.certificate.display().to_string()).collect();
-        line(&mut text, "shows", &format!("the certificate {}, found in GitLab's place", found.join(", ")));
+        line(text, "shows", &format!("the certificate {}, found in GitLab's place", found.join(", ")));
     }
-    if welcome.as_root {
-        line(
-            &mut text,
-            "runs as",
-            "root, to whom the data belongs; with `user: NAME` it would be somebody with fewer rights",
-        );
-    }
-    match (welcome.authority, &welcome.settings.tls.acme) {
-        (authority, Some(acme)) => orders(&mut text, acme, authority),
-        (Some(authority), None) => trust(&mut text, authority, registry, sudo),
-        (None, None) => {}
-    }
-    if welcome.settings.registry_only {
-        return text;
-    }
+}
+
+/// How to log in, and at the first start as whom.
+fn login(text: &mut String, welcome: &Welcome<'_>, registry: &str) {
     if welcome.settings.services.tokens != Tokens::Ours {
         // Whose accounts they are we do not know.
-        line(&mut text, "log in", &format!("docker login {registry}     (podman, buildah and skopeo likewise)"));
-        return text;
+        line(text, "log in", &format!("docker login {registry}     (podman, buildah and skopeo likewise)"));
+        return;
     }
     let user = welcome.first_admin.as_ref().map_or("NAME", |admin| admin.name.as_str());
-    line(&mut text, "log in", &format!("docker login -u {user} {registry}     (podman, buildah and skopeo likewise)"));
-    if let Some(admin) = &welcome.first_admin {
-        match &admin.generated {
-            Some(password) => {
-                let password = password.reveal();
-                line(
-                    &mut text,
-                    "password",
-                    &format!("{password}     (shown this once; another: {} user password {user})", ourselves(welcome)),
-                );
-            }
-            None => line(&mut text, "password", "as set by PIERHEAD_ADMIN_PASSWORD"),
+    line(text, "log in", &format!("docker login -u {user} {registry}     (podman, buildah and skopeo likewise)"));
+    let Some(admin) = &welcome.first_admin else { return };
+    match &admin.generated {
+        Some(password) => {
+            let password = password.reveal();
+            line(
+                text,
+                "password",
+                &format!("{password}     (shown this once; another: {} user password {user})", ourselves(welcome)),
+            );
         }
-        line(
-            &mut text,
-            "push",
-            &format!("docker tag IMAGE {registry}/GROUP/PROJECT && docker push {registry}/GROUP/PROJECT"),
-        );
+        None => line(text, "password", "as set by PIERHEAD_ADMIN_PASSWORD"),
     }
-    text
+    line(text, "push", &format!("docker tag IMAGE {registry}/GROUP/PROJECT && docker push {registry}/GROUP/PROJECT"));
 }
 
 /// What clients must be told where the certificate is of our own authority.

@@ -64,7 +64,6 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
     );
     front.listeners.retain(|listener| services.registry || !listener.internal);
     front.routes = routes;
-    front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.upstreams = upstreams::meant::upstreams(written.upstreams, &front.routes);
     front.token = (services.tokens != Tokens::Off).then(|| token_path.clone());
     front.trusted_proxies = networks(written.trusted_proxies);
@@ -88,22 +87,17 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
         user: written.user.into_value(),
         front,
         tls,
-        auth: auth::Config {
-            path: token_path,
-            service: written.token.service.or_else(|| "container_registry".to_owned()),
-            issuer: written.token.issuer.or_else(|| "pierhead".to_owned()),
-            duration: written.token.duration.or(TOKEN_DURATION),
-            algorithm: written.token.algorithm.or(Algorithm::Es256),
-            key: written.token.key.or_else(|| state.join("token.key")),
-            certificate: written.token.certificate.or_else(|| state.join("token.crt")),
-            limits: auth::Limits {
+        auth: auth_meant(
+            token_path,
+            written.token,
+            &state,
+            auth::Limits {
                 failed_logins: written.limits.failed_logins.or(FAILED_LOGINS),
                 anonymous: written.limits.anonymous.into_value(),
             },
-            members_may_create_projects: written.members_may_create_projects.or(false),
-            guard: written.registry.guard.or(auth::Guard::Own),
-            finish_uploads: written.token.finish_uploads.or(FINISH_UPLOADS),
-        },
+            written.members_may_create_projects.or(false),
+            written.registry.guard.or(auth::Guard::Own),
+        ),
         registry: registry::Config {
             root: written.registry.root.or_else(|| state.join("registry")),
             delete: written.registry.delete.or(true),
@@ -117,17 +111,52 @@ pub(super) fn settings(written: Written, machine: &Machine, file: Option<&Path>)
             validation: written.registry.validation,
             health: door.health,
         },
-        telemetry: telemetry::Config {
-            level: written_first(written.log.level, written.registry.level).or(Level::INFO),
-            format: written_first(written.log.format, written.registry.format).or(telemetry::Format::Auto),
-            access: written_first(written.log.access, written.registry.access).or(Destination::Stdout),
-            audit: written.log.audit.or(Destination::Off),
-            traces: telemetry::traces::Config {
-                endpoint: written.log.traces_endpoint.or(None),
-                sample: written.log.traces_sample.or(1.0),
-            },
-        },
+        telemetry: telemetry_meant(
+            written.log,
+            written.registry.level,
+            written.registry.format,
+            written.registry.access,
+        ),
         state,
+    }
+}
+
+fn auth_meant(
+    path: String,
+    token: written::Token,
+    state: &Path,
+    limits: auth::Limits,
+    members_may_create_projects: bool,
+    guard: auth::Guard,
+) -> auth::Config {
+    auth::Config {
+        path,
+        service: token.service.or_else(|| "container_registry".to_owned()),
+        issuer: token.issuer.or_else(|| "pierhead".to_owned()),
+        duration: token.duration.or(TOKEN_DURATION),
+        algorithm: token.algorithm.or(Algorithm::Es256),
+        key: token.key.or_else(|| state.join("token.key")),
+        certificate: token.certificate.or_else(|| state.join("token.crt")),
+        limits,
+        members_may_create_projects,
+        guard,
+        finish_uploads: token.finish_uploads.or(FINISH_UPLOADS),
+    }
+}
+
+/// `level`, `format` and `access` are Distribution's keys, which count where ours are not written.
+fn telemetry_meant(
+    log: written::Log,
+    level: Setting<Level>,
+    format: Setting<telemetry::Format>,
+    access: Setting<Destination>,
+) -> telemetry::Config {
+    telemetry::Config {
+        level: written_first(log.level, level).or(Level::INFO),
+        format: written_first(log.format, format).or(telemetry::Format::Auto),
+        access: written_first(log.access, access).or(Destination::Stdout),
+        audit: log.audit.or(Destination::Off),
+        traces: telemetry::traces::Config { endpoint: log.traces_endpoint.or(None), sample: log.traces_sample.or(1.0) },
     }
 }
 

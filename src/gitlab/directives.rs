@@ -114,58 +114,29 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
             draft.ledger.add(directive.line, key, fate)
         };
     }
-    let yours = |why: &str| Fate::Yours(why.to_owned());
-    let second = || directive.arguments.get(1).map(String::as_str);
-    let fate = match directive.name.as_str() {
-        "client_max_body_size" => body(&value, draft),
-        "proxy_read_timeout" => patience(&value, &["upstreams", "gitlab", "timeouts", "read"], draft),
-        "proxy_connect_timeout" => patience(&value, &["upstreams", "gitlab", "timeouts", "connect"], draft),
-        "proxy_send_timeout" => patience(&value, &["upstreams", "gitlab", "timeouts", "write"], draft),
-        "keepalive_timeout" => patience(directive.first(), &["timeouts", "idle"], draft),
-        "client_header_timeout" => patience(&value, &["timeouts", "header"], draft),
-        "client_body_timeout" | "send_timeout" => patience(&value, &["timeouts", "stall"], draft),
-        "set_real_ip_from" => draft.trust(&directive.arguments),
-        "proxy_set_header" => words::request_header(directive.first(), second(), draft),
-        "add_header" => words::response_header(directive.first(), second().unwrap_or_default(), draft),
-        "proxy_hide_header" if draft.is_front() && words::may_hide(directive.first()) => {
-            draft.page.push(&["upstreams", "gitlab", "response_headers", "remove"], directive.first());
-            Fate::Translated("upstreams.gitlab.response_headers.remove".to_owned())
-        }
-        "proxy_ssl_trusted_certificate" if draft.is_front() && draft.tls_peers => {
-            put(draft, &["upstreams", "gitlab", "tls", "ca"], &value)
-        }
-        "proxy_ssl_certificate" if draft.is_front() && draft.tls_peers => {
-            put(draft, &["upstreams", "gitlab", "tls", "certificate"], &value)
-        }
-        "proxy_ssl_certificate_key" if draft.is_front() && draft.tls_peers => {
-            put(draft, &["upstreams", "gitlab", "tls", "key"], &value)
-        }
-        "proxy_ssl_name" if draft.is_front() && draft.tls_peers && is_host(&value) => {
-            put(draft, &["upstreams", "gitlab", "tls", "name"], &value)
-        }
-        "proxy_ssl_verify" if value == "off" && draft.is_front() => {
-            yours("peers' certificates are always verified: name their authority in upstreams.gitlab.tls.ca")
-        }
-        "access_log" | "error_log" => {
-            draft.page.put(&["log", "access"], "off");
-            Fate::Translated("log.access".to_owned())
-        }
-        "include" => yours("not followed: import what it names too, if it is about the registry"),
-        "if" if keeps_out(directive) => {
-            let why = "a condition is known only to the NGINX that runs, and nothing is refused by it here".to_owned();
-            return draft.ledger.add_guarded(directive.line, key, Fate::Yours(why));
-        }
-        "auth_basic" | "auth_request" | "auth_jwt" if !keeps_out(directive) => {
-            Fate::NotNeeded("no password is asked for".to_owned())
-        }
+    if let Some(fate) = guard(directive) {
+        return draft.ledger.add_guarded(directive.line, key, fate);
+    }
+    let fate = match (
+        directive.flaw,
+        translated(directive, &value, draft).unwrap_or_else(|| left_out(directive, &value, draft)),
+    ) {
+        (Some(flaw), Fate::Translated(to)) => Fate::Translated(format!("{to} ({flaw})")),
+        (_, fate) => fate,
+    };
+    draft.ledger.add(directive.line, key, fate);
+}
+
+/// What becomes of what keeps clients out, which must not be lost on the way.
+fn guard(directive: &Directive) -> Option<Fate> {
+    Some(match directive.name.as_str() {
+        "if" if keeps_out(directive) => Fate::Yours(
+            "a condition is known only to the NGINX that runs, and nothing is refused by it here".to_owned(),
+        ),
         "return" if refuses(directive) => {
-            let why = "what refuses everything is not known to be meant for the registry".to_owned();
-            return draft.ledger.add_guarded(directive.line, key, Fate::Yours(why));
+            Fate::Yours("what refuses everything is not known to be meant for the registry".to_owned())
         }
-        "if" | "rewrite" | "set" | "map" | "geo" | "try_files" => {
-            yours("what it does is known only to the NGINX that runs")
-        }
-        "root" | "index" | "alias" => Fate::NotSupported("no files are served".to_owned()),
+        "auth_basic" | "auth_request" | "auth_jwt" if !keeps_out(directive) => return None,
         "auth_basic"
         | "auth_basic_user_file"
         | "auth_request"
@@ -176,10 +147,64 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
         | "internal"
         | "secure_link"
         | "valid_referers"
-        | "auth_jwt" => {
-            let why = "who may come in is for GitLab's tokens, listeners.allow and deny, and limits to say".to_owned();
-            return draft.ledger.add_guarded(directive.line, key, Fate::NotSupported(why));
+        | "auth_jwt" => Fate::NotSupported(
+            "who may come in is for GitLab's tokens, listeners.allow and deny, and limits to say".to_owned(),
+        ),
+        _ => return None,
+    })
+}
+
+/// What becomes of what there is something for here.
+fn translated(directive: &Directive, value: &str, draft: &mut Draft<'_>) -> Option<Fate> {
+    let second = || directive.arguments.get(1).map(String::as_str);
+    Some(match directive.name.as_str() {
+        "client_max_body_size" => body(value, draft),
+        "proxy_read_timeout" => patience(value, &["upstreams", "gitlab", "timeouts", "read"], draft),
+        "proxy_connect_timeout" => patience(value, &["upstreams", "gitlab", "timeouts", "connect"], draft),
+        "proxy_send_timeout" => patience(value, &["upstreams", "gitlab", "timeouts", "write"], draft),
+        "keepalive_timeout" => patience(directive.first(), &["timeouts", "idle"], draft),
+        "client_header_timeout" => patience(value, &["timeouts", "header"], draft),
+        "client_body_timeout" | "send_timeout" => patience(value, &["timeouts", "stall"], draft),
+        "set_real_ip_from" => draft.trust(&directive.arguments),
+        "proxy_set_header" => words::request_header(directive.first(), second(), draft),
+        "add_header" => words::response_header(directive.first(), second().unwrap_or_default(), draft),
+        "proxy_hide_header" if draft.is_front() && words::may_hide(directive.first()) => {
+            draft.page.push(&["upstreams", "gitlab", "response_headers", "remove"], directive.first());
+            Fate::Translated("upstreams.gitlab.response_headers.remove".to_owned())
         }
+        "proxy_ssl_trusted_certificate" if draft.is_front() && draft.tls_peers => {
+            put(draft, &["upstreams", "gitlab", "tls", "ca"], value)
+        }
+        "proxy_ssl_certificate" if draft.is_front() && draft.tls_peers => {
+            put(draft, &["upstreams", "gitlab", "tls", "certificate"], value)
+        }
+        "proxy_ssl_certificate_key" if draft.is_front() && draft.tls_peers => {
+            put(draft, &["upstreams", "gitlab", "tls", "key"], value)
+        }
+        "proxy_ssl_name" if draft.is_front() && draft.tls_peers && is_host(value) => {
+            put(draft, &["upstreams", "gitlab", "tls", "name"], value)
+        }
+        "access_log" | "error_log" => {
+            draft.page.put(&["log", "access"], "off");
+            Fate::Translated("log.access".to_owned())
+        }
+        _ => return None,
+    })
+}
+
+/// Why nothing is made of the others.
+fn left_out(directive: &Directive, value: &str, draft: &Draft<'_>) -> Fate {
+    let yours = |why: &str| Fate::Yours(why.to_owned());
+    match directive.name.as_str() {
+        "proxy_ssl_verify" if value == "off" && draft.is_front() => {
+            yours("peers' certificates are always verified: name their authority in upstreams.gitlab.tls.ca")
+        }
+        "include" => yours("not followed: import what it names too, if it is about the registry"),
+        "auth_basic" | "auth_request" | "auth_jwt" => Fate::NotNeeded("no password is asked for".to_owned()),
+        "if" | "rewrite" | "set" | "map" | "geo" | "try_files" => {
+            yours("what it does is known only to the NGINX that runs")
+        }
+        "root" | "index" | "alias" => Fate::NotSupported("no files are served".to_owned()),
         name if name.starts_with("proxy_") || name.starts_with("gzip") || name.starts_with("client_") => {
             Fate::NotNeeded(
                 "everything streams, and nothing is rewritten but what the registry's clients need".to_owned(),
@@ -199,12 +224,7 @@ pub(super) fn settle(directive: &Directive, key: String, draft: &mut Draft<'_>) 
         | "user"
         | "pid" => Fate::NotNeeded("it is about NGINX's own process".to_owned()),
         _ => yours("a directive that is not known here"),
-    };
-    let fate = match (directive.flaw, fate) {
-        (Some(flaw), Fate::Translated(to)) => Fate::Translated(format!("{to} ({flaw})")),
-        (_, fate) => fate,
-    };
-    draft.ledger.add(directive.line, key, fate);
+    }
 }
 
 fn put(draft: &mut Draft<'_>, path: &[&str], value: &str) -> Fate {

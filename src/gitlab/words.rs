@@ -9,6 +9,9 @@ use crate::exchange::{ANSWERS, FRAMING};
 /// The longest that `tls.hsts` takes, in seconds.
 const HSTS_LONGEST: u64 = 3_650 * 86_400;
 
+/// Why nothing is needed of what NGINX does about the revocation of its certificate.
+const UNSTAPLED: &str = "nothing is stapled";
+
 /// What becomes of a word, and whether it kept somebody out and does not any more.
 pub(super) type Settled = (Fate, bool);
 
@@ -22,33 +25,11 @@ fn unsupported(why: &str) -> Settled {
 
 /// Settles a word that both have. `value` is what follows it, in words.
 pub(super) fn settle(name: &str, value: &str, draft: &mut Draft<'_>) -> Option<Settled> {
+    if name.starts_with("ssl_") {
+        return of_tls(name, value, draft);
+    }
     Some(match name {
-        "ssl_protocols" => protocols(value, draft),
-        "ssl_ciphers" => {
-            unneeded("the suites are fixed: ECDHE with AES-GCM or ChaCha20, as Mozilla's intermediate has them")
-        }
-        "ssl_prefer_server_ciphers" => unneeded("every suite that is offered is good, and clients choose"),
-        "ssl_session_cache" | "ssl_session_timeout" | "ssl_session_tickets" | "ssl_buffer_size" => {
-            unneeded("resuming sessions needs no settings")
-        }
-        "ssl_dhparam" => unneeded("no suite with DHE is offered"),
-        "ssl_ecdh_curve" => unsupported("the groups are fixed: X25519MLKEM768, X25519, P-256, P-384"),
-        "ssl_conf_command" => unsupported("it is for OpenSSL, which is not used here"),
-        "ssl_password_file" => (
-            Fate::Yours(
-                "keys with a password are not read: `openssl pkey -in OLD.key -out NEW.key`, and name NEW.key"
-                    .to_owned(),
-            ),
-            false,
-        ),
-        "ssl_stapling" | "ssl_stapling_verify" | "ssl_trusted_certificate" | "resolver" | "resolver_timeout" => {
-            unneeded("nothing is stapled")
-        }
-        "ssl_verify_client" if matches!(value, "off" | "") => unneeded("no client certificate is asked for"),
-        "ssl_verify_client" => (Fate::NotServedYet("no client certificate is asked for".to_owned()), true),
-        "ssl_client_certificate" | "ssl_verify_depth" => {
-            (Fate::NotServedYet("no client certificate is asked for".to_owned()), false)
-        }
+        "resolver" | "resolver_timeout" => unneeded(UNSTAPLED),
         "real_ip_recursive" if value == "off" => {
             unsupported("the client is always the rightmost address that is not a trusted proxy's")
         }
@@ -92,6 +73,41 @@ pub(super) fn settle(name: &str, value: &str, draft: &mut Draft<'_>) -> Option<S
         "error_log_level" => log_level(value, draft),
         "error_page" | "proxy_intercept_errors" | "custom_error_pages" => {
             unneeded("what goes wrong is answered in the registry's JSON, which clients can show")
+        }
+        _ => return None,
+    })
+}
+
+fn of_tls(name: &str, value: &str, draft: &mut Draft<'_>) -> Option<Settled> {
+    Some(match name {
+        "ssl_protocols" => protocols(value, draft),
+        "ssl_ciphers" => {
+            unneeded("the suites are fixed: ECDHE with AES-GCM or ChaCha20, as Mozilla's intermediate has them")
+        }
+        "ssl_prefer_server_ciphers" => unneeded("every suite that is offered is good, and clients choose"),
+        "ssl_session_cache" | "ssl_session_timeout" | "ssl_session_tickets" | "ssl_buffer_size" => {
+            unneeded("resuming sessions needs no settings")
+        }
+        "ssl_dhparam" => unneeded("no suite with DHE is offered"),
+        "ssl_ecdh_curve" => unsupported("the groups are fixed: X25519MLKEM768, X25519, P-256, P-384"),
+        "ssl_conf_command" => unsupported("it is for OpenSSL, which is not used here"),
+        "ssl_password_file" => (
+            Fate::Yours(
+                "a file with one password, on its first line, can be named beside the key (tls.certificates.password)"
+                    .to_owned(),
+            ),
+            false,
+        ),
+        "ssl_stapling" | "ssl_stapling_verify" | "ssl_trusted_certificate" => unneeded(UNSTAPLED),
+        "ssl_verify_client" if matches!(value, "off" | "") => unneeded("no client certificate is asked for"),
+        "ssl_verify_client" => (
+            Fate::Yours(
+                "no client certificate is asked for before tls.client_auth says by which names, and whose".to_owned(),
+            ),
+            true,
+        ),
+        "ssl_client_certificate" | "ssl_verify_depth" => {
+            (Fate::Yours("it belongs into tls.client_auth, if clients have certificates (ca, depth)".to_owned()), false)
         }
         _ => return None,
     })

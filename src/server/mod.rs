@@ -26,7 +26,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -45,6 +45,9 @@ use crate::registry::{self, Index, Registry};
 use crate::storage::{Filesystem, Measured};
 use crate::telemetry::{Metrics, Reports, Threshold};
 use crate::tls::{self, local};
+
+/// How long what was begun elsewhere may take to its end when everything else is over.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Why the server did not start, or did not end well: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +176,7 @@ pub enum Error {
 }
 
 /// Reads the configuration anew, as `serve` first read it: the settings, or every problem.
-pub type Configuration = Box<dyn Fn() -> Result<Settings, String> + Send + Sync>;
+pub type Configuration = Arc<dyn Fn() -> Result<Settings, String> + Send + Sync>;
 
 /// What the server has from outside, beside its settings.
 pub struct Outside {
@@ -275,7 +278,10 @@ impl Prepared {
     /// A room that cannot be opened.
     pub fn run(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
-        runtime.block_on(self.serve(outside, ready))
+        let served = runtime.block_on(self.serve(outside, ready));
+        // Whatever still runs was promised to nobody; a disk that does not answer must not keep the process.
+        runtime.shutdown_timeout(GOODBYE);
+        served
     }
 
     async fn serve(self, outside: Outside, ready: impl FnOnce(&Welcome<'_>)) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 //! It does what signals and commands tell it, one thing after the other: a reload, and in the end to stop.
 //!
 //! **Invariant:** a reload is all or nothing. Everything that can fail comes first: the configuration is read and checked
-//! as at the start, certificates and keys are read, sockets are bound. Then nothing is left that can.
+//! as at the start, certificates and keys are read, sockets are bound. Then nothing is left that can. What is read may be on
+//! a disk that hangs, so it is read elsewhere, and whoever stops us meanwhile is heard.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -116,12 +117,13 @@ impl Serving {
     /// One thing after the other.
     async fn until_the_end(&mut self, signals: &mut Signals, mut commands: mpsc::Receiver<control::Request>) -> End {
         loop {
+            if std::mem::take(&mut signals.reload) && self.reload(signals).await.is_none() {
+                return End::Stopped;
+            }
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop => return End::Stopped,
-                    Asked::Reload => {
-                        self.reload();
-                    }
+                    Asked::Reload => signals.reload = true,
                     Asked::Reopen => self.reports.reopen(),
                 },
                 Some(request) = commands.recv() => {
@@ -129,12 +131,12 @@ impl Serving {
                         if let Some(end) = self.upgrade(signals, request).await {
                             return end;
                         }
-                        if std::mem::take(&mut signals.reload) {
-                            self.reload();
-                        }
                         continue;
                     }
-                    let answer = self.obey(&request.command);
+                    let Some(answer) = self.obey(&request.command, signals).await else {
+                        request.answer(Answer::new(Outcome::Failed, "nothing changed: the server is stopping"));
+                        return End::Stopped;
+                    };
                     request.answer(answer);
                 }
             }
@@ -181,13 +183,20 @@ impl Serving {
         }
     }
 
-    fn obey(&mut self, command: &Command) -> Answer {
+    /// `None`: we were told to stop meanwhile.
+    async fn obey(&mut self, command: &Command, signals: &mut Signals) -> Option<Answer> {
+        match command {
+            Command::Reload {} => self.reload(signals).await,
+            other => Some(self.obey_now(other)),
+        }
+    }
+
+    fn obey_now(&mut self, command: &Command) -> Answer {
         let maintenance = self.embedded.maintenance();
         let state = &self.settings.state;
         let done = match command {
-            Command::Reload {} => return self.reload(),
+            Command::Reload {} | Command::Upgrade {} => return Answer::new(Outcome::Failed, "that is under way"),
             Command::Unban { whom } => Ok(self.unban(whom)),
-            Command::Upgrade {} => return Answer::new(Outcome::Failed, "an upgrade is under way"),
             Command::MaintenanceStatus {} => serde_json::to_string(&Status::of(&maintenance)).map_err(io::Error::from),
             Command::CertStatus {} => serde_json::to_string(&self.certificates()).map_err(io::Error::from),
             Command::CertRenew { names } => match self.renew(names) {
@@ -246,13 +255,15 @@ impl Serving {
         if lifted == 0 { format!("nothing counted against {whom}") } else { format!("{whom} may try again") }
     }
 
-    /// Goes by the configuration as it is now, or, when that cannot be, by the one before.
-    fn reload(&mut self) -> Answer {
-        let reloaded = tokio::task::block_in_place(|| {
-            let settings = (self.configuration)().map_err(Refused::configuration)?;
-            self.change(settings)
-        });
-        match reloaded {
+    /// Goes by the configuration as it is now, or, when that cannot be, by the one before. `None`: we were told to stop
+    /// meanwhile.
+    async fn reload(&mut self, signals: &mut Signals) -> Option<Answer> {
+        let read = tokio::select! {
+            read = self.read_anew() => read,
+            () = signals.stop(&self.reports) => return None,
+        };
+        let change = |(settings, loaded)| tokio::task::block_in_place(|| self.change(settings, loaded));
+        Some(match read.and_then(change) {
             Ok(done) => {
                 tracing::info!("reloaded: {done}");
                 Answer::new(Outcome::Done, done)
@@ -261,19 +272,29 @@ impl Serving {
                 tracing::error!("not reloaded, nothing changed: {refused}");
                 Answer::new(refused.outcome(), format_args!("nothing changed: {refused}"))
             }
-        }
+        })
+    }
+
+    /// Reads what a reload reads.
+    async fn read_anew(&self) -> Result<(Settings, Loaded), Refused> {
+        let (configuration, before) = (Arc::clone(&self.configuration), self.settings.clone());
+        let shown = self.watching.shown.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let settings = configuration().map_err(Refused::configuration)?;
+            let fixed = change::fixed(&before, &settings);
+            if !fixed.is_empty() {
+                return Err(Refused::Fixed(fixed));
+            }
+            Refused::unless_certificate_is_out_of_sight(&before, &settings)?;
+            let loaded = FromFiles::read(&settings)?.complete(&settings, &shown, SystemTime::now())?;
+            Ok((settings, loaded))
+        });
+        reading.await.unwrap_or_else(|error| Err(Error::Runtime(io::Error::other(error)).into()))
     }
 
     /// All that can fail comes first.
-    fn change(&mut self, settings: Settings) -> Result<String, Refused> {
-        let fixed = change::fixed(&self.settings, &settings);
-        if !fixed.is_empty() {
-            return Err(Refused::Fixed(fixed));
-        }
-        Refused::unless_certificate_is_out_of_sight(&self.settings, &settings)?;
-        let now = SystemTime::now();
-        let loaded = FromFiles::read(&settings)?.complete(&settings, &self.watching.shown, now)?;
-        let remarks = loaded.remarks(now);
+    fn change(&mut self, settings: Settings, loaded: Loaded) -> Result<String, Refused> {
+        let remarks = loaded.remarks(SystemTime::now());
         let Loaded { tls, shown, authority: _ } = loaded;
         let wanted = self.running.not_open(&settings.front.listeners);
         let mut handed = Handed::default();

@@ -33,7 +33,7 @@ use super::config::{Clients, NamedClients};
 use super::facts::is_wildcard_for;
 use super::policy::provider;
 use super::stamp::{Stamp, stamp};
-use super::{Certificates, Error, Policy, files, subject};
+use super::{Certificates, Error, Policy, files, patience, subject};
 pub use proof::{Asking, Proof};
 
 /// How often we look whether lists of withdrawn certificates have changed.
@@ -327,7 +327,8 @@ impl Revocations {
             tokio::time::sleep(LOOK).await;
             let verifiers = verifiers.clone();
             let look = move || verifiers.iter().for_each(|verifier| verifier.look());
-            if let Err(error) = tokio::task::spawn_blocking(look).await {
+            let looked = patience::look("lists of withdrawn certificates", tokio::task::spawn_blocking(look));
+            if let Err(error) = looked.await {
                 return tracing::error!(%error, "lists of withdrawn certificates are no longer watched");
             }
         }

@@ -23,6 +23,7 @@ mod facts;
 mod files;
 mod key;
 pub mod local;
+mod patience;
 mod policy;
 mod remark;
 mod served;

@@ -25,7 +25,7 @@ use super::remark::{self, Remark};
 use super::served::Shown;
 use super::stamp::{Stamp, paths, stamps};
 use super::status::{Refused, Status};
-use super::{Error, local};
+use super::{Error, local, patience};
 use crate::telemetry::Metrics;
 
 /// How often we look.
@@ -125,7 +125,7 @@ impl Watch {
                 self.look(SystemTime::now(), Instant::now());
                 self
             });
-            match looked.await {
+            match patience::look("the files of certificates", looked).await {
                 Ok(watch) => self = watch,
                 Err(error) => return tracing::error!(%error, "the files of certificates are no longer watched"),
             }

@@ -14,24 +14,12 @@ pub(super) fn setting(draft: &mut Draft<'_>, path: &[&str], value: &Value) -> Fa
         Fate::Translated(path.join("."))
     };
     let flag = if value.is_on() { "true" } else { "false" };
-    let off = matches!(value, Value::Flag(false))
-        || value.text() == Some("false")
-        || matches!(value, Value::List(items) if items.is_empty());
     let text = value.text().unwrap_or_default();
-    let later = |why: &str| Fate::NotServedYet(why.to_owned());
-    let unread = || Fate::Yours("Pierhead's registry does not take this value".to_owned());
+    if !is_taken(path, text) {
+        return Fate::Yours("Pierhead's registry does not take this value".to_owned());
+    }
     match path {
         ["http_draintimeout"] if text == "0" => put(&["registry", "http", "draintimeout"], "0s"),
-        ["log_level"] if !["error", "warn", "info", "debug", "trace"].contains(&text) => unread(),
-        ["log_formatter"] if !["text", "json", "logstash"].contains(&text) => unread(),
-        ["storage", "maintenance", "uploadpurging", "age" | "interval"]
-            if go_seconds(text).is_none_or(|time| time < 60) =>
-        {
-            unread()
-        }
-        ["http_draintimeout"] if go_seconds(text).is_none() => unread(),
-        ["debug_addr"] if !bindable(text) => unread(),
-        ["http_secret"] if text.is_empty() => unread(),
         ["log_level"] => put(&["registry", "log", "level"], text),
         ["log_formatter"] => put(&["registry", "log", "formatter"], text),
         ["rootcertbundle"] => Fate::Translated("registry.auth.token.rootcertbundle".to_owned()),
@@ -53,14 +41,6 @@ pub(super) fn setting(draft: &mut Draft<'_>, path: &[&str], value: &Value) -> Fa
         ["storage", "maintenance", "uploadpurging", key @ ("age" | "interval")] => {
             put(&["registry", "storage", "maintenance", "uploadpurging", key], text)
         }
-        ["storage", "cache", ..]
-        | ["cache", ..]
-        | ["storage", "redirect", ..]
-        | ["redis", ..]
-        | ["storage", "filesystem", "maxthreads"] => {
-            Fate::NotNeeded("files are served from the file system, whose cache is the kernel's".to_owned())
-        }
-        ["storage", ..] => later("images are served from the file system only"),
         ["debug_addr"] => {
             draft.page.put(&["registry", "http", "debug", "prometheus", "enabled"], "true");
             draft.page.put(&["registry", "http", "debug", "addr"], text);
@@ -71,6 +51,40 @@ pub(super) fn setting(draft: &mut Draft<'_>, path: &[&str], value: &Value) -> Fa
         }
         ["autoredirect"] => put(&["registry", "auth", "token", "autoredirect"], flag),
         ["http_draintimeout"] => put(&["registry", "http", "draintimeout"], text),
+        _ => left_out(path, value, text),
+    }
+}
+
+/// Whether Pierhead's registry takes a value that it has a key for.
+fn is_taken(path: &[&str], text: &str) -> bool {
+    match path {
+        ["log_level"] => ["error", "warn", "info", "debug", "trace"].contains(&text),
+        ["log_formatter"] => ["text", "json", "logstash"].contains(&text),
+        ["storage", "maintenance", "uploadpurging", "age" | "interval"] => {
+            go_seconds(text).is_some_and(|time| time >= 60)
+        }
+        ["http_draintimeout"] => text == "0" || go_seconds(text).is_some(),
+        ["debug_addr"] => bindable(text),
+        ["http_secret"] => !text.is_empty(),
+        _ => true,
+    }
+}
+
+/// Why nothing is made of the others.
+fn left_out(path: &[&str], value: &Value, text: &str) -> Fate {
+    let off = matches!(value, Value::Flag(false))
+        || value.text() == Some("false")
+        || matches!(value, Value::List(items) if items.is_empty());
+    let later = |why: &str| Fate::NotServedYet(why.to_owned());
+    match path {
+        ["storage", "cache", ..]
+        | ["cache", ..]
+        | ["storage", "redirect", ..]
+        | ["redis", ..]
+        | ["storage", "filesystem", "maxthreads"] => {
+            Fate::NotNeeded("files are served from the file system, whose cache is the kernel's".to_owned())
+        }
+        ["storage", ..] => later("images are served from the file system only"),
         ["compatibility_schema1_enabled"] if off => Fate::NotNeeded("it is off".to_owned()),
         ["compatibility_schema1_enabled"] => Fate::NotSupported("images of schema 1 are not served".to_owned()),
         ["database", "enabled"] if off || text == "prefer" => {

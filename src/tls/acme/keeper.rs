@@ -3,8 +3,11 @@
 //! [`Keeper`] has one [task](super::task) for each certificate, so that none holds up another. Whoever shows certificates
 //! sees their files change; the keeper does not know of it.
 //!
-//! **Invariant:** nothing that a library does ends a task: an attempt that panics or hangs is one that failed.
+//! **Invariants**
+//! - Nothing that a library does ends a task: an attempt that panics or hangs is one that failed.
+//! - A storage folder that hangs takes few threads, however many certificates are ordered.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,11 +17,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
+use super::lease::Lease;
 use super::order::{Authority, Failure, Proofs};
 use super::status::{Refusal, Status};
 use super::storage::{Storage, blocking};
 use super::task::Task;
-use super::{Config, engine, proofs};
+use super::{Config, Place, engine, proofs};
 use crate::telemetry::Metrics;
 use crate::tls;
 
@@ -26,6 +30,8 @@ use crate::tls;
 const AT_A_TIME: usize = 8;
 /// How often what crashes left is removed.
 const CLEAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many look into the storage folder, or write to it, at a time. When it hangs, so many threads do.
+const AT_FOLDER: usize = 8;
 /// Before a task that ended, which none should, begins again.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -45,7 +51,8 @@ pub(super) struct Shared {
     config: Config,
     /// Its digest.
     pub(super) settings: String,
-    pub(super) storage: Storage,
+    storage: Storage,
+    folder: Arc<Semaphore>,
     pub(super) proofs: Arc<dyn Proofs>,
     pub(super) metrics: Metrics,
     /// For who begins an attempt.
@@ -75,6 +82,7 @@ impl Keeper {
         let desks = config.places().into_iter().map(|place| Arc::new(Desk::new(place))).collect();
         Self(Arc::new(Shared {
             storage: Storage::of(&config.storage),
+            folder: Arc::new(Semaphore::new(AT_FOLDER)),
             settings: config.digest(),
             config,
             proofs,
@@ -111,13 +119,12 @@ async fn supervise(shared: Arc<Shared>, desk: Arc<Desk>) {
 
 async fn clean(shared: &Shared) {
     loop {
-        let (storage, now) = (shared.storage.clone(), (shared.clock)());
-        let cleaned: Result<(), Failure> = blocking(move || {
+        let now = (shared.clock)();
+        let cleaned = shared.at_folder(move |storage| {
             storage.clean(now);
             Ok(())
-        })
-        .await;
-        if let Err(error) = cleaned {
+        });
+        if let Err(error) = cleaned.await {
             tracing::debug!(%error, "what crashes left is not removed");
         }
         tokio::time::sleep(CLEAN).await;
@@ -130,14 +137,33 @@ impl Shared {
         tls::local::seconds((self.clock)())
     }
 
+    /// The lease of a certificate.
+    pub(super) fn lease(&self, place: &Place) -> Lease {
+        self.storage.lease(place)
+    }
+
+    /// Does something with the storage folder, when it is its turn. A thread that hangs there keeps its turn.
+    pub(super) async fn at_folder<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Storage) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = Arc::clone(&self.folder).acquire_owned().await;
+        let (turn, storage) = (turn.map_err(io::Error::other)?, self.storage.clone());
+        blocking(move || {
+            let _turn = turn;
+            work(&storage)
+        })
+        .await
+    }
+
     /// The authority, as whoever we are there.
     pub(super) async fn authority(&self) -> Result<Arc<dyn Authority>, Failure> {
         let mut known = self.authority.lock().await;
         if let Some(authority) = &*known {
             return Ok(Arc::clone(authority));
         }
-        let (storage, directory) = (self.storage.clone(), self.config.directory.clone());
-        let key = blocking(move || storage.account_key(&directory)).await?;
+        let directory = self.config.directory.clone();
+        let key = self.at_folder(move |storage| storage.account_key(&directory)).await?;
         let authority = (self.connect)(&self.config, key)?;
         *known = Some(Arc::clone(&authority));
         Ok(authority)

@@ -64,6 +64,7 @@ impl Lease {
 
     /// Takes it, unless another holds it. Blocks.
     pub(super) fn take(&mut self, now: Instant) -> io::Result<Option<Held>> {
+        let begun = Instant::now();
         durable::make_private_dirs(&self.folder)?;
         let Some(last) = self.numbers()?.into_iter().max() else { return self.create(1) };
         let content = match std::fs::read_to_string(self.file(last)) {
@@ -81,7 +82,8 @@ impl Lease {
                 self.create(last + 1)
             }
             _ => {
-                self.seen = Some((last, content, now));
+                // When it was read, that is: the folder may have hung.
+                self.seen = Some((last, content, now + begun.elapsed()));
                 Ok(None)
             }
         }
@@ -212,7 +214,7 @@ mod tests {
         held.0.lock().give().unwrap();
         assert!(other.take(now + LEASE).unwrap().is_none(), "it lives");
         assert!(other.take(now + 2 * LEASE - Duration::from_secs(1)).unwrap().is_none());
-        let next = other.take(now + 2 * LEASE).unwrap().unwrap();
+        let next = other.take(now + 2 * LEASE + Duration::from_secs(1)).unwrap().unwrap();
         assert!(held.0.lock().give().is_err(), "the slow one notices");
         drop(held);
         assert!(one.take(now).unwrap().is_none(), "and frees nothing of another's");

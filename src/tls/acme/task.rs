@@ -10,9 +10,11 @@
 //! - What was issued is checked before it takes the place of another. What could not be written is written later, and not
 //!   ordered again, while it is better than what is there.
 //! - What was tried is written by whoever has the lease.
-//! - An attempt takes no longer than a third of the time that is left.
+//! - An attempt takes no longer than a third of the time that is left, but for what the storage folder takes: it is
+//!   waited for, however long it hangs. What was begun there may still happen, and there is no certificate without it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -24,10 +26,12 @@ use super::history::{Failed, History};
 use super::keeper::Shared;
 use super::lease::{Held, Lease};
 use super::order::{Failure, Issued, Kind, Wanted, Window};
+use super::proofs::Noted;
 use super::renewal::{self, Case};
-use super::storage::{self, Certificate, Found, blocking};
+use super::storage::{self, Certificate, Found, Storage};
 use super::voice::Voice;
 use super::{Challenge, Place};
+use crate::tls::patience::{HANGS, patiently};
 
 /// The longest sleep: clocks are put right, and other nodes order too.
 const LOOK: Duration = Duration::from_secs(60);
@@ -52,7 +56,7 @@ pub(super) struct Task {
     /// What was issued and how, while it cannot be written.
     unpublished: Option<(String, Challenge)>,
     window: Option<Asked>,
-    /// How often the folder could not be read.
+    /// How often the folder could not be read, or did not answer.
     blind: u32,
 }
 
@@ -65,7 +69,7 @@ struct Asked {
 
 impl Task {
     pub(super) fn new(shared: Arc<Shared>, desk: Arc<Desk>) -> Self {
-        let (lease, voice) = (shared.storage.lease(&desk.place), Voice::of(&desk.place));
+        let (lease, voice) = (shared.lease(&desk.place), Voice::of(&desk.place));
         Self { shared, desk, lease, voice, memory: None, unpublished: None, window: None, blind: 0 }
     }
 
@@ -112,9 +116,18 @@ impl Task {
         Duration::ZERO
     }
 
-    async fn look(&self) -> Result<Found, Failure> {
-        let (storage, place) = (self.shared.storage.clone(), self.desk.place.clone());
-        let mut found = blocking(move || storage.look(&place)).await?;
+    /// Does something with the storage folder. While that hangs nothing is decided, but for that it does, which is said.
+    async fn at_folder<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Storage) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let shared = Arc::clone(&self.shared);
+        patiently(shared.at_folder(work), || self.hangs()).await
+    }
+
+    async fn look(&mut self) -> Result<Found, Failure> {
+        let place = self.desk.place.clone();
+        let mut found = self.at_folder(move |storage| storage.look(&place)).await?;
         if let Some(memory) = &self.memory {
             found.history = memory.clone();
         }
@@ -138,9 +151,19 @@ impl Task {
 
     /// What is there cannot be seen, so nothing is decided.
     fn is_blind(&mut self, failure: &Failure) -> Duration {
+        let wait = LOOK.min(Duration::from_secs(2 << self.blind.min(5)));
+        self.is_blind_for(wait, failure);
+        wait
+    }
+
+    fn hangs(&mut self) {
+        let reason = format!("the folder has not answered for {} s (tls.acme.storage)", HANGS.as_secs());
+        self.is_blind_for(HANGS, &Failure::new(Kind::Ours, reason));
+    }
+
+    fn is_blind_for(&mut self, wait: Duration, failure: &Failure) {
         self.blind = self.blind.saturating_add(1);
         let now = self.shared.now();
-        let wait = LOOK.min(Duration::from_secs(1 << self.blind.min(6)));
         let next = now.saturating_add(i64::try_from(wait.as_secs()).unwrap_or_default());
         let failures = self.blind;
         self.desk.note(|seen| {
@@ -148,7 +171,6 @@ impl Task {
         });
         self.shared.measure();
         self.voice.failed(failure, None, next, now);
-        wait
     }
 
     fn case<'a>(&self, found: &'a Found) -> Case<'a> {
@@ -220,20 +242,22 @@ impl Task {
         };
         let life = certificate.facts.not_after.saturating_sub(certificate.facts.not_before);
         let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
-        let window = isolated(question, WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(|failure| {
-            tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
-            before
-        });
+        let window = isolated(question, WINDOW.0.min(life / WINDOW.1), &AtomicBool::new(false)).await.unwrap_or_else(
+            |failure| {
+                tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
+                before
+            },
+        );
         self.window = Some(Asked { of: der, window, again: Instant::now() + (life / 8).clamp(ASK.0, ASK.1) });
     }
 
     async fn take_lease(&mut self) -> Result<Option<Held>, Failure> {
         let mut lease = self.lease.clone();
-        let (lease, taken) = blocking(move || {
+        let taking = self.at_folder(move |_| {
             let taken = lease.take(Instant::now());
-            Ok::<_, Failure>((lease, taken))
-        })
-        .await?;
+            Ok((lease, taken))
+        });
+        let (lease, taken) = taking.await?;
         self.lease = lease;
         taken.map_err(|error| storage::ours(&self.desk.place.pem, "take the lease of", &error))
     }
@@ -314,8 +338,7 @@ impl Task {
             }
         };
         self.unpublished = Some((text.clone(), by));
-        let storage = self.shared.storage.clone();
-        blocking(move || storage.publish(&place, &text)).await?;
+        self.at_folder(move |storage| storage.publish(&place, &text)).await?;
         self.unpublished = None;
         Ok(by)
     }
@@ -327,11 +350,12 @@ impl Task {
         let replaced = replaced.map(|certificate| certificate.der.clone());
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
+        let (proofs, presented) = Noted::of(&shared.proofs);
         let order = async move {
             let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
-            shared.authority().await?.order(&wanted, &shared.proofs).await
+            shared.authority().await?.order(&wanted, &proofs).await
         };
-        isolated(order, deadline).await
+        isolated(order, deadline, &presented).await
     }
 
     /// The text of what was issued, if it is what was ordered.
@@ -344,9 +368,9 @@ impl Task {
         })
     }
 
-    async fn remember(&self, history: &History) -> Result<(), Failure> {
-        let (storage, place, history) = (self.shared.storage.clone(), self.desk.place.clone(), history.clone());
-        blocking(move || storage.remember(&place, &history)).await
+    async fn remember(&mut self, history: &History) -> Result<(), Failure> {
+        let (place, history) = (self.desk.place.clone(), history.clone());
+        self.at_folder(move |storage| storage.remember(&place, &history)).await
     }
 }
 
@@ -367,20 +391,21 @@ fn deadline(left: i64) -> Duration {
     if left > 0 { third.clamp(SHORTEST, LONGEST) } else { LONGEST }
 }
 
-/// Does what a library may hang or panic in.
+/// Does what a library may hang or panic in. Where it comes to no end, the authority may have looked at what was presented.
 async fn isolated<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     deadline: Duration,
+    presented: &AtomicBool,
 ) -> Result<T, Failure> {
     let mut one = JoinSet::new(); // aborts what it has when it is dropped
     one.spawn(work);
+    let cut_off =
+        |kind, reason| Err(Failure { proven: presented.load(Ordering::Relaxed), ..Failure::new(kind, reason) });
     match timeout(deadline, one.join_next()).await {
         Ok(Some(Ok(done))) => done,
-        Ok(Some(Err(error))) => Err(std::io::Error::other(format!("a fault of this program: {error}")).into()),
+        Ok(Some(Err(error))) => cut_off(Kind::Ours, format!("a fault of this program: {error}")),
         Ok(None) | Err(_) => {
-            let reason = format!("it was given up after {} s without an end", deadline.as_secs());
-            // It may have been at any step.
-            Err(Failure { proven: true, ..Failure::new(Kind::Unreachable, reason) })
+            cut_off(Kind::Unreachable, format!("it was given up after {} s without an end", deadline.as_secs()))
         }
     }
 }

@@ -130,3 +130,33 @@ fn a_name_more_is_ordered_at_a_reload_while_the_old_certificate_is_shown_and_not
         assert_eq!(server.stop().code(), Some(0));
     });
 }
+
+#[test]
+fn a_storage_folder_that_hangs_during_a_reload_does_not_keep_the_server_from_ending() {
+    on_a_fresh_machine(|machine| {
+        let scene = Scene::new(machine, Manners::default());
+        scene.configure("challenges: [tls-alpn-01]");
+        let mut server = scene.site.start();
+        scene.ordered(30);
+        let pem = scene.site.directory().join("state/acme/certificates").join(format!("{NAME}.pem"));
+        fs::remove_file(&pem).expect("it is there");
+        assert!(std::process::Command::new("mkfifo").arg(&pem).status().is_ok_and(|made| made.success()));
+        // Whoever reads waits for what never comes.
+        let hanging = fs::OpenOptions::new().read(true).write(true).open(&pem).expect("ours");
+        let descriptors = format!("/proc/{}/fd", server.process.id());
+        let readers = || {
+            let open = fs::read_dir(&descriptors).expect("it runs").flatten();
+            open.filter(|file| fs::read_link(file.path()).is_ok_and(|path| path == pem)).count()
+        };
+        std::thread::scope(|scope| {
+            wait_for("whoever watches it", 30, || (readers() == 1).then_some(()));
+            let reload = scope.spawn(|| scene.site.run(&["reload"]));
+            wait_for("the reload", 30, || (readers() == 2).then_some(()));
+            server.process.terminate();
+            assert_eq!(server.process.wait(30).code(), Some(0));
+            let said = reload.join().expect("no panic");
+            assert!(said.code() != Some(0) && said.stderr.contains("the server is stopping"), "{said}");
+        });
+        drop(hanging);
+    });
+}

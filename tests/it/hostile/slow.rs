@@ -92,8 +92,7 @@ const CASES: &[(&str, Attack)] = &[
         for byte in PREFACE {
             wire.send([*byte]);
             wire.glance();
-            // Time is the subject: this is how slow the client is.
-            thread::sleep(Duration::from_millis(100));
+            dawdle(100);
         }
         wire.rest();
     }),
@@ -126,8 +125,7 @@ const CASES: &[(&str, Attack)] = &[
         let drip = thread::scope(|_| {
             for _ in 0..100 {
                 http2.send(DATA, 0, 1, b"x");
-                // Time is the subject: this is how slow the client is.
-                thread::sleep(Duration::from_millis(50));
+                dawdle(50);
             }
             http2.outcome()
         });
@@ -137,8 +135,7 @@ const CASES: &[(&str, Attack)] = &[
         let mut http2 = begin_http2(fort);
         for _ in 0..100 {
             http2.send(DATA, 0, 1, b"");
-            // Time is the subject: this is how slow the client is.
-            thread::sleep(Duration::from_millis(50));
+            dawdle(50);
         }
         assert_eq!(http2.outcome(), Outcome::Status(408));
     }),
@@ -160,12 +157,16 @@ const CASES: &[(&str, Attack)] = &[
         assert_eq!(http2.outcome(), Outcome::Status(200));
         for _ in 0..20 {
             http2.send(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
-            // Time is the subject: this is how slow the client is.
-            thread::sleep(Duration::from_millis(100));
+            dawdle(100);
         }
         fort.server.wait_for_access("the download to be given up", |lines| given_up(lines, "?window"));
     }),
 ];
+
+/// How slow a client is: nothing is waited for, time itself is what is tested.
+fn dawdle(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
 
 /// The blob that downloads ask for.
 fn content() -> Content {

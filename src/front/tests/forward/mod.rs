@@ -175,15 +175,15 @@ impl Talk {
         let mut words = head.split(' ');
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let size: usize = query.strip_prefix("n=").and_then(|size| size.parse().ok()).unwrap_or(0);
         let word = path.rsplit('/').next()?;
+        if let Some((text, goes_on)) = fixed(word) {
+            self.say(text).await?;
+            return goes_on.then_some(());
+        }
         match word {
             "echo" => {
                 self.body(&head).await?;
                 return self.answer("200 OK", "Content-Type: text/plain\r\n", &head).await;
-            }
-            "early" => {
-                return self.answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", "no").await;
             }
             "continue" => {
                 self.state.gate.acquire().await.ok()?.forget();
@@ -205,10 +205,6 @@ impl Talk {
                 self.state.gate.acquire().await.ok()?.forget();
                 return self.say("56789").await;
             }
-            "short" => {
-                self.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234").await?;
-                return None;
-            }
             "hints" => {
                 self.say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n").await?;
                 return self.answer("200 OK", "", "done").await;
@@ -216,10 +212,6 @@ impl Talk {
             "" if method == "POST" => {
                 let upload = format!("{}%3D", self.state.begun.fetch_add(1, Ordering::Relaxed));
                 return self.answer("202 Accepted", &format!("Location: /v2/a/blobs/uploads/{upload}\r\n"), "").await;
-            }
-            "garbage" => {
-                self.say("GARBAGE\r\n\r\n").await?;
-                return None;
             }
             "hang" => {
                 let length = self.body(&head).await?;
@@ -234,35 +226,9 @@ impl Talk {
                 self.say(vec![b'x'; 100_000]).await?;
                 return None;
             }
-            "halfchunked" => {
-                self.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await?;
-                return None;
-            }
-            "chunked" => {
-                return self.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
-            }
             "gen" => {
-                self.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")).await?;
-                let piece = vec![b'x'; 64 << 10];
-                let mut left = size;
-                while left > 0 {
-                    let part = left.min(piece.len());
-                    self.say(&piece[..part]).await?;
-                    self.state.moved.fetch_add(part as u64, Ordering::Relaxed);
-                    left -= part;
-                }
-                return Some(());
+                return self.generate(query.strip_prefix("n=").and_then(|size| size.parse().ok()).unwrap_or(0)).await;
             }
-            "204" => return self.say("HTTP/1.1 204 No Content\r\nRange: 0-9\r\n\r\n").await,
-            "304" => return self.say("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n").await,
-            "204long" => {
-                return self.say("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\nConnection: close\r\n\r\n").await;
-            }
-            "206" => {
-                let headers = "Content-Range: bytes 2-4/10\r\nAccept-Ranges: bytes\r\nServer: nginx/1.2.3\r\n";
-                return self.answer("206 Partial Content", headers, "cde").await;
-            }
-            "busy" => return self.answer("503 Service Unavailable", "Retry-After: 7\r\n", "busy").await,
             "where" => {
                 self.body(&head).await?;
                 let host = head.split("Host: ").nth(1)?.split("\r\n").next()?;
@@ -277,6 +243,43 @@ impl Talk {
         let length = self.body(&head).await?;
         self.answer("201 Created", "", &length.to_string()).await
     }
+
+    /// A body of so many bytes.
+    async fn generate(&mut self, size: usize) -> Option<()> {
+        self.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")).await?;
+        let piece = vec![b'x'; 64 << 10];
+        let mut left = size;
+        while left > 0 {
+            let part = left.min(piece.len());
+            self.say(&piece[..part]).await?;
+            self.state.moved.fetch_add(part as u64, Ordering::Relaxed);
+            left -= part;
+        }
+        Some(())
+    }
+}
+
+/// What is said to some words whatever the request is, and whether the connection goes on.
+fn fixed(word: &str) -> Option<(&'static str, bool)> {
+    Some(match word {
+        "early" => {
+            ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\r\nno", true)
+        }
+        "short" => ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234", false),
+        "garbage" => ("GARBAGE\r\n\r\n", false),
+        "halfchunked" => ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", false),
+        "chunked" => ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", true),
+        "204" => ("HTTP/1.1 204 No Content\r\nRange: 0-9\r\n\r\n", true),
+        "304" => ("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", true),
+        "204long" => ("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\nConnection: close\r\n\r\n", true),
+        "206" => (
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 2-4/10\r\n\
+             Accept-Ranges: bytes\r\nServer: nginx/1.2.3\r\n\r\ncde",
+            true,
+        ),
+        "busy" => ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nRetry-After: 7\r\n\r\nbusy", true),
+        _ => return None,
+    })
 }
 
 /// The upstream `hub` with these peers.

@@ -27,6 +27,7 @@ enum Deed {
     IssueFor(&'static str),
     Fail(Kind),
     Hang,
+    PresentAndHang,
     Panic,
     IssueAfter(Duration),
     /// Somebody puts a file where a folder should be.
@@ -86,7 +87,7 @@ impl Fake {
 
 #[async_trait]
 impl Authority for Fake {
-    async fn order(&self, wanted: &Wanted<'_>, _proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
+    async fn order(&self, wanted: &Wanted<'_>, proofs: &Arc<dyn Proofs>) -> Result<Issued, Failure> {
         self.orders.lock().push((self.start.elapsed(), wanted.names.to_vec(), wanted.ways[0]));
         let deed = self.deeds.lock().pop_front().unwrap_or_else(|| self.usual.lock().clone());
         match deed {
@@ -102,6 +103,11 @@ impl Authority for Fake {
             }
             Deed::Fail(kind) => Err(Failure::new(kind, format!("{kind:?} in the test"))),
             Deed::Hang => std::future::pending().await,
+            Deed::PresentAndHang => {
+                let [name, token, key_authorization] = ["a.test", "token", "token.thumb"].map(str::to_owned);
+                proofs.present(&Proof { by: wanted.ways[0], name, token, key_authorization }).await?;
+                std::future::pending().await
+            }
             Deed::Panic => panic!("a fault in the test"),
         }
     }
@@ -274,6 +280,19 @@ async fn what_hangs_or_panics_or_is_not_what_was_ordered_is_a_failure() {
         assert!(reasons.iter().any(|error| error.reason.contains(said)) || said.contains("a.test"), "{reasons:?}");
         assert!(node.status().iter().any(|status| status.ordered.is_some()), "the other is there");
         node.until(|status| status.iter().all(|status| status.ordered.is_some())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_is_cut_off_before_anything_could_be_looked_at_is_no_failed_proof() {
+    for (deed, count) in [(Deed::Hang, 0), (Deed::Panic, 0), (Deed::PresentAndHang, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = Fake::new().will([deed.clone()]);
+        let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+        node.until(|status| status[0].failures == 1).await;
+        let tried = std::fs::read_to_string(folder.path().join("attempts/a.test.json")).unwrap();
+        let tried: serde_json::Value = serde_json::from_str(&tried).unwrap();
+        assert_eq!(tried["failed_proofs"].as_array().map(Vec::len), Some(count), "{deed:?}: {tried}");
     }
 }
 
@@ -570,4 +589,45 @@ async fn no_attempt_begins_at_the_end_and_one_that_is_under_way_goes_on() {
     node.until(|status| status[0].ordered.is_some()).await;
     tokio::time::sleep(100 * DAY).await;
     assert_eq!(fake.times().len(), 1);
+}
+
+#[test]
+fn a_folder_that_hangs_is_told_of_takes_few_threads_and_is_used_again_when_it_answers() {
+    let threads = AT_FOLDER + 1;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(threads).build().unwrap();
+    for (part, end) in [("attempts", "json"), ("leases", "1")] {
+        let folder = tempfile::tempdir().unwrap();
+        durable::make_dirs(&folder.path().join(part)).unwrap();
+        let names: Vec<String> = (0..threads).map(|number| format!("{number}.test")).collect();
+        // Whoever opens one waits for somebody who writes.
+        let hanging: Vec<PathBuf> =
+            names.iter().map(|name| folder.path().join(part).join(format!("{name}.{end}"))).collect();
+        assert!(std::process::Command::new("mkfifo").args(&hanging).status().unwrap().success());
+        runtime.block_on(async {
+            let fake = Fake::new();
+            let names: Vec<[&str; 1]> = names.iter().map(|name| [name.as_str()]).collect();
+            let certificates: Vec<&[&str]> = names.iter().map(|name| &name[..]).collect();
+            let node = Node::start(config(folder.path(), &certificates), &fake);
+            let is_said = |status: &Status| {
+                let said = status.error.as_ref().map_or("", |error| error.reason.as_str());
+                said.contains("has not answered for 30 s") && said.contains("tls.acme.storage")
+            };
+            let began = std::time::Instant::now();
+            // Whoever has the ninth's turn to order is told of, not the ninth.
+            while node.status().iter().filter(|status| is_said(status)).count() < AT_FOLDER {
+                tokio::time::advance(Duration::from_secs(1)).await; // it does not go by itself while a thread hangs
+                assert!(began.elapsed() < Duration::from_secs(60), "{part}: {:#?}", node.status());
+            }
+            assert!(node.metrics.page(crate::telemetry::Exposition::Prometheus).contains("pierhead_acme_failures"));
+            assert_eq!(tokio::task::spawn_blocking(|| "a thread for others").await.unwrap(), "a thread for others");
+            for file in &hanging {
+                let answer = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+                std::fs::remove_file(file).unwrap();
+                drop(answer);
+            }
+            node.until(|status| status.iter().all(|status| status.ordered.is_some() && status.error.is_none())).await;
+            assert_eq!(fake.orders.lock().len(), threads, "one for each");
+        });
+    }
 }

@@ -12,6 +12,7 @@
 
 mod hook;
 mod key;
+mod noted;
 mod update;
 mod webroot;
 
@@ -25,6 +26,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::order::{Failure, Kind, Proof, Proofs};
 use super::{Answers, Challenge, Config, Dns};
+
+pub(super) use noted::Noted;
 
 /// Puts proofs where the configuration says.
 pub(super) fn proofs(config: &Config) -> Arc<dyn Proofs> {
