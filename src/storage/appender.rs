@@ -23,8 +23,8 @@ use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use super::filesystem::finished;
 use super::{Appender, Error, Key};
 
-/// How much of each file stays in the page cache: as much as most layers have.
-const CACHED: u64 = 16 << 20;
+/// How much of each file stays in the page cache: more than most layers have.
+const CACHED: u64 = 4 << 20;
 
 /// `RWF_DONTCACHE`, of `linux/fs.h`.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
