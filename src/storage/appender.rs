@@ -120,7 +120,7 @@ mod tests {
     fn a_write_that_fails_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        std::fs::write(&path, b"").unwrap();
+        File::create(&path).unwrap();
         assert!(write_past_cache(&File::open(&path).unwrap(), b"x", 0).is_err(), "opened for reading");
     }
 }
