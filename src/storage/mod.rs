@@ -47,7 +47,7 @@ pub use filesystem::Filesystem;
 pub use measured::Measured;
 
 /// How many bytes a reader yields at most at once and how many an appender should be given at once.
-pub const PIECE: usize = 256 << 10;
+pub const PIECE: usize = 512 << 10;
 
 /// The name of an object: components joined by `/`, none of them empty, `.` or `..`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -41,20 +41,22 @@ struct Recording {
 /// One story, recorded once for all tests.
 fn recording() -> &'static Recording {
     static RECORDING: OnceLock<Recording> = OnceLock::new();
-    RECORDING.get_or_init(|| {
-        let site = Site::new();
-        let file = site.directory().with_extension("trace");
-        let before = Disk::of(site.directory());
-        let server = site.start_traced(&file);
-        let mut story = Story::begin(site.admin().repository(REPOSITORY, "pull,push,delete"));
-        story.tell();
-        let shown = story.shown;
-        server.stop();
-        let steps = steps(&trace::of_ended(&file), site.directory());
-        let acknowledged = shown.into_iter().enumerate();
-        let acknowledged = acknowledged.map(|(number, shown)| (answer_before(&steps, number), shown)).collect();
-        Recording { acknowledged, before, steps }
-    })
+    RECORDING.get_or_init(|| record(Story::tell))
+}
+
+fn record(tell: impl FnOnce(&mut Story)) -> Recording {
+    let site = Site::new();
+    let file = site.directory().with_extension("trace");
+    let before = Disk::of(site.directory());
+    let server = site.start_traced(&file);
+    let mut story = Story::begin(site.admin().repository(REPOSITORY, "pull,push,delete"));
+    tell(&mut story);
+    let shown = story.shown;
+    server.stop();
+    let steps = steps(&trace::of_ended(&file), site.directory());
+    let acknowledged = shown.into_iter().enumerate();
+    let acknowledged = acknowledged.map(|(number, shown)| (answer_before(&steps, number), shown)).collect();
+    Recording { acknowledged, before, steps }
 }
 
 /// Where the last answer was sent before the server looked for a mark.
@@ -210,6 +212,18 @@ fn a_power_cut_after_any_system_call_loses_nothing_acknowledged_and_leaves_no_da
     eprintln!("{} steps, {} answers, {seen} disks", recording.steps.len(), recording.acknowledged.len());
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
     assert!(seen > 500, "only {seen} disks were looked at");
+}
+
+/// Of a layer so large that most of it is written past the page cache.
+#[test]
+fn a_power_cut_while_a_large_layer_comes_loses_nothing_acknowledged_and_leaves_no_damage() {
+    let recording = record(|story| story.blob(Content::new(7, (5 << 20) + 17)));
+    let wrote_late = |step: &Step| matches!(step, Step::Write { at: Some(at), .. } if *at >= 4 << 20);
+    assert!(recording.steps.iter().any(wrote_late), "the end of the layer is in the trace");
+    let (wrong, seen) = violations(&recording, Syncs::Honest, &mut Random::new(), if soak() { 20 } else { 2 });
+    assert!(wrong.is_empty(), "of {seen} disks {} faults:\n{}", wrong.len(), wrong.join("\n"));
+    let (wrong, _) = violations(&recording, Syncs::OfDirectories, &mut Random::new(), 0);
+    assert!(!wrong.is_empty(), "a disk that loses what was synced is seen to");
 }
 
 /// The judge is judged: on a disk that breaks one of its promises, the same story is full of holes.

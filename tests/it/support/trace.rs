@@ -203,6 +203,11 @@ impl Reader<'_> {
             "lseek" => Step::Seek { descriptor, to: result },
             "write" => Step::Write { descriptor, at: None, bytes: written() },
             "pwrite64" => Step::Write { descriptor, at: Some(call.number(3)), bytes: written() },
+            "pwritev2" => {
+                let mut bytes = call.only_vector(1);
+                bytes.truncate(result as usize);
+                Step::Write { descriptor, at: Some(call.number(4)), bytes }
+            }
             "ftruncate" => Step::Truncate { descriptor, size: call.number(1) },
             other => panic!("the model of the disk does not know {other} on {}", call.path_of(0).display()),
         });
@@ -263,8 +268,19 @@ impl Call {
         self.path_of(directory).join(path)
     }
 
+    /// Of `[{iov_base="...", iov_len=N}], 1`, which is two arguments here.
+    fn only_vector(&self, index: usize) -> Vec<u8> {
+        assert_eq!(self.arguments[index + 2], "1", "{} of several pieces", self.name);
+        let text = self.arguments[index].strip_prefix("[{iov_base=");
+        self.quoted(text)
+    }
+
     fn bytes(&self, index: usize) -> Vec<u8> {
-        let quoted = self.arguments[index].strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        self.quoted(Some(&self.arguments[index]))
+    }
+
+    fn quoted(&self, text: Option<&str>) -> Vec<u8> {
+        let quoted = text.and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
         unescaped(quoted.unwrap_or_else(|| panic!("{} was cut short", self.name)))
     }
 }
