@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, RETRY_AFTER, SERVER, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
@@ -164,8 +164,8 @@ impl Forwarding {
     }
 
     /// Why it must not even be begun.
-    pub(super) fn refusal(&self, session: &Session) -> Option<Answer> {
-        let length = content_length(&session.req_header().headers)?;
+    pub(super) fn refusal(&self, headers: &HeaderMap) -> Option<Answer> {
+        let length = content_length(headers)?;
         self.way.passage.body.is_some_and(|limit| length > limit).then(|| self.way.passage.too_large())
     }
 

@@ -15,7 +15,8 @@
 //! - [`http2`]: its loop and its bounds; [`frames`]: frames that carry nothing;
 //! - [`limits`]: how many connections there may be, and how much a request's header may hold;
 //! - [`dress`]: what every answer carries;
-//! - [`proxy`]: Pingora's phases; [`host`]: by which of our names the client called us; [`mount`]: the path that the API
+//! - [`proxy`]: Pingora's phases; [`admit`]: what of them needs only a request's head; [`host`]: by which of our names the
+//!   client called us; [`mount`]: the path that the API
 //!   lies below on the internal port; [`refusal`]: what is said to
 //!   requests that go no further;
 //! - [`rewrite`]: what changes in the headers between a client and an upstream;
@@ -38,6 +39,7 @@ use http::request;
 use crate::exchange::{Answer, Exchange, Passage};
 use crate::origin::{Debug as DebugPages, Embedded};
 
+mod admit;
 mod config;
 mod connection;
 mod cork;

@@ -1,7 +1,7 @@
 //! What happens in which of Pingora's phases? Each delegates; the order is Pingora's.
 //!
-//! `early_request_filter` starts the clock that fits, `request_filter` answers through the embedded [`Service`] or sends
-//! the request on its [way](forward) to somebody else's registry, `logging` writes the access line.
+//! `early_request_filter` starts the clock that fits, `request_filter` [admits](admit) the request and answers through the
+//! embedded [`Service`] or sends it on its [way](forward) to somebody else's registry, `logging` writes the access line.
 //!
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
@@ -15,26 +15,24 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, USER_AGENT};
-use http::{HeaderValue, Method, StatusCode, request};
+use http::header::{AUTHORIZATION, USER_AGENT};
+use http::{HeaderValue, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::Service;
+use super::admit::{self, Way, Written};
 use super::connection::Connection;
-use super::forward::{self, Forwarding};
-use super::host::{Arrival, READY, is_probe};
-use super::limits::Limits;
-use super::peer::Told;
+use super::forward;
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::session::{Call, Ending, Record};
 use super::stream::Epilogue;
 use super::watch::Phase;
-use super::{Service, Target, mount, redirect, route};
-use crate::exchange::{self, Answer, BodyError, Caller, Kind, Limit, Origin};
+use crate::exchange::{self, Answer, BodyError, Caller, Limit, Origin};
 use crate::telemetry::{self, Access, Reports};
 
 /// The status that the access line gives a request whose client left before the end.
@@ -44,16 +42,6 @@ const CLIENT_LEFT: u16 = 499;
 const BROKEN_OFF: ErrorType = ErrorType::new("BrokenOff");
 const NO_CONNECTION: ErrorType = ErrorType::new("NoConnection");
 
-/// What becomes of a request.
-enum Way {
-    /// The embedded services answer.
-    Ours,
-    /// It gets this answer.
-    Told(Box<Answer>, Option<Limit>),
-    /// Somebody else's registry answers.
-    Theirs(Box<Forwarding>),
-}
-
 /// The embedded service behind Pingora's phases.
 pub(super) struct App<S> {
     pub(super) plan: Arc<ArcSwap<Plan<S>>>,
@@ -61,123 +49,6 @@ pub(super) struct App<S> {
 }
 
 impl<S: Service> Plan<S> {
-    /// Whose request it is and what it is called. A name that just anybody may choose could be somebody else's, on this
-    /// machine as well: a proxy here that nobody told us to trust hands on what its clients send.
-    fn identify(&self, session: &Session, connection: &Connection, record: &mut Record) {
-        let headers = &session.req_header().headers;
-        let offered = headers.get("x-request-id").filter(|_| connection.is_trusted(&self.trusted));
-        record.request_id = telemetry::request_id(offered);
-        record.client = Some(connection.client(headers, &self.trusted));
-    }
-
-    /// What the request must satisfy before anybody looks at it.
-    fn admit(&self, session: &Session, connection: &Connection) -> Result<Origin, Refusal> {
-        let head: &request::Parts = session.req_header().as_ref();
-        if let Some(full) = connection.turned_away {
-            return Err(Refusal::TooManyConnections(full));
-        }
-        let Limits { fields, target, .. } = self.limits;
-        if head.headers.len() > fields {
-            return Err(Refusal::TooManyFields { limit: fields });
-        }
-        if session.req_header().raw_path().len() > target {
-            return Err(Refusal::TargetTooLong { limit: target });
-        }
-        if !session.req_header().raw_path_is_utf8() {
-            return Err(Refusal::TargetNotText);
-        }
-        if head.method == Method::CONNECT || head.method == Method::TRACE {
-            return Err(Refusal::Method);
-        }
-        let listener = &connection.listener;
-        if !is_probe(head.uri.path()) {
-            if connection.is_plain() {
-                return Err(redirect::typed(&self.origins, head));
-            }
-            if connection.doorway.load().listener.redirect {
-                return Err(redirect::always(&self.origins, head));
-            }
-            if !connection.named {
-                return Err(Refusal::Unnamed);
-            }
-        }
-        let trusted = connection.is_trusted(&self.trusted);
-        let arrival = Arrival {
-            tls: listener.tls,
-            internal: listener.internal,
-            local: connection.local,
-            // A proxy does what it was told, and asks for one name whatever its clients ask for.
-            shown: connection.shown().filter(|_| !trusted),
-        };
-        let origin = match trusted {
-            true => self.origins.of_forwarded(head, arrival, &Told::by(&head.headers))?,
-            false => self.origins.of(head, arrival)?,
-        };
-        let is_exempt = listener.internal || is_probe(head.uri.path());
-        if is_exempt || connection.has_proven(&self.demands, origin.host(), trusted) {
-            return Ok(origin);
-        }
-        Err(Refusal::Unproven { could: listener.tls && !trusted, origin })
-    }
-
-    /// By which of our names it came, if it may come at all.
-    fn receive(&self, session: &mut Session, connection: &Connection, record: &mut Record) -> Result<Origin, Refusal> {
-        let origin = self.admit(session, connection)?;
-        self.mount(session, connection, record)?;
-        enter(session, connection, record.client(connection))?;
-        Ok(origin)
-    }
-
-    /// Takes the internal port's prefix off the request.
-    fn mount(&self, session: &mut Session, connection: &Connection, record: &mut Record) -> Result<(), Refusal> {
-        let Some(prefix) = self.prefix.as_ref().filter(|_| connection.listener.internal) else { return Ok(()) };
-        let head: &request::Parts = session.req_header().as_ref();
-        if let Some((mounted, uri)) = mount::enter(prefix, &head.uri)? {
-            session.req_header_mut().set_uri(uri);
-            record.mounted = Some(mounted);
-        }
-        Ok(())
-    }
-
-    /// Which way an admitted request goes.
-    fn way(&self, session: &Session, caller: &Caller, connection: &Arc<Connection>, record: &mut Record) -> Way {
-        let head: &request::Parts = session.req_header().as_ref();
-        let ours = connection.listener.internal || is_probe(head.uri.path());
-        if head.uri.path() == READY
-            && let Some(reason) = self.unready()
-        {
-            record.notes.kind = Kind::Probe;
-            let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
-            return Way::Told(Box::new(answer.header(CACHE_CONTROL, "no-store")), None);
-        }
-        if ours {
-            return Way::Ours;
-        }
-        let name = match route::choose(&self.routes, head, &caller.origin) {
-            Ok(Target::Embedded) => return Way::Ours,
-            Ok(Target::Redirect(redirect)) => return Way::Told(Box::new(redirect.answer(head)), None),
-            Ok(Target::Answer(fixed)) => return Way::Told(Box::new(fixed.answer()), None),
-            Ok(Target::Upstream(name)) => name,
-            Err(refusal) => return Way::refused(&refusal),
-        };
-        let passage = match self.service.pass(head) {
-            Ok(passage) => passage,
-            Err(answer) => return Way::Told(answer, None),
-        };
-        let is_token = self.token.as_deref() == Some(head.uri.path());
-        record.notes.kind = if is_token { Kind::Token } else { passage.kind };
-        record.notes.repository.clone_from(&passage.repository);
-        record.notes.reference.clone_from(&passage.reference);
-        let Some(way) = self.forward(name, head, passage, connection) else {
-            return Way::refused(&Refusal::Unanswered);
-        };
-        let forwarding = Forwarding::new(way, caller.clone(), self.terms.clone(), connection.clone());
-        match forwarding.refusal(session) {
-            Some(answer) => Way::Told(Box::new(answer), Some(Limit::Body)),
-            None => Way::Theirs(Box::new(forwarding)),
-        }
-    }
-
     async fn answer(&self, call: &mut Call<'_>, told: Option<(Box<Answer>, Option<Limit>)>) {
         match told {
             Some((answer, limit)) => {
@@ -227,13 +98,13 @@ impl<S: Service> ProxyHttp for App<S> {
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
         let connection = connection(session)?;
         let plan = self.plan.load_full(); // one look: the whole request goes by it
-        plan.identify(session, &connection, record);
+        plan.identify(&session.req_header().headers, &connection, record);
         let trusted = connection.is_trusted(&plan.trusted);
         join_trace(&self.reports, session, trusted, &connection, record)?;
         let external = || plan.origins.external().clone();
-        let (origin, told) = match proof(session.req_header().as_ref(), &connection).await {
+        let (origin, told) = match admit::proof(session.req_header().as_ref(), &connection).await {
             Some(answer) => (external(), Some(Way::Told(Box::new(answer), None))),
-            None => match plan.receive(session, &connection, record) {
+            None => match receive(&plan, session, &connection, record) {
                 Ok(origin) => (origin, None),
                 Err(refusal) => {
                     if matches!(refusal, Refusal::Unproven { .. }) {
@@ -243,13 +114,13 @@ impl<S: Service> ProxyHttp for App<S> {
                 }
             },
         };
-        record.secure = came_over_tls(&connection, &origin);
+        record.secure = admit::came_over_tls(&connection, &origin);
         let address = record.client(&connection);
         let network = connection.network(address, &plan.trusted);
         let caller = Caller { address, network, origin, request_id: record.request_id };
         let way = match told {
             Some(way) => way,
-            None => plan.way(session, &caller, &connection, record),
+            None => plan.way(session.req_header().as_ref(), &caller, &connection, record),
         };
         let told = match way {
             Way::Ours => None,
@@ -382,6 +253,23 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 }
 
+/// By which of our names a request came, if it may come at all.
+fn receive<S: Service>(
+    plan: &Plan<S>,
+    session: &mut Session,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<Origin, Refusal> {
+    let header = session.req_header();
+    let written = Written { length: header.raw_path().len(), is_text: header.raw_path_is_utf8() };
+    let origin = plan.admit(header.as_ref(), written, connection)?;
+    if let Some(uri) = plan.mount(&header.uri, connection, record)? {
+        session.req_header_mut().set_uri(uri);
+    }
+    admit::enter(session.req_header().as_ref(), connection, record.client(connection))?;
+    Ok(origin)
+}
+
 /// Has the client come anew: on this connection it will not do better, and most would send all they have on it.
 fn send_away(session: &mut Session, connection: &Connection) {
     if session.is_http2() {
@@ -407,40 +295,6 @@ fn join_trace(
         }
     }
     Ok(())
-}
-
-impl Way {
-    fn refused(refusal: &Refusal) -> Self {
-        Self::Told(Box::new(refusal.answer()), refusal.limit())
-    }
-}
-
-/// What proves to an authority that a name is ours (RFC 8555 8.3), if it asks for that. It comes by whatever way there is,
-/// in the clear or by an address, before anything that is for clients; what is not being proven is a request like any.
-async fn proof(head: &request::Parts, connection: &Connection) -> Option<Answer> {
-    let token = head.uri.path().strip_prefix("/.well-known/acme-challenge/")?;
-    let answers = connection.doorway.load().answers.clone()?;
-    let is_read = head.method == Method::GET || head.method == Method::HEAD;
-    let proof = if is_read { answers.http(token).await? } else { return None };
-    tracing::info!(client = %connection.peer.ip(), token, "an authority was told that a name is ours");
-    Some(Answer::text(StatusCode::OK, proof).header(CACHE_CONTROL, "no-store"))
-}
-
-/// Whether the client's own connection is TLS: to us, or to a balancer before a listener that serves an `https://` origin
-/// in the clear.
-fn came_over_tls(connection: &Connection, origin: &Origin) -> bool {
-    let listener = &connection.listener;
-    let by_a_balancer = origin.is_secure() && !listener.redirect;
-    !connection.is_plain() && !listener.internal && (listener.tls || by_a_balancer)
-}
-
-/// Whether the listener is for this client. The path is as behind a prefix.
-fn enter(session: &Session, connection: &Connection, client: IpAddr) -> Result<(), Refusal> {
-    let head: &request::Parts = session.req_header().as_ref();
-    if is_probe(head.uri.path()) {
-        return Ok(());
-    }
-    connection.doorway.load().listener.gate.admit(&head.method, head.uri.path(), client)
 }
 
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -383,7 +383,7 @@ mod tests {
         let (dir, driver) = driver();
         driver.put(&Key::new("a/kept"), "x".into(), Durability::Durable).await.unwrap();
         let folder = dir.path().join("made/on/demand/a");
-        File::create(folder.join("kept.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp")).unwrap();
+        std::fs::File::create(folder.join("kept.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp")).unwrap();
         std::fs::create_dir(folder.join("tag.0b3bbd51-7f1e-4f3c-9f8a-3f2f0f6f8a10.tmp")).unwrap();
         let names: Vec<String> =
             driver.list(&Key::new("a"), None, 10).await.unwrap().into_iter().map(|entry| entry.name).collect();
