@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -342,6 +342,7 @@ impl Folders {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
