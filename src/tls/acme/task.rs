@@ -109,7 +109,8 @@ impl Task {
                 return POLL;
             }
             Err(failure) => {
-                let history = found.history.clone();
+                let mut history = found.history.clone();
+                history.begin(self.shared.now()); // an attempt that came to no end before is not forgotten for this
                 self.end(&found, history, Err(failure)).await;
             }
         }

@@ -485,8 +485,8 @@ async fn what_crashes_left_is_removed() {
         let file = std::fs::File::options().write(true).open(answers.join(name)).unwrap();
         file.set_modified(at).unwrap();
     };
-    age("old", now() - 2 * DAY);
-    age("new", now() - HOUR);
+    age("old", SystemTime::now() - 2 * DAY);
+    age("new", SystemTime::now() - HOUR);
     let node = Node::start(config(folder.path(), &[&["a.test"]]), &Fake::new());
     node.until(|status| status[0].ordered.is_some()).await;
     node.until(|_| !answers.join("old").exists()).await;
@@ -506,6 +506,22 @@ async fn whoever_is_ended_in_the_middle_of_orders_stays_within_the_budget() {
     let times = fake.times();
     assert!(times.len() >= 5, "{times:?}");
     assert!(times.windows(5).all(|five| five[4] - five[0] > HOUR.as_secs()), "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_came_to_no_end_counts_also_when_the_next_cannot_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let begun = crate::tls::local::seconds(fake.time()) - 60;
+    let file = folder.path().join("attempts/a.test.json");
+    durable::make_dirs(file.parent().unwrap()).unwrap();
+    durable::write(&file, format!("{{ \"begun\": {begun} }}").as_bytes(), durable::SECRET).unwrap();
+    durable::write(&folder.path().join("leases"), b"no folder", durable::SECRET).unwrap();
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until(|status| status[0].failures == 1).await;
+    let tried: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(tried["failed_proofs"].as_array().map(Vec::len), Some(1), "{tried}");
+    assert!(tried["begun"].is_null() && fake.orders.lock().is_empty(), "{tried}");
 }
 
 #[tokio::test(start_paused = true)]
