@@ -342,7 +342,6 @@ impl Folders {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
