@@ -12,10 +12,13 @@
 //! **Invariant:** the file is never closed. Closing any descriptor of it would drop the locks that SQLite holds on it in
 //! this process (sqlite.org/howtocorrupt.html 2.2).
 //! **Invariant:** it is the index of *this* database: the file that was there when the first connection had been made, and
-//! has not been removed since. The last connection to close removes it; then, and whenever anything else is strange, there is no
+//! still has its name. The last connection to close removes it; then, and whenever anything else is strange, there is no
 //! [`State`], and everybody reads.
+//!
+//! It needs a file system that reads a file as it is mapped, as every local one does. Where SQLite's log is not safe either
+//! (network file systems: sqlite.org/wal.html), or where reads go past the page cache (9p before Linux 6.8), this is not.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -45,35 +48,46 @@ pub(super) struct Index {
     path: PathBuf,
     /// Device and inode.
     identity: Option<(u64, u64)>,
-    file: OnceLock<Option<ManuallyDrop<File>>>,
+    file: OnceLock<ManuallyDrop<File>>,
 }
 
 impl Index {
     /// That of the database at `path`, to which there must be a connection. It blocks.
     pub(super) fn of(path: &Path) -> Self {
         // SQLite follows links before it adds the ending.
-        let mut path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
+        let mut path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
         path.push("-shm");
         let path = PathBuf::from(path);
-        let identity = std::fs::metadata(&path).ok().map(|metadata| identity(&metadata));
+        let identity = fs::metadata(&path).ok().map(|metadata| identity(&metadata));
         Self { path, identity, file: OnceLock::new() }
     }
 
     /// The state now, if it can be told.
     pub(super) fn state(&self) -> Option<State> {
-        let file = self.file.get_or_init(|| self.open()).as_ref()?;
+        let file = self.file()?;
         let mut copies = [0; 2 * HEADER];
         file.read_exact_at(&mut copies, 0).ok()?;
-        // Asked afterwards: a file that has its name now was the live one when it was read.
-        let is_live = file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+        // Asked afterwards: a file that has its name now was the live one when it was read. Not how many names it has:
+        // a backup may have given it another.
+        let is_live = fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata));
         State::of(&copies).filter(|_| is_live)
     }
 
-    /// Only when it is asked for, because it stays open.
-    fn open(&self) -> Option<ManuallyDrop<File>> {
-        let file = ManuallyDrop::new(File::open(&self.path).ok()?);
-        let is_ours = file.metadata().is_ok_and(|metadata| Some(identity(&metadata)) == self.identity);
-        is_ours.then_some(file)
+    /// Opened only when it is asked for, because it stays open; tried again when it could not be.
+    fn file(&self) -> Option<&File> {
+        // Looked at before it is opened: what is opened and is not ours would stay open too, each time.
+        if self.file.get().is_none() && fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata)) {
+            let file = ManuallyDrop::new(File::open(&self.path).ok()?);
+            if file.metadata().is_ok_and(|metadata| self.is_ours(&metadata)) {
+                // Of two at once one stays unused, and open.
+                self.file.get_or_init(|| file);
+            }
+        }
+        self.file.get().map(|file| &**file)
+    }
+
+    fn is_ours(&self, metadata: &Metadata) -> bool {
+        Some(identity(metadata)) == self.identity
     }
 }
 

@@ -327,6 +327,29 @@ async fn an_index_that_was_removed_tells_no_state() {
 }
 
 #[tokio::test]
+async fn an_index_that_only_has_another_name_left_tells_no_state() {
+    let (folder, database) = database().await;
+    assert!(database.state().is_some());
+    let index = Database::path_in(folder.path()).with_extension("db-shm");
+    std::fs::hard_link(&index, folder.path().join("backup")).unwrap();
+    assert!(database.state().is_some());
+    std::fs::remove_file(&index).unwrap();
+    assert_eq!(database.state(), None);
+}
+
+#[tokio::test]
+async fn an_index_that_could_not_be_opened_is_tried_again() {
+    let (folder, database) = database().await;
+    let index = Database::path_in(folder.path()).with_extension("db-shm");
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::hard_link(&index, &elsewhere).unwrap();
+    std::fs::remove_file(&index).unwrap();
+    assert_eq!(database.state(), None);
+    std::fs::hard_link(&elsewhere, &index).unwrap();
+    assert!(database.state().is_some());
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     let (folder, database) = database().await;
     sqlx::query("INSERT INTO _sqlx_migrations VALUES (9999, 'future', CURRENT_TIMESTAMP, TRUE, X'00', 0)")
