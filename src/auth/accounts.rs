@@ -5,6 +5,7 @@
 //! 1. *Is this source heard at all?* ([`super::attempts`]) Over its limit it is refused, with one exception in step 3.
 //! 2. *The account's row is read*, unless it is known: it was read for exactly this login, which turned out to be right,
 //!    and nobody has written to the database since ([`Database::state`]). So what the command line changes holds at once.
+//!    Of the row everything is kept but the stored hash; in its place is the keyed hash of step 3.
 //!    Whoever brings a wrong password, for a name that there is or not, always has the row read.
 //! 3. *Was exactly this login verified a while ago?* Builds log in many times a minute; hashing each time would cost a
 //!    core. What is remembered is a keyed hash of the stored PHC string together with the password: a changed row has
@@ -64,13 +65,24 @@ pub(super) type Fingerprint = [u8; 32];
 /// An account as it was in one state of the database.
 struct Row {
     state: State,
+    /// Without its stored hash.
     account: Account,
+    /// That hash and the password, as they were verified.
+    verified: Fingerprint,
+}
+
+/// A login that was right.
+pub(super) struct Login {
+    /// Whose; without the stored hash, which is nobody's business from here on.
+    pub(super) account: Account,
+    /// The state of the database in which that is so, if it was asked just now.
+    pub(super) state: Option<State>,
 }
 
 /// One login on its way through the steps.
-struct Login<'a> {
-    attempt: Attempt<'a, AccountName>,
-    account: Option<&'a Account>,
+struct Claim<'a> {
+    attempt: &'a Attempt<'a, AccountName>,
+    stored: Option<&'a str>,
     fingerprint: Option<Fingerprint>,
     password: &'a [u8],
 }
@@ -109,52 +121,59 @@ impl Accounts {
         password: &[u8],
         network: Option<IpAddr>,
         now: Instant,
-    ) -> Result<Account, Refusal> {
+    ) -> Result<Login, Refusal> {
         let name = name.parse::<AccountName>().ok();
         let attempt = self.attempts.attempt(name.as_ref(), network);
         if password.len() < UNGUESSABLE {
             attempt.check_source(now).map_err(Refusal::Limited)?; // before the database is asked
         }
         let state = self.database.state(); // before the row is read
-        let login = name.as_ref().map(|name| fingerprint(&self.fingerprints, name.as_str(), password));
-        let known = login.and_then(|login| self.rows.get(&login)).filter(|row| Some(row.state) == state);
-        let account = match (&known, &name) {
-            (Some(row), _) => Some(row.account.clone()),
-            (None, Some(name)) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
-            (None, None) => None,
-        };
-        let account = self.decide(attempt, account, password, now).await?;
-        if let (None, Some(login), Some(state)) = (known, login, state) {
-            self.rows.insert(login, Arc::new(Row { state, account: account.clone() }));
+        let asked = name.as_ref().map(|name| fingerprint(&self.fingerprints, name.as_str(), password));
+        let row = asked.and_then(|asked| self.rows.get(&asked)).filter(|row| Some(row.state) == state);
+        if let Some(row) = row {
+            let claim = Claim { attempt: &attempt, stored: None, fingerprint: Some(row.verified), password };
+            if self.is_verified(&claim, now)? {
+                attempt.succeeded();
+                return Ok(Login { account: row.account.clone(), state });
+            }
         }
-        Ok(account)
+        let account = match &name {
+            Some(name) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
+            None => None,
+        };
+        let (account, verified) = self.decide(&attempt, account, password, now).await?;
+        let account = Account { password: String::new(), ..account };
+        if let (Some(asked), Some(state)) = (asked, state) {
+            self.rows.insert(asked, Arc::new(Row { state, account: account.clone(), verified }));
+        }
+        Ok(Login { account, state: None }) // hashing may have taken its time
     }
 
     /// Steps 3 to 5.
     async fn decide(
         &self,
-        attempt: Attempt<'_, AccountName>,
+        attempt: &Attempt<'_, AccountName>,
         account: Option<Account>,
         password: &[u8],
         now: Instant,
-    ) -> Result<Account, Refusal> {
-        let fingerprint = account.as_ref().map(|account| fingerprint(&self.fingerprints, &account.password, password));
-        let login = Login { attempt, account: account.as_ref(), fingerprint, password };
-        if !self.is_verified(&login, now)? {
-            self.verify(&login, now).await?;
+    ) -> Result<(Account, Fingerprint), Refusal> {
+        let stored = account.as_ref().map(|account| account.password.as_str());
+        let fingerprint = stored.map(|stored| fingerprint(&self.fingerprints, stored, password));
+        let claim = Claim { attempt, stored, fingerprint, password };
+        if !self.is_verified(&claim, now)? {
+            self.verify(&claim, now).await?;
         }
-        login.attempt.succeeded();
-        account.ok_or(Refusal::Wrong)
+        attempt.succeeded();
+        account.zip(fingerprint).ok_or(Refusal::Wrong)
     }
 
     /// Step 5.
-    async fn verify(&self, login: &Login<'_>, now: Instant) -> Result<(), Refusal> {
+    async fn verify(&self, login: &Claim<'_>, now: Instant) -> Result<(), Refusal> {
         let seat = self.hashing.seat(login.attempt.is_regular()).await?;
         if self.is_verified(login, now)? {
             return Ok(());
         }
-        let stored = login.account.map(|account| account.password.as_str());
-        let (matches, _seat) = self.hashing.matches(seat, stored, login.password).await?;
+        let (matches, _seat) = self.hashing.matches(seat, login.stored, login.password).await?;
         if !matches {
             login.attempt.failed(now);
             return Err(Refusal::Wrong);
@@ -166,7 +185,7 @@ impl Accounts {
     }
 
     /// Steps 1, 3 and 4: `false` when the password must be hashed to know.
-    fn is_verified(&self, login: &Login<'_>, now: Instant) -> Result<bool, Refusal> {
+    fn is_verified(&self, login: &Claim<'_>, now: Instant) -> Result<bool, Refusal> {
         let remembered = || login.fingerprint.is_some_and(|fingerprint| self.verified.get(&fingerprint).is_some());
         if login.password.len() >= UNGUESSABLE && remembered() {
             return Ok(true);

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::credential::Identity;
 use super::keys::TokenKey;
@@ -19,6 +18,8 @@ use crate::oci::{Access, Action};
 
 /// How far before its making a token begins, in seconds: for a verifier whose clock is a little behind.
 const BACKDATED: i64 = 5;
+/// Claims are rarely longer, and signatures never: room that is made at once.
+const USUAL: usize = 512;
 
 /// Makes tokens.
 pub(super) struct Issuer {
@@ -54,6 +55,9 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<String, Error> {
         let now = now.as_second();
+        let mut chance = [0; 16];
+        // The library's own generator, which signing uses too: it asks the kernel for a seed, not for each number.
+        aws_lc_rs::rand::fill(&mut chance).map_err(|_| Error::Internal("the random number generator"))?;
         let claims = Claims {
             iss: &self.issuer,
             sub: identity.name().map(AccountName::as_str),
@@ -63,11 +67,14 @@ impl Issuer {
             iat: now,
             nbf: now - BACKDATED,
             exp: now.saturating_add(self.lifetime),
-            jti: Uuid::new_v4().to_string(),
+            jti: uuid::Builder::from_random_bytes(chance).into_uuid(),
         };
-        let claims = serde_json::to_vec(&claims).map_err(|_| Error::Internal("writing a token"))?;
-        let mut token = format!("{}.", self.header);
-        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let mut text = Vec::with_capacity(USUAL);
+        serde_json::to_writer(&mut text, &claims).map_err(|_| Error::Internal("writing a token"))?;
+        let mut token = String::with_capacity(self.header.len() + 2 * text.len() + USUAL);
+        token.push_str(&self.header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(text, &mut token);
         let signature = key.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -87,7 +94,12 @@ struct Claims<'a> {
     iat: i64,
     nbf: i64,
     exp: i64,
-    jti: String,
+    #[serde(serialize_with = "hyphenated")]
+    jti: uuid::Uuid,
+}
+
+fn hyphenated<S: serde::Serializer>(id: &uuid::Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
 }
 
 #[derive(Serialize)]

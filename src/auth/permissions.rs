@@ -12,11 +12,13 @@
 //!
 //! What the database said about an account and a repository is used again while nobody has written to it
 //! ([`Database::state`]), whether there is such a project or not, so a right that is given or taken counts in the next
-//! token. Nobody in particular is not remembered: they may ask for any name, and would fill it.
+//! token. What was used longest ago makes room. Nobody in particular is not remembered: they may ask for any name, and
+//! would fill it.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::credential::Identity;
@@ -101,23 +103,28 @@ impl Permissions {
             let bytes = key.len() + size_of::<Known>() + known.standing.bytes();
             u32::try_from(bytes).unwrap_or(u32::MAX).max(BYTES / STANDINGS)
         };
-        let standings = Cache::builder().max_capacity(BYTES.into()).weigher(weigh).build();
+        let standings = Cache::builder().max_capacity(BYTES.into()).weigher(weigh);
+        let standings = standings.eviction_policy(EvictionPolicy::lru()).build();
         Self { database, members_may_create_projects, standings }
     }
 
     /// The part of `wanted` that is allowed. A repository of which nothing is allowed stays in it, with no action, as in
     /// Docker Hub's tokens: so the token says what was asked for (`demand.rs` needs that), and says of a repository that
     /// is not there and of a forbidden one the same, which is nothing but what the asker said.
+    ///
+    /// `state` is that of the database a moment ago, while this request was looked at, if it is known: who asks and what
+    /// they may do are then told of one state, which is asked for once.
     pub(super) async fn grant(
         &self,
         identity: &Identity,
         wanted: &[Access],
         now: Timestamp,
+        mut state: Option<State>,
     ) -> Result<Vec<Access>, metadata::Error> {
         let mut granted = Vec::new();
         for access in wanted {
             let actions = match &access.resource {
-                Resource::Repository(name) => self.repository(identity, name, &access.actions, now).await?,
+                Resource::Repository(name) => self.repository(identity, name, &access.actions, now, &mut state).await?,
                 Resource::Catalog if may_list(identity, &access.actions) => vec![Action::All],
                 Resource::Catalog => continue,
             };
@@ -132,12 +139,14 @@ impl Permissions {
         name: &RepositoryName,
         wanted: &[Action],
         now: Timestamp,
+        state: &mut Option<State>,
     ) -> Result<Vec<Action>, metadata::Error> {
-        let mut standing = self.standing(identity, name).await?;
+        let mut standing = self.standing(identity, name, *state).await?;
         if standing.project.is_none()
             && wanted.contains(&Action::Push)
             && let Some(path) = self.project_to_make(identity, name, &standing)
         {
+            *state = None; // we are about to change it
             let project = Project { path, visibility: Visibility::Private, created_at: now };
             if self.database.add_project(&project).await? {
                 tracing::info!(project = %project.path, by = identity.name().map(tracing::field::display), "made a project for a push");
@@ -150,14 +159,19 @@ impl Permissions {
 
     /// Whether pulling and pushing are allowed as things are; nothing is made for it.
     pub(super) async fn may_push(&self, identity: &Identity, name: &RepositoryName) -> Result<bool, metadata::Error> {
-        let standing = self.standing(identity, name).await?;
+        let standing = self.standing(identity, name, None).await?;
         let rights = rights(standing.project.as_ref().map(|project| project.visibility), asker(identity, &standing));
         Ok(rights.pull && rights.push)
     }
 
-    async fn standing(&self, identity: &Identity, name: &RepositoryName) -> Result<Arc<Standing>, metadata::Error> {
-        let state = self.database.state().zip(identity.name()); // before anything is read
-        let Some((state, account)) = state else {
+    async fn standing(
+        &self,
+        identity: &Identity,
+        name: &RepositoryName,
+        state: Option<State>,
+    ) -> Result<Arc<Standing>, metadata::Error> {
+        let state = || state.or_else(|| self.database.state()); // before anything is read
+        let Some((account, state)) = identity.name().and_then(|account| Some((account, state()?))) else {
             return Ok(Arc::new(self.database.standing(identity.name(), name).await?));
         };
         let key = format!("{account} {name}");

@@ -5,20 +5,23 @@
 //! allows. Whoever uses it asks it for *now* ([`Vouched::at`]), so that a token ends here when it ends elsewhere.
 //!
 //! **Invariant:** only a token whose signature, issuer and audience held gets in, so nobody without one can fill it or push
-//! others out. Whoever asks for tokens without end does not either: what is used rarely makes no room for itself (TinyLFU).
+//! others out. What was used longest ago makes room, because tokens live for minutes: by how often they were used, the
+//! dead would keep the living out. Whoever asks for tokens without end and uses each costs others a signature check.
 //! **Invariant:** tokens are not kept. The key is SHA-256 of all of the token, signature included: another text that is
 //! found under it would be a collision. A short keyed hash would be cheaper by half a microsecond, and guessing it would be
 //! as good as a signature.
 //! **Invariant:** it is bounded by [`BYTES`], and by [`ENTRIES`], since no entry counts for less than its share.
 //!
-//! What makes it forget: nothing but room. It belongs to the keys that vouched, and goes with them when they are replaced;
+//! What makes it forget: room, and not being used for [`IDLE`]. It belongs to the keys that vouched, and goes with them when they are replaced;
 //! what only held for some time (a chain of certificates) carries that time.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::claims::Vouched;
@@ -27,6 +30,8 @@ use super::claims::Vouched;
 const BYTES: u32 = 4 << 20;
 /// The most tokens in it.
 const ENTRIES: u32 = 4096;
+/// A token that was not used for so long is hardly used again: they are valid for 5 minutes by default.
+const IDLE: Duration = Duration::from_secs(10 * 60);
 
 /// What tokens say that were verified.
 pub(super) struct Remembered(Cache<Key, Arc<Entry>>);
@@ -48,7 +53,8 @@ impl Remembered {
             let bytes = size_of::<Key>() + size_of::<Entry>() + entry.vouched.bytes();
             u32::try_from(bytes).unwrap_or(u32::MAX).max(BYTES / ENTRIES)
         };
-        Self(Cache::builder().max_capacity(BYTES.into()).weigher(weigh).build())
+        let bounded = Cache::builder().max_capacity(BYTES.into()).weigher(weigh);
+        Self(bounded.eviction_policy(EvictionPolicy::lru()).time_to_idle(IDLE).build())
     }
 
     /// What the token says: remembered, or found out by `verify`, with the seconds in which that holds.
@@ -116,6 +122,22 @@ mod tests {
         assert!(!is_news(&remembered, "a", "", ALWAYS, now + 5));
         assert!(is_news(&remembered, "a", "", now - 5..=now + 5, now + 6), "its time is over");
         assert!(is_news(&remembered, "b", "", ALWAYS, now), "another token");
+    }
+
+    #[test]
+    fn those_that_nobody_uses_any_more_make_room_however_often_they_were_used() {
+        let (remembered, now) = (Remembered::new(), NOW.as_second());
+        for number in 0..ENTRIES {
+            for _ in 0..5 {
+                is_news(&remembered, &number.to_string(), "", ALWAYS, now);
+            }
+        }
+        for number in 0..100 {
+            let token = format!("fresh {number}");
+            is_news(&remembered, &token, "", ALWAYS, now);
+            remembered.len(); // what is to go goes
+            assert!(!is_news(&remembered, &token, "", ALWAYS, now), "{token}");
+        }
     }
 
     #[test]

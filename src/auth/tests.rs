@@ -116,7 +116,8 @@ impl Office {
 
     async fn login(&self, name: &str, password: &str, address: &str, now: Instant) -> Result<Account, Refusal> {
         let address: IpAddr = address.parse().unwrap();
-        self.authority.accounts.login(name, password.as_bytes(), Some(address), now).await
+        let login = self.authority.accounts.login(name, password.as_bytes(), Some(address), now).await;
+        login.map(|login| login.account)
     }
 
     fn hashes(&self) -> usize {

@@ -105,6 +105,36 @@ async fn what_others_write_does_not_cost_a_login_its_memory() {
 }
 
 #[tokio::test]
+async fn whoever_asks_again_is_answered_without_the_database_while_nobody_writes() {
+    let office = Office::open().await;
+    let _holds_the_log = Database::open(&Database::path_in(office.folder.path())).await.unwrap();
+    let both = "repository:team/secret:pull repository:team/open:pull";
+    let first = office.granted("alice", both).await;
+    office.database.close().await;
+    assert_eq!(office.granted("alice", both).await, first);
+    assert_eq!(office.granted("alice", "repository:team/other:pull").await, ["503 Service Unavailable"]);
+    assert_eq!(office.granted("bob", both).await, ["503 Service Unavailable"]);
+}
+
+#[tokio::test]
+async fn what_a_push_makes_counts_in_the_same_token() {
+    let office = Office::with(|config| config.members_may_create_projects = true).await;
+    for _ in 0..2 {
+        assert_eq!(office.granted("alice", "repository:team/new/b:pull").await, [""; 0], "its absence is remembered");
+    }
+    let both = ["repository:team/new/a:pull,push", "repository:team/new/b:pull"];
+    assert_eq!(office.granted("alice", &both.join(" ")).await, both);
+}
+
+#[tokio::test]
+async fn a_remembered_account_has_no_stored_hash() {
+    let office = Office::open().await;
+    for _ in 0..2 {
+        assert_eq!(office.login("alice", PASSWORD, "192.0.2.1", Instant::now()).await.unwrap().password, "");
+    }
+}
+
+#[tokio::test]
 async fn nobody_in_particular_and_wrong_passwords_are_not_remembered() {
     let office = Office::open().await;
     for number in 0..3 {

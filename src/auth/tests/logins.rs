@@ -178,7 +178,7 @@ async fn the_first_start_makes_an_admin_once() {
     let password = made.generated.unwrap();
     assert!(password.reveal().len() >= 24);
     let login = authority.accounts.login("admin", password.reveal().as_bytes(), HOME.parse().ok(), Instant::now());
-    assert!(login.await.unwrap().is_admin);
+    assert!(login.await.unwrap().account.is_admin);
     let given = Some("given password".parse().unwrap());
     assert!(first_admin(&database, given, THEN).await.unwrap().is_none(), "a given password sets and never changes");
 }

@@ -282,6 +282,11 @@ async fn without_access_a_token_allows_nothing_but_is_one() {
 
 /// A root, an authority below it, and a leaf with this service's key; the leaf's dates in days around [`THEN`].
 fn chain_to(service: &Service, root: (IsCa, i64), from: i64, to: i64) -> (String, Vec<String>) {
+    chain_through(service, root, 100, from, to)
+}
+
+/// The same, with the last day of the authority.
+fn chain_through(service: &Service, root: (IsCa, i64), link: i64, from: i64, to: i64) -> (String, Vec<String>) {
     let authority = |(kind, until), name: &str| {
         let mut params = dated(CertificateParams::default(), -100, until);
         params.is_ca = kind;
@@ -289,7 +294,7 @@ fn chain_to(service: &Service, root: (IsCa, i64), from: i64, to: i64) -> (String
         params
     };
     let root = CertifiedIssuer::self_signed(authority(root, "root"), Service::new("ES256").pair).unwrap();
-    let middle = authority((IsCa::Ca(BasicConstraints::Unconstrained), 100), "middle");
+    let middle = authority((IsCa::Ca(BasicConstraints::Unconstrained), link), "middle");
     let middle = CertifiedIssuer::signed_by(middle, Service::new("ES256").pair, &root).unwrap();
     let leaf = dated(CertificateParams::default(), from, to).signed_by(&service.pair, &middle).unwrap();
     let text = |certificate: &[u8]| STANDARD.encode(certificate);
@@ -397,6 +402,7 @@ async fn a_remembered_token_ends_with_the_chain_that_it_came_with() {
     let shown = (shown.pem(), vec![STANDARD.encode(shown.der())]);
     for (what, (bundle, chain)) in [
         ("the leaf", chain_to(&service, (any, 100), -1, 2)),
+        ("a link", chain_through(&service, (any, 100), 2, -1, 100)),
         ("the root", chain_to(&service, (any, 2), -1, 100)),
         ("a certificate of the bundle", shown),
     ] {
