@@ -184,8 +184,10 @@ impl Intake {
             bytes = later;
             if self.gathered.len() == self.wanted {
                 self.wanted = PIECE;
-                let full = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(PIECE));
+                let full = std::mem::take(&mut self.gathered);
                 self.hand_over(full).await?;
+                // Not before: while that waits, there are three pieces already.
+                self.gathered = BytesMut::with_capacity(PIECE);
             }
         }
         Ok(())
@@ -288,6 +290,7 @@ mod tests {
             taken += kibibytes.len();
         }
         assert!(taken < 2 * PIECE, "one piece waits, one is gathered");
+        assert_eq!(intake.gathered.capacity(), 0, "and there is no third");
         assert_eq!(waiting.recv().await.map(|piece| piece.bytes.len()), Some(PIECE));
     }
 

@@ -191,7 +191,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error>;
 }
 
-/// An object that grows at its end. Dropping it keeps what was written so far, not yet durable.
+/// An object that grows at its end. Dropping it keeps what was written so far, not yet durable. After a failure there is
+/// nothing to do but drop it.
 #[async_trait]
 pub trait Appender: Send {
     /// Adds bytes at the end; best given in pieces of about [`PIECE`].
