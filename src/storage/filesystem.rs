@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 mod here;
 mod read;
 
-use here::Here;
+use here::{Branch, Here};
 use read::Begun;
 
 use super::appender::FileAppender;
@@ -74,7 +74,7 @@ impl Filesystem {
     async fn reading<T: Send + 'static>(
         &self,
         key: &Key,
-        here: impl FnOnce(&CStr) -> rustix::io::Result<T> + Send,
+        here: impl FnOnce(&Here, &CStr) -> rustix::io::Result<T> + Send,
         work: impl FnOnce(&Tree, PathBuf) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         tokio::task::coop::consume_budget().await;
@@ -109,28 +109,30 @@ pub(super) fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task:
 #[async_trait]
 impl Driver for Filesystem {
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes, Error> {
-        let here = |path: &CStr| here::read_whole(path, limit);
-        let read = self.reading(key, here, move |tree, path| read::read_whole(tree, &path, limit)).await?;
+        let here = |here: &Here, path: &CStr| here.read_whole(path, limit);
+        let branch = Branch::of(key);
+        let read = self.reading(key, here, move |tree, path| read::read_whole(tree, branch, &path, limit)).await?;
         read.ok_or_else(|| Error::new(ErrorKind::TooLarge, key))
     }
 
     async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error> {
         tokio::task::coop::consume_budget().await;
-        let begun = match self.tree.here.attempt(key, here::open) {
+        let branch = Branch::of(key);
+        let begun = match self.tree.here.attempt(key, Here::open) {
             Some(Ok(file)) => {
-                Begun::here(&self.tree, file, offset, length).await.map_err(|cause| Error::io(key, cause))?
+                Begun::here(&self.tree, branch, file, offset, length).await.map_err(|cause| Error::io(key, cause))?
             }
             Some(Err(cause)) => return Err(Error::io(key, cause)),
             None => {
                 let tree = self.tree.clone();
-                self.blocking(key, move |_, path| Begun::on_the_pool(&tree, &path, offset, length)).await?
+                self.blocking(key, move |_, path| Begun::on_the_pool(&tree, branch, &path, offset, length)).await?
             }
         };
         Ok(begun.into_reader())
     }
 
     async fn stat(&self, key: &Key) -> Result<Stat, Error> {
-        let found = self.reading(key, here::look, |_, path| path.metadata()).await?;
+        let found = self.reading(key, Here::look, |_, path| path.metadata()).await?;
         read::stat(found).map_err(|cause| Error::io(key, cause))
     }
 
@@ -148,7 +150,7 @@ impl Driver for Filesystem {
     }
 
     async fn mark(&self, key: &Key) -> Result<Mark, Error> {
-        let found = self.reading(key, here::look, |_, path| path.metadata()).await?;
+        let found = self.reading(key, Here::look, |_, path| path.metadata()).await?;
         read::mark(found).map_err(|cause| Error::io(key, cause))
     }
 

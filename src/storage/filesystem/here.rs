@@ -8,15 +8,20 @@
 //! - Whatever is answered here, the pool would have answered too. What is missing is missing when the kernel knows that it
 //!   is; of any other failure the pool has to find out.
 //! - Nothing is tried here before a read on the pool has shown that the file system can say `EAGAIN`. Network file
-//!   systems and FUSE cannot: there an `open` alone may take as long as their server likes.
-//! - What a kernel, a sandbox or a file system refuses once is not tried again (Linux before 5.12 knows no
-//!   `RESOLVE_CACHED`, old profiles of containers forbid `openat2`).
+//!   systems and FUSE cannot: there an `open` alone may take as long as their server likes. It is learned for each
+//!   [`Branch`] of a tree, because one of them may be a mount, or a link to somewhere else, where another may not: the
+//!   blobs on a network, and the links to them on a disk. What is mounted further below counts as what is above it.
+//! - What a kernel, a sandbox or a file system refuses once is not tried again in that branch (Linux before 5.12 knows no
+//!   `RESOLVE_CACHED`, old profiles of containers forbid `openat2`), and that is said.
+//! - To read leaves no trace: the time of the last access would be a transaction of the file system's, which waits for
+//!   its turn in the journal whatever we asked for. Only a file's owner may ask that nobody notes it (`O_NOATIME`), so
+//!   where files are somebody else's, mounting with `noatime` does the same.
 //! - Paths are looked up from the top each time, as by anybody else: symbolic links are followed, and a root that was
 //!   replaced is the new one.
 //!
 //! Absent on purpose: a descriptor of the root to start from (0.1 microseconds, but a root that is moved away would be
-//! read on), `O_NOATIME` (only for the owner of a file). Where access times are kept, the first read of a new file notes
-//! one in memory.
+//! read on). A scanner that looks at each file before anybody may open it (fanotify) makes us wait here as it makes
+//! everybody wait.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -24,7 +29,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, IoSliceMut};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -51,7 +56,26 @@ thread_local! {
 pub(super) struct Here {
     /// The root, with a `/` at its end.
     prefix: Box<[u8]>,
-    support: AtomicU8,
+    /// What is known of each branch.
+    support: [AtomicU8; BRANCHES],
+    /// Whether everything that was opened so far let us leave no trace.
+    traceless: AtomicBool,
+}
+
+/// What lies below one folder at depth [`DEPTH`]. Two folders may share a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Branch(usize);
+
+/// How deep in a tree others lay their mounts and links.
+const DEPTH: usize = 4;
+/// Far more than there are folders at that depth.
+const BRANCHES: usize = 64;
+
+impl Branch {
+    pub(super) fn of(key: &Key) -> Self {
+        let folder = key.as_str().split('/').take(DEPTH).flat_map(str::bytes);
+        Self(folder.fold(0, |sum, byte| (sum * 31 + usize::from(byte)) % BRANCHES))
+    }
 }
 
 const UNKNOWN: u8 = 0;
@@ -61,57 +85,102 @@ const REFUSED: u8 = 2;
 impl Here {
     pub(super) fn below(root: &Path) -> Self {
         let prefix = [root.as_os_str().as_bytes(), b"/"].concat().into();
-        Self { prefix, support: AtomicU8::new(UNKNOWN) }
+        Self { prefix, support: [const { AtomicU8::new(UNKNOWN) }; BRANCHES], traceless: AtomicBool::new(true) }
     }
 
     /// Does `work` with the path of a key, unless it had to wait or cannot be done here: `None`.
     pub(super) fn attempt<T>(
         &self,
         key: &Key,
-        work: impl FnOnce(&CStr) -> rustix::io::Result<T>,
+        work: impl FnOnce(&Self, &CStr) -> rustix::io::Result<T>,
     ) -> Option<io::Result<T>> {
-        if !self.is_supported() {
+        let branch = Branch::of(key);
+        if !self.is_supported(branch) {
             return None;
         }
         let mut buffer = [0; LONGEST_PATH];
-        let outcome = work(self.path(key, &mut buffer)?);
-        self.judged(outcome)
+        let outcome = work(self, self.path(key, &mut buffer)?);
+        self.judged(branch, outcome)
     }
 
     /// Takes what the kernel said as an answer, or as a reason to ask on the pool.
-    pub(super) fn judged<T>(&self, outcome: rustix::io::Result<T>) -> Option<io::Result<T>> {
+    pub(super) fn judged<T>(&self, branch: Branch, outcome: rustix::io::Result<T>) -> Option<io::Result<T>> {
         match outcome {
             Ok(found) => Some(Ok(found)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE) => {
                 Some(Err(io::ErrorKind::NotFound.into()))
             }
-            Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => {
-                self.support.store(REFUSED, Ordering::Relaxed);
+            Err(error @ (Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => {
+                if self.support[branch.0].swap(REFUSED, Ordering::Relaxed) == SUPPORTED {
+                    let root = String::from_utf8_lossy(&self.prefix);
+                    tracing::info!(%root, %error, "part of the storage is read through the pool of threads from now on");
+                }
                 None
             }
             Err(_) => None,
         }
     }
 
-    pub(super) fn is_supported(&self) -> bool {
-        self.support.load(Ordering::Relaxed) == SUPPORTED
+    pub(super) fn is_supported(&self, branch: Branch) -> bool {
+        self.support[branch.0].load(Ordering::Relaxed) == SUPPORTED
     }
 
     /// Finds out, with a file that was opened on the pool, whether its file system can refuse to wait.
-    pub(super) fn learn(&self, file: &File) {
-        if self.support.load(Ordering::Relaxed) == UNKNOWN {
-            let support = match read_at(file, &mut [0], 0) {
+    pub(super) fn learn(&self, branch: Branch, file: &File) {
+        let support = &self.support[branch.0];
+        if support.load(Ordering::Relaxed) == UNKNOWN {
+            let found = match read_at(file, &mut [0], 0) {
                 Ok(_) | Err(Errno::AGAIN) => SUPPORTED,
                 Err(_) => REFUSED,
             };
             // Somebody else's refusal counts for more.
-            let _ = self.support.compare_exchange(UNKNOWN, support, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = support.compare_exchange(UNKNOWN, found, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
     #[cfg(test)]
     pub(super) fn refuse(&self) {
-        self.support.store(REFUSED, Ordering::Relaxed);
+        self.support.iter().for_each(|branch| branch.store(REFUSED, Ordering::Relaxed));
+    }
+
+    /// What is known of this branch holds for all.
+    #[cfg(test)]
+    pub(super) fn spread(&self, Branch(known): Branch) {
+        let known = self.support[known].load(Ordering::Relaxed);
+        self.support.iter().for_each(|branch| branch.store(known, Ordering::Relaxed));
+    }
+
+    /// Opens a file to read it. Not even a pipe without a writer, or a lease of somebody else, makes us wait.
+    pub(super) fn open(&self, path: &CStr) -> rustix::io::Result<File> {
+        let how = OFlags::RDONLY | OFlags::NONBLOCK;
+        if self.traceless.load(Ordering::Relaxed) {
+            match open_as(path, how | OFlags::NOATIME) {
+                Err(Errno::PERM) => {}
+                opened => return opened,
+            }
+        }
+        let opened = open_as(path, how)?;
+        self.traceless.store(false, Ordering::Relaxed); // it is somebody else's
+        Ok(opened)
+    }
+
+    /// What a file or folder is.
+    pub(super) fn look(&self, path: &CStr) -> rustix::io::Result<Metadata> {
+        open_as(path, OFlags::PATH)?.metadata().map_err(|_| Errno::AGAIN)
+    }
+
+    /// The content of a small file, `None` when it has more than `limit` bytes.
+    pub(super) fn read_whole(&self, path: &CStr, limit: usize) -> rustix::io::Result<Option<Bytes>> {
+        let file = self.open(path)?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let scratch = &mut scratch[..WHOLE.min(limit.saturating_add(1))];
+            let size = fill(&file, scratch)?;
+            match scratch.len() {
+                _ if size > limit => Ok(None),
+                full if size == full => Err(Errno::AGAIN), // too large for us
+                _ => Ok(Some(Bytes::copy_from_slice(&scratch[..size]))),
+            }
+        })
     }
 
     fn path<'a>(&self, key: &Key, buffer: &'a mut [u8; LONGEST_PATH]) -> Option<&'a CStr> {
@@ -123,32 +192,8 @@ impl Here {
     }
 }
 
-/// Opens a file to read it. Not even a pipe without a writer, or a lease of somebody else, makes us wait.
-pub(super) fn open(path: &CStr) -> rustix::io::Result<File> {
-    open_as(path, OFlags::RDONLY | OFlags::NONBLOCK)
-}
-
-/// What a file or folder is.
-pub(super) fn look(path: &CStr) -> rustix::io::Result<Metadata> {
-    open_as(path, OFlags::PATH)?.metadata().map_err(|_| Errno::AGAIN)
-}
-
 fn open_as(path: &CStr, how: OFlags) -> rustix::io::Result<File> {
     openat2(CWD, path, how | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::CACHED).map(File::from)
-}
-
-/// The content of a small file, `None` when it has more than `limit` bytes.
-pub(super) fn read_whole(path: &CStr, limit: usize) -> rustix::io::Result<Option<Bytes>> {
-    let file = open(path)?;
-    SCRATCH.with_borrow_mut(|scratch| {
-        let scratch = &mut scratch[..WHOLE.min(limit.saturating_add(1))];
-        let size = fill(&file, scratch)?;
-        match scratch.len() {
-            _ if size > limit => Ok(None),
-            full if size == full => Err(Errno::AGAIN), // too large for us
-            _ => Ok(Some(Bytes::copy_from_slice(&scratch[..size]))),
-        }
-    })
 }
 
 /// Reads until the buffer is full or the file ends. A read that ends within a page met the end of the file; one that ends
@@ -175,20 +220,28 @@ mod tests {
 
     fn here(support: u8) -> Here {
         let here = Here::below(Path::new("/root"));
-        here.support.store(support, Ordering::Relaxed);
+        here.support.iter().for_each(|branch| branch.store(support, Ordering::Relaxed));
         here
+    }
+
+    fn is_supported(here: &Here, key: &str) -> bool {
+        here.is_supported(Branch::of(&Key::new(key)))
+    }
+
+    fn learn(here: &Here, key: &str, file: &File) {
+        here.learn(Branch::of(&Key::new(key)), file);
     }
 
     #[test]
     fn what_was_refused_once_is_not_tried_again() {
         for refusal in [Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP, Errno::INVAL] {
             let here = here(SUPPORTED);
-            assert!(here.attempt(&Key::new("a"), |_| Err::<(), _>(refusal)).is_none());
+            assert!(here.attempt(&Key::new("a"), |_, _| Err::<(), _>(refusal)).is_none());
             assert!(
-                here.attempt(&Key::new("a"), |_| -> rustix::io::Result<()> { panic!("{refusal} again") }).is_none()
+                here.attempt(&Key::new("a"), |_, _| -> rustix::io::Result<()> { panic!("{refusal} again") }).is_none()
             );
-            here.learn(&tempfile::tempfile().unwrap());
-            assert!(!here.is_supported());
+            learn(&here, "a", &tempfile::tempfile().unwrap());
+            assert!(!is_supported(&here, "a"));
         }
     }
 
@@ -196,18 +249,42 @@ mod tests {
     fn what_would_have_to_wait_or_fails_is_left_to_the_pool_this_time() {
         let here = here(SUPPORTED);
         for failure in [Errno::AGAIN, Errno::IO, Errno::MFILE, Errno::ACCESS, Errno::LOOP] {
-            assert!(here.attempt(&Key::new("a"), |_| Err::<(), _>(failure)).is_none());
+            assert!(here.attempt(&Key::new("a"), |_, _| Err::<(), _>(failure)).is_none());
         }
-        assert!(here.attempt(&Key::new("a"), |_| Ok(())).unwrap().is_ok());
+        assert!(here.attempt(&Key::new("a"), |_, _| Ok(())).unwrap().is_ok());
     }
 
     #[test]
     fn nothing_is_tried_before_a_file_has_shown_that_it_works() {
         let here = here(UNKNOWN);
-        assert!(here.attempt(&Key::new("a"), |_| Ok(())).is_none());
+        assert!(here.attempt(&Key::new("a"), |_, _| Ok(())).is_none());
         let pipe = std::io::pipe().unwrap().0;
-        here.learn(&File::from(std::os::fd::OwnedFd::from(pipe)));
-        assert_eq!(here.support.load(Ordering::Relaxed), REFUSED, "nothing that can be read at an offset");
+        learn(&here, "a", &File::from(std::os::fd::OwnedFd::from(pipe)));
+        let Branch(branch) = Branch::of(&Key::new("a"));
+        assert_eq!(here.support[branch].load(Ordering::Relaxed), REFUSED, "nothing that can be read at an offset");
+    }
+
+    #[test]
+    fn what_is_learned_of_the_links_says_nothing_of_the_blobs_which_may_be_elsewhere() {
+        let (links, blobs) = ("docker/registry/v2/repositories/a/link", "docker/registry/v2/blobs/sha256/data");
+        let here = here(UNKNOWN);
+        here.support[Branch::of(&Key::new(links)).0].store(SUPPORTED, Ordering::Relaxed);
+        assert!(is_supported(&here, links) && is_supported(&here, "docker/registry/v2/repositories/b/c/link"));
+        assert!(!is_supported(&here, blobs));
+        here.support[Branch::of(&Key::new(blobs)).0].store(SUPPORTED, Ordering::Relaxed);
+        assert!(here.attempt(&Key::new(blobs), |_, _| Err::<(), _>(Errno::OPNOTSUPP)).is_none());
+        assert!(is_supported(&here, links) && !is_supported(&here, blobs));
+    }
+
+    #[test]
+    fn a_file_of_ours_is_read_without_a_trace() {
+        let (here, file) = (here(SUPPORTED), tempfile::NamedTempFile::new().unwrap());
+        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).unwrap();
+        let opened = match here.open(&path) {
+            Err(Errno::NOSYS | Errno::PERM) => return, // no openat2 here
+            opened => opened.unwrap(),
+        };
+        assert!(rustix::fs::fcntl_getfl(&opened).unwrap().contains(OFlags::NOATIME));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use futures_util::stream;
 
 use super::super::{Mark, Reader, Stat};
 use super::Tree;
-use super::here;
+use super::here::{self, Branch};
 
 /// How much of a large file is read at once.
 pub(super) const PIECE: usize = 128 << 10;
@@ -46,9 +46,9 @@ pub(super) fn mark(folder: Metadata) -> io::Result<Mark> {
 }
 
 /// The content of a file, `None` when it has more than `limit` bytes. May wait for the disk.
-pub(super) fn read_whole(tree: &Tree, path: &Path, limit: usize) -> io::Result<Option<Bytes>> {
+pub(super) fn read_whole(tree: &Tree, branch: Branch, path: &Path, limit: usize) -> io::Result<Option<Bytes>> {
     let file = File::open(path)?;
-    tree.here.learn(&file);
+    tree.here.learn(branch, &file);
     let size = object(file.metadata()?)?.len();
     if size > limit as u64 {
         return Ok(None);
@@ -63,6 +63,7 @@ pub(super) fn read_whole(tree: &Tree, path: &Path, limit: usize) -> io::Result<O
 /// A part of a file that was opened, and what follows of it.
 struct Part {
     tree: Arc<Tree>,
+    branch: Branch,
     file: Arc<File>,
     /// The size of the whole file.
     size: u64,
@@ -73,11 +74,11 @@ struct Part {
 }
 
 impl Part {
-    fn of(tree: &Arc<Tree>, file: File, offset: u64, length: Option<u64>) -> io::Result<Self> {
+    fn of(tree: &Arc<Tree>, branch: Branch, file: File, offset: u64, length: Option<u64>) -> io::Result<Self> {
         let size = object(file.metadata()?)?.len();
         let offset = offset.min(size);
         let left = length.map_or(size - offset, |length| length.min(size - offset));
-        Ok(Self { tree: tree.clone(), file: Arc::new(file), size, offset, left, given: Bytes::new() })
+        Ok(Self { tree: tree.clone(), branch, file: Arc::new(file), size, offset, left, given: Bytes::new() })
     }
 
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
@@ -116,8 +117,8 @@ impl Part {
 
     /// As much as can be had without waiting, or all that is asked for.
     async fn fill(&self, mut buffer: BytesMut) -> io::Result<(BytesMut, usize)> {
-        if self.tree.here.is_supported()
-            && let Some(read) = self.tree.here.judged(here::read_at(&self.file, &mut buffer, self.offset))
+        if self.tree.here.is_supported(self.branch)
+            && let Some(read) = self.tree.here.judged(self.branch, here::read_at(&self.file, &mut buffer, self.offset))
         {
             return Ok((buffer, read?));
         }
@@ -138,17 +139,29 @@ pub(super) struct Begun {
 
 impl Begun {
     /// With a file that was opened here.
-    pub(super) async fn here(tree: &Arc<Tree>, file: File, offset: u64, length: Option<u64>) -> io::Result<Self> {
-        let mut part = Part::of(tree, file, offset, length)?;
+    pub(super) async fn here(
+        tree: &Arc<Tree>,
+        branch: Branch,
+        file: File,
+        offset: u64,
+        length: Option<u64>,
+    ) -> io::Result<Self> {
+        let mut part = Part::of(tree, branch, file, offset, length)?;
         let first = part.next().await?;
         Ok(Self { first, part })
     }
 
     /// With a file that is to be opened. May wait for the disk.
-    pub(super) fn on_the_pool(tree: &Arc<Tree>, path: &Path, offset: u64, length: Option<u64>) -> io::Result<Self> {
+    pub(super) fn on_the_pool(
+        tree: &Arc<Tree>,
+        branch: Branch,
+        path: &Path,
+        offset: u64,
+        length: Option<u64>,
+    ) -> io::Result<Self> {
         let file = File::open(path)?;
-        tree.here.learn(&file);
-        let mut part = Part::of(tree, file, offset, length)?;
+        tree.here.learn(branch, &file);
+        let mut part = Part::of(tree, branch, file, offset, length)?;
         if part.left == 0 {
             return Ok(Self { first: None, part });
         }

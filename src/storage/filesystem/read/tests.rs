@@ -11,11 +11,12 @@ use crate::storage::{Driver as _, Durability, ErrorKind, Key};
 
 /// The same root twice: read where we are as soon as that is known to work, and read on the pool.
 async fn both(root: &Path) -> [(&'static str, Filesystem); 2] {
-    let here = Filesystem::new(root);
-    here.put(&Key::new("primed"), "x".into(), Durability::Light).await.unwrap();
+    let (here, primed) = (Filesystem::new(root), Key::new("primed"));
+    here.put(&primed, "x".into(), Durability::Light).await.unwrap();
     for _ in 0..2 {
-        here.get(&Key::new("primed"), 1).await.unwrap(); // first it learns of the file system, then of the kernel
+        here.get(&primed, 1).await.unwrap(); // first it learns of the file system, then of the kernel
     }
+    here.tree.here.spread(Branch::of(&primed));
     [("here", here), ("pool", Filesystem::on_the_pool(root))]
 }
 
@@ -94,7 +95,7 @@ fn what_is_hot_is_read_without_the_pool() {
     let dir = tempfile::tempdir().unwrap();
     runtime.block_on(async {
         let [(_, driver), _] = both(dir.path()).await;
-        if !driver.tree.here.is_supported() {
+        if !driver.tree.here.is_supported(Branch::of(&Key::new("primed"))) {
             return; // this machine's temporary files are where nothing can be had without waiting
         }
         let (small, large, content) = (Key::new("small"), Key::new("large"), numbers(3 * PIECE));
