@@ -44,9 +44,12 @@ impl RequestId {
         std::str::from_utf8(&self.letters[..usize::from(self.length)]).unwrap_or_default()
     }
 
-    /// As it is sent.
+    /// As it is sent: marked as what HTTP/2 need not remember (RFC 7541 6.2.3), because it comes only once, would push out
+    /// what comes with each answer, and is compared with each that came before it.
     pub fn to_header(&self) -> HeaderValue {
-        HeaderValue::from_str(self.as_str()).unwrap_or(HeaderValue::from_static("-"))
+        let mut header = HeaderValue::from_str(self.as_str()).unwrap_or(HeaderValue::from_static("-"));
+        header.set_sensitive(true);
+        header
     }
 }
 
@@ -107,7 +110,8 @@ mod tests {
         for id in &all {
             let uuid = uuid::Uuid::try_parse(id).unwrap();
             assert_eq!((id.len(), uuid.get_version_num(), id.to_lowercase()), (32, 4, id.clone()));
-            assert_eq!(RequestId::random().to_header().len(), 32);
+            let header = RequestId::random().to_header();
+            assert!(header.len() == 32 && header.is_sensitive());
         }
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), 800);
     }

@@ -61,35 +61,48 @@ enum First {
 async fn first_message(stream: &mut Watched) -> io::Result<First> {
     let (mut acceptor, mut begun) = (Acceptor::default(), false);
     loop {
-        let clear = poll_fn(|cx| {
+        let first = poll_fn(|cx| {
             // On the stack only while it is polled: moving it costs more than reading into it.
             let mut space = [MaybeUninit::uninit(); HELLO];
             let mut buf = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
-            let mut came = buf.filled();
+            let came = buf.filled();
             match came.first() {
-                None => return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof))),
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
                 Some(letter) if !begun && letter.is_ascii_uppercase() => {
-                    return Poll::Ready(Ok(Some(BytesMut::from(came))));
+                    return Poll::Ready(Ok(Ok(Some(First::Clear(BytesMut::from(came))))));
                 }
                 Some(_) => begun = true,
             }
-            while !came.is_empty() {
-                acceptor.read_tls(&mut came)?;
-            }
-            Poll::Ready(Ok(None))
+            Poll::Ready(take(&mut acceptor, came).map(|taken| taken.map(|hello| hello.map(First::Hello))))
         });
-        if let Some(ahead) = clear.await? {
-            return Ok(First::Clear(ahead));
-        }
-        match acceptor.accept() {
-            Ok(Some(hello)) => return Ok(First::Hello(hello)),
+        match first.await? {
+            Ok(Some(first)) => return Ok(first),
             Ok(None) => {}
             Err((error, alert)) => {
                 say(alert, stream).await;
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
+        }
+    }
+}
+
+/// The client's message, if these were the rest of it. rustls holds one record until it knows that the message goes on in
+/// the next one, so it is asked each time that it was given something.
+fn take(
+    acceptor: &mut Acceptor,
+    mut came: &[u8],
+) -> io::Result<Result<Option<Accepted>, (rustls::Error, AcceptedAlert)>> {
+    loop {
+        if acceptor.read_tls(&mut came)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match acceptor.accept() {
+            Ok(None) if !came.is_empty() => {}
+            // So much more nobody has to say before he is answered.
+            Ok(Some(_)) if !came.is_empty() => return Err(io::ErrorKind::InvalidData.into()),
+            taken => return Ok(taken),
         }
     }
 }
@@ -177,5 +190,39 @@ pub(super) fn report(peer: SocketAddr, error: &io::Error) {
             tracing::info!(client = %peer.ip(), %reason, "a client's certificate is not accepted");
         }
         _ => tracing::debug!(%peer, %error, "TLS handshake failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    fn hello(protocols: usize) -> Vec<u8> {
+        let builder = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = (0..protocols).map(|_| vec![b'x'; 250]).collect();
+        let mut client = ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
+        let mut said = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut said).unwrap();
+        }
+        said
+    }
+
+    #[test]
+    fn a_first_message_of_any_size_is_taken_in_pieces_of_any_size() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // another test may have been before
+        for (protocols, least) in [(1, 200), (40, 10_000), (120, 30_000), (200, 50_000)] {
+            let hello = hello(protocols);
+            assert!(hello.len() > least);
+            for piece in [1, 1000, HELLO] {
+                let mut acceptor = Acceptor::default();
+                let mut pieces = hello.chunks(piece).map(|piece| take(&mut acceptor, piece).unwrap().unwrap());
+                let taken = pieces.by_ref().position(|accepted| accepted.is_some());
+                assert_eq!(taken, Some(hello.len().div_ceil(piece) - 1), "{protocols} {piece}");
+            }
+        }
     }
 }

@@ -190,8 +190,9 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
     }
 }
 
-/// `here`: downloads run in the connection's own task. With one of their own they would contend with it for the codec's
-/// lock, which it has while it encrypts and writes, and wake it for each frame.
+/// `here`: downloads from our own registry run in the connection's own task. With one of their own each frame of them would
+/// wake another thread, and wait for it. What is read for them does not hold this one up: it is in the kernel's cache, or
+/// waited for. Where requests may go to other registries, whose answers are decrypted and copied, each has its own task.
 async fn drive<S: Service>(
     live: &Live<S>,
     io: FrontIo,
@@ -214,15 +215,16 @@ async fn drive<S: Service>(
     let mut idle = pin!(requests.idle(connection.timeouts.idle));
     loop {
         let accepted = tokio::select! {
-            biased; // both of the first are soon pending, whatever a client does: buffers are full, and sockets make pauses
-            Some(()) = here.next(), if !here.is_empty() => continue,
-            // This also drives everything else on the connection.
-            accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
+            biased; // all before the last are soon pending, whatever a client does: buffers are full, and sockets make pauses
+            // Before whatever uses up the turn: a busy client is told of the end as well.
             () = &mut end, if !ended => {
                 http2.graceful_shutdown();
                 ended = true;
                 continue;
             }
+            Some(()) = here.next(), if !here.is_empty() => continue,
+            // This also drives everything else on the connection.
+            accepted = HttpSession::from_h2_conn(&mut http2, digest.clone()) => accepted,
             () = &mut wants_window, if lease.is_none() => {
                 let lent = live.windows.borrow();
                 http2.set_target_window_size(lent.window());
@@ -244,13 +246,14 @@ async fn drive<S: Service>(
             return report(&connection, "requests given up");
         }
         let download = matches!(stream.req_header().method, Method::GET | Method::HEAD);
+        let stays = download && live.plan.load().upstreams.is_empty();
         let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
         let mut request = request(async move {
             let _running = running;
             watched(proxy.process_new_http(ServerSession::new_http2(stream), &shutdown)).await;
         });
         if !is_done(&mut request).await {
-            if download { here.push(request) } else { drop(tokio::spawn(request)) }
+            if stays { here.push(request) } else { drop(tokio::spawn(request)) }
         }
     }
 }

@@ -371,7 +371,8 @@ impl FrontIo {
             ready!(self.stream.poll_flush(cx))?;
         };
         self.sealed += written;
-        // The codec flushes after each frame with data of its own, and once more when nothing follows the last one.
+        // The codec flushes after each frame with data of its own, and once more when nothing follows the last one (h2
+        // 0.4.20, `poll_complete`).
         self.more = bytes.len() > 1;
         if let Some(frames) = &mut self.frames {
             frames.sent(written);
@@ -488,8 +489,9 @@ impl AsyncWrite for FrontIo {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_drain(cx))?;
+        ready!(self.stream.poll_flush(cx))?;
         self.sealed = 0;
-        self.stream.poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

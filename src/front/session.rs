@@ -44,6 +44,7 @@ const UNWANTED_TIME: Duration = Duration::from_secs(2);
 const SHORT_ANSWER: &str = "PrematureBodyEnd";
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// What the access line will be made of.
 #[derive(Debug)]
@@ -278,6 +279,9 @@ impl Exchange for Call<'_> {
 
     async fn respond(&mut self, mut head: response::Parts, end: bool) -> Result<(), Gone> {
         head.headers.insert(REQUEST_ID, self.caller.request_id.to_header());
+        if let Some(digest) = head.headers.get_mut(CONTENT_DIGEST) {
+            digest.set_sensitive(true); // like the request id: a client asks for most only once
+        }
         self.dress(&mut head.headers);
         if *self.connection.closing.borrow() {
             self.session.set_keepalive(None);

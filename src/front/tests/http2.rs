@@ -126,3 +126,43 @@ async fn a_client_that_disappears_is_499() {
     upload.abort();
     assert_eq!(door.lines(1).await[0]["status"], 499);
 }
+
+#[tokio::test]
+async fn a_download_that_waits_holds_up_nothing_else_on_its_connection() {
+    let door = Door::open();
+    let client = door.http2();
+    let get = |path: &str| client.get(door.url(path)).send();
+    let mut waiting = Box::pin(get("/commit"));
+    let others = futures_util::future::join_all(["/gen?n=10000000", "/origin", "/panic", "/gen?n=300000"].map(get));
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("nobody let it go on"),
+        others = within(others) => {
+            let statuses: Vec<_> = others.iter().map(|reply| reply.as_ref().unwrap().status().as_u16()).collect();
+            assert_eq!(statuses, [200, 200, 500, 200]);
+            for (reply, least) in others.into_iter().zip([10_000_000, 1, 1, 300_000]) {
+                assert!(within(reply.unwrap().bytes()).await.unwrap().len() >= least);
+            }
+        }
+    }
+    assert_eq!(door.running.connections(), 1);
+    door.script.gate.add_permits(1);
+    assert_eq!(within(waiting).await.unwrap().status(), 201);
+    assert_eq!(door.lines(5).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_download_is_499_once() {
+    let door = Door::open();
+    let client = door.http2();
+    for lines in 1..=2 {
+        drop(within(client.get(door.url("/gen?n=1000000000")).send()).await.unwrap());
+        assert_eq!(door.lines(lines).await[lines - 1]["status"], 499);
+    }
+    assert_eq!(door.running.connections(), 1, "it left the stream alone");
+    let reply = within(door.http2().get(door.url("/gen?n=1000000000")).send()).await.unwrap();
+    drop((client, reply));
+    assert_eq!(door.lines(3).await[2]["status"], 499);
+    eventually(|| door.running.connections() == 0).await;
+    assert_eq!(door.lines(3).await.len(), 3);
+}

@@ -76,6 +76,11 @@ impl Upstreams {
         Ok(Self { pools, checker })
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+
     /// The one of this name.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Pool>> {
         self.pools.get(name)
