@@ -4,7 +4,7 @@
 //! reading ahead is what the kernel does anyway. The memory of a piece is used again for the next once its taker has
 //! dropped it, so a download that goes well allocates once.
 //!
-//! What is in the page cache is read [here](super::here), in pieces that are still in the processor's cache when they are
+//! What is in the page cache is read [here], in pieces that are still in the processor's cache when they are
 //! encrypted; what is not, on the blocking pool.
 
 use std::fs::{File, Metadata};
