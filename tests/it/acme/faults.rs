@@ -88,7 +88,7 @@ fn an_account_is_bound_to_one_that_the_authority_knows() {
         scene.site.run(&["reload"]).ok();
         // What was refused would be asked again after an hour.
         scene.site.run(&["cert", "renew"]).ok();
-        scene.ordered(30);
+        scene.ordered(90);
         assert!(!server.process.stderr().contains(KEY), "the key is not in the log");
         assert_eq!(server.stop().code(), Some(0));
     });
@@ -101,7 +101,7 @@ fn the_authority_is_reached_by_the_proxy_of_the_environment() {
         scene.configure("challenges: [http-01]");
         let (proxy, asked) = connect_proxy();
         let server = scene.site.start_with("HTTPS_PROXY", format!("http://127.0.0.1:{proxy}").as_ref());
-        scene.ordered(30);
+        scene.ordered(90);
         let asked = asked.lock().expect("nobody panicked").clone();
         let authority = format!("localhost:{}", scene.pebble.port());
         assert!(!asked.is_empty() && asked.iter().all(|target| *target == authority), "{asked:?}");
@@ -116,7 +116,7 @@ fn a_name_more_is_ordered_at_a_reload_while_the_old_certificate_is_shown_and_not
         let certificates = |names: &str| format!("challenges: [tls-alpn-01], certificates: [[{names}]]");
         scene.configure(&certificates("registry.test"));
         let server = scene.site.start();
-        let first = scene.ordered(30);
+        let first = scene.ordered(90);
         scene.configure(&certificates("registry.test, more.registry.test"));
         scene.pebble.hang();
         scene.site.run(&["reload"]).ok();
@@ -137,7 +137,7 @@ fn a_storage_folder_that_hangs_during_a_reload_does_not_keep_the_server_from_end
         let scene = Scene::new(machine, Manners::default());
         scene.configure("challenges: [tls-alpn-01]");
         let mut server = scene.site.start();
-        scene.ordered(30);
+        scene.ordered(90);
         let pem = scene.site.directory().join("state/acme/certificates").join(format!("{NAME}.pem"));
         fs::remove_file(&pem).expect("it is there");
         assert!(std::process::Command::new("mkfifo").arg(&pem).status().is_ok_and(|made| made.success()));

@@ -54,7 +54,7 @@ fn by_tls_alpn_01_and_docker_pushes() {
         scene.site.run(&["check"]).ok();
         assert_eq!(files(scene.site.directory()), before, "check creates nothing");
         let server = scene.site.start();
-        scene.ordered(30);
+        scene.ordered(90);
         pushes(machine, &scene, &mut Docker::start(machine));
         let status = status(&scene.site);
         assert!(status[0]["issuer"].as_str().is_some_and(|issuer| issuer.contains("Pebble")), "{status}");
@@ -73,7 +73,7 @@ fn by_http_01_and_skopeo_pushes() {
         let tls = scene.tls(&scene.pebble.directory(), "challenges: [http-01]");
         scene.site.configure(&["user: nobody", &scene.listeners(), &tls]);
         let server = scene.site.start();
-        scene.ordered(30);
+        scene.ordered(90);
         pushes(machine, &scene, &mut Skopeo::new(machine));
         ordered_once(&scene, server);
     });
@@ -92,7 +92,7 @@ fn by_http_01_with_the_webroot_of_another_server_where_links_are_not_followed() 
         let scene = Scene::looking(machine, Manners::default(), |manners| manners.http = port);
         scene.configure(&format!("challenges: [http-01], webroot: \"{}\"", webroot.display()));
         let server = scene.site.start();
-        scene.ordered(30);
+        scene.ordered(90);
         assert!(files(&webroot).is_empty(), "tokens are taken away: {:?}", files(&webroot));
         pushes(machine, &scene, &mut Skopeo::new(machine));
         ordered_once(&scene, server);
@@ -104,7 +104,7 @@ fn by_http_01_with_the_webroot_of_another_server_where_links_are_not_followed() 
         fs::remove_dir_all(scene.site.directory().join("state/acme/certificates")).expect("ours");
         let server = scene.site.start();
         let said = |server: &Pierhead| server.process.stderr();
-        wait_for("the refusal", 30, || said(&server).contains("acme-challenge").then_some(()));
+        wait_for("the refusal", 90, || said(&server).contains("acme-challenge").then_some(()));
         assert!(files(&elsewhere).is_empty(), "nothing is written behind a link");
         assert!(scene.shown().is_err(), "the local authority's is shown: {}", said(&server));
         assert_eq!(server.stop().code(), Some(0));
@@ -115,7 +115,7 @@ const WILDCARD: &str = "certificates: [[registry.test, \"*.registry.test\"]], ch
 
 /// Both names of [`WILDCARD`] are carried.
 fn wildcard_is_shown(scene: &Scene) {
-    let shown = scene.ordered(30);
+    let shown = scene.ordered(90);
     assert_eq!(scene.shown_as("any.registry.test").expect("the wildcard"), shown);
 }
 

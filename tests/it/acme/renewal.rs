@@ -118,7 +118,7 @@ fn three_renewals_under_load_fail_no_handshake_and_no_request() {
         let scene = Scene::new(machine, Manners { validity: validity(), rejects: 5, ..Manners::default() });
         scene.configure("challenges: [tls-alpn-01]");
         let server = scene.site.start();
-        let mut current = scene.ordered(30);
+        let mut current = scene.ordered(90);
         let (done, failed) = Load::new(&scene).during(|load| {
             for _ in 0..3 {
                 current = load.renewed(&current);
@@ -145,7 +145,7 @@ fn an_authority_that_hangs_or_talks_garbage_or_dies_for_half_a_lifetime_fails_no
         let tls = scene.tls(&directory, "challenges: [http-01], storage: /run/acme");
         scene.site.configure(&[&scene.listeners(), &tls]);
         let server = scene.site.start();
-        let mut current = scene.ordered(30);
+        let mut current = scene.ordered(90);
         let quarter = Duration::from_secs(u64::from(validity())) / 4;
         let load = Load::new(&scene);
         let (done, failed) = load.during(|load| {
@@ -176,7 +176,7 @@ fn when_the_authority_is_gone_for_good_the_certificate_is_shown_to_its_end_and_b
         let tls = scene.tls(&scene.pebble.directory(), "challenges: [http-01]");
         scene.site.configure(&[&scene.listeners(), &tls, &format!("metrics: {{ address: \"127.0.0.1:{metrics}\" }}")]);
         let server = scene.site.start();
-        let last = scene.ordered(30);
+        let last = scene.ordered(90);
         scene.pebble.kill();
         wait_for("the end of the certificate", 20, || match scene.shown() {
             Ok(shown) => (shown != last).then(|| panic!("there is no other")),
