@@ -12,8 +12,9 @@
 //!
 //! What the database said about an account and a repository is used again while nobody has written to it
 //! ([`Database::state`]), whether there is such a project or not, so a right that is given or taken counts in the next
-//! token. What was used longest ago makes room. Nobody in particular is not remembered: they may ask for any name, and
-//! would fill it.
+//! token. What was used longest ago makes room, so that an account which asks for thousands of names costs others the
+//! time of a look at the database, and nothing else. Nobody in particular is not remembered: they may ask for any name,
+//! and would fill it.
 
 use std::sync::Arc;
 
@@ -112,8 +113,8 @@ impl Permissions {
     /// Docker Hub's tokens: so the token says what was asked for (`demand.rs` needs that), and says of a repository that
     /// is not there and of a forbidden one the same, which is nothing but what the asker said.
     ///
-    /// `state` is that of the database a moment ago, while this request was looked at, if it is known: who asks and what
-    /// they may do are then told of one state, which is asked for once.
+    /// `state` is that of the database a moment ago, while this request was looked at, if it is known: as long as nothing
+    /// has to be waited for, who asks and what they may do are told of one state, which is asked for once.
     pub(super) async fn grant(
         &self,
         identity: &Identity,
@@ -141,7 +142,7 @@ impl Permissions {
         now: Timestamp,
         state: &mut Option<State>,
     ) -> Result<Vec<Action>, metadata::Error> {
-        let mut standing = self.standing(identity, name, *state).await?;
+        let mut standing = self.standing(identity, name, state).await?;
         if standing.project.is_none()
             && wanted.contains(&Action::Push)
             && let Some(path) = self.project_to_make(identity, name, &standing)
@@ -159,18 +160,20 @@ impl Permissions {
 
     /// Whether pulling and pushing are allowed as things are; nothing is made for it.
     pub(super) async fn may_push(&self, identity: &Identity, name: &RepositoryName) -> Result<bool, metadata::Error> {
-        let standing = self.standing(identity, name, None).await?;
+        let standing = self.standing(identity, name, &mut None).await?;
         let rights = rights(standing.project.as_ref().map(|project| project.visibility), asker(identity, &standing));
         Ok(rights.pull && rights.push)
     }
 
+    /// `pinned` is the state that this request is told of. It is let go where the database is waited for: what is written
+    /// meanwhile counts for whatever is looked at next.
     async fn standing(
         &self,
         identity: &Identity,
         name: &RepositoryName,
-        state: Option<State>,
+        pinned: &mut Option<State>,
     ) -> Result<Arc<Standing>, metadata::Error> {
-        let state = || state.or_else(|| self.database.state()); // before anything is read
+        let state = || pinned.or_else(|| self.database.state()); // before anything is read
         let Some((account, state)) = identity.name().and_then(|account| Some((account, state()?))) else {
             return Ok(Arc::new(self.database.standing(identity.name(), name).await?));
         };
@@ -178,6 +181,7 @@ impl Permissions {
         if let Some(known) = self.standings.get(&key).filter(|known| known.state == state) {
             return Ok(known.standing.clone());
         }
+        *pinned = None;
         let standing = Arc::new(self.database.standing(Some(account), name).await?);
         self.standings.insert(key, Arc::new(Known { state, standing: standing.clone() }));
         Ok(standing)

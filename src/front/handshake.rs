@@ -28,6 +28,13 @@ use crate::tls::{Asking, acme};
 /// How much of a client's first message is read at once: nearly always all of it.
 const HELLO: usize = 4 << 10;
 
+/// The longest first message that is waited for: what fits into one record (RFC 8446 5.1), which rustls would buffer in
+/// any case. Nobody has proven anything by then, and no client says more than a few KiB.
+const LONGEST: usize = 5 + (16 << 10);
+
+/// What whoever says more is told: a record with a fatal `decode_error` (RFC 8446 6.2).
+const TOO_LONG: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+
 /// Clients that speak no TLS are served as well: they are told where to go. `None`: it was an authority, which has
 /// what it came for.
 pub(super) async fn accept(
@@ -59,7 +66,7 @@ enum First {
 }
 
 async fn first_message(stream: &mut Watched) -> io::Result<First> {
-    let (mut acceptor, mut begun) = (Acceptor::default(), false);
+    let mut taking = Taking::default();
     loop {
         let first = poll_fn(|cx| {
             // On the stack only while it is polled: moving it costs more than reading into it.
@@ -68,49 +75,81 @@ async fn first_message(stream: &mut Watched) -> io::Result<First> {
             ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
             let came = buf.filled();
             match came.first() {
-                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                None => return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof))),
                 // A method's first letter, where TLS has 22: the likeliest mistake with a registry on a port of its own.
-                Some(letter) if !begun && letter.is_ascii_uppercase() => {
+                Some(letter) if taking.length == 0 && letter.is_ascii_uppercase() => {
                     return Poll::Ready(Ok(Ok(Some(First::Clear(BytesMut::from(came))))));
                 }
-                Some(_) => begun = true,
+                Some(_) => {}
             }
-            Poll::Ready(take(&mut acceptor, came).map(|taken| taken.map(|hello| hello.map(First::Hello))))
+            Poll::Ready(Ok(taking.take(came).map(|hello| hello.map(First::Hello))))
         });
         match first.await? {
             Ok(Some(first)) => return Ok(first),
             Ok(None) => {}
-            Err((error, alert)) => {
-                say(alert, stream).await;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            Err(Refused { error, alert }) => {
+                let _ = stream.write_all(&alert).await; // whoever is gone needs no reason
+                return Err(error);
             }
         }
     }
 }
 
-/// The client's message, if these were the rest of it. rustls holds one record until it knows that the message goes on in
-/// the next one, so it is asked each time that it was given something.
-fn take(
-    acceptor: &mut Acceptor,
-    mut came: &[u8],
-) -> io::Result<Result<Option<Accepted>, (rustls::Error, AcceptedAlert)>> {
-    loop {
-        if acceptor.read_tls(&mut came)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+/// A client's first message while it comes.
+#[derive(Default)]
+struct Taking {
+    acceptor: Acceptor,
+    /// In bytes.
+    length: usize,
+}
+
+impl Taking {
+    /// The message, if these were the rest of it. rustls holds one record until it knows that the message goes on in the
+    /// next one, so it is asked each time that it was given something.
+    fn take(&mut self, mut came: &[u8]) -> Result<Option<Accepted>, Refused> {
+        self.length += came.len();
+        if self.length > LONGEST {
+            return Err(Refused::too_long());
         }
-        match acceptor.accept() {
-            Ok(None) if !came.is_empty() => {}
-            // So much more nobody has to say before he is answered.
-            Ok(Some(_)) if !came.is_empty() => return Err(io::ErrorKind::InvalidData.into()),
-            taken => return Ok(taken),
+        loop {
+            if self.acceptor.read_tls(&mut came)? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            match self.acceptor.accept()? {
+                None if !came.is_empty() => {}
+                // So much more nobody has to say before he is answered.
+                Some(_) if !came.is_empty() => return Err(Refused::too_long()),
+                taken => return Ok(taken),
+            }
         }
     }
 }
 
-async fn say(mut alert: AcceptedAlert, stream: &mut Watched) {
-    let mut bytes = Vec::new();
-    if alert.write_all(&mut bytes).is_ok() {
-        let _ = stream.write_all(&bytes).await; // whoever is gone needs no reason
+/// Why a first message is none that is answered, and the alert that says so.
+#[derive(Debug)]
+struct Refused {
+    error: io::Error,
+    alert: Vec<u8>,
+}
+
+impl Refused {
+    fn too_long() -> Self {
+        let error = format!("a first message of more than {LONGEST} bytes, or more than a first message");
+        Self { error: io::Error::new(io::ErrorKind::InvalidData, error), alert: TOO_LONG.to_vec() }
+    }
+}
+
+impl From<(rustls::Error, AcceptedAlert)> for Refused {
+    fn from((error, mut says): (rustls::Error, AcceptedAlert)) -> Self {
+        let mut alert = Vec::new();
+        let _ = says.write_all(&mut alert); // memory takes it
+        Self { error: io::Error::new(io::ErrorKind::InvalidData, error), alert }
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self { error, alert: Vec::new() }
     }
 }
 
@@ -200,6 +239,7 @@ mod tests {
     use super::*;
 
     fn hello(protocols: usize) -> Vec<u8> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // another test may have been before
         let builder = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = (0..protocols).map(|_| vec![b'x'; 250]).collect();
@@ -211,18 +251,51 @@ mod tests {
         said
     }
 
+    /// With which of the pieces it was whole.
+    fn taken(hello: &[u8], piece: usize) -> Result<Option<usize>, Refused> {
+        let mut taking = Taking::default();
+        for (number, piece) in hello.chunks(piece).enumerate() {
+            if taking.take(piece)?.is_some() {
+                return Ok(Some(number + 1));
+            }
+        }
+        Ok(None)
+    }
+
     #[test]
-    fn a_first_message_of_any_size_is_taken_in_pieces_of_any_size() {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // another test may have been before
-        for (protocols, least) in [(1, 200), (40, 10_000), (120, 30_000), (200, 50_000)] {
+    fn a_first_message_is_taken_in_pieces_of_any_size() {
+        for (protocols, least) in [(1, 200), (40, 10_000), (55, 14_000)] {
             let hello = hello(protocols);
             assert!(hello.len() > least);
             for piece in [1, 1000, HELLO] {
-                let mut acceptor = Acceptor::default();
-                let mut pieces = hello.chunks(piece).map(|piece| take(&mut acceptor, piece).unwrap().unwrap());
-                let taken = pieces.by_ref().position(|accepted| accepted.is_some());
-                assert_eq!(taken, Some(hello.len().div_ceil(piece) - 1), "{protocols} {piece}");
+                assert_eq!(taken(&hello, piece).unwrap(), Some(hello.len().div_ceil(piece)), "{protocols} {piece}");
             }
+        }
+    }
+
+    #[test]
+    fn a_first_message_in_several_records_is_taken() {
+        let hello = hello(40);
+        // RFC 8446 5.1: a message may be in several records.
+        let records = hello[5..].chunks(1000).flat_map(|part| {
+            let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+            [&[22, 3, 1], &length[..], part].concat()
+        });
+        assert!(taken(&records.collect::<Vec<u8>>(), 300).unwrap().is_some());
+    }
+
+    #[test]
+    fn nobody_makes_us_hold_a_longer_first_message_and_each_is_told() {
+        let long = hello(120);
+        assert!(long.len() > LONGEST);
+        let mut garbage = hello(1);
+        garbage[43] = 200; // the length of the session id, which is 32 at most
+        let rustls = [21, 3, 3, 0, 2, 2];
+        for (said, alert) in [(&long, &TOO_LONG[..]), (&garbage, &rustls)] {
+            let refused = taken(said, HELLO).unwrap_err();
+            assert!(refused.alert.starts_with(alert), "{refused:?}");
+            assert_eq!(refused.alert.len(), TOO_LONG.len(), "{refused:?}");
+            assert_eq!(refused.error.kind(), io::ErrorKind::InvalidData);
         }
     }
 }
