@@ -27,6 +27,7 @@ mod id;
 pub mod memory;
 
 pub use id::RequestId;
+pub(crate) use id::unique;
 
 /// One request and the way to answer it.
 ///

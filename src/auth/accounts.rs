@@ -130,12 +130,10 @@ impl Accounts {
         let state = self.database.state(); // before the row is read
         let asked = name.as_ref().map(|name| fingerprint(&self.fingerprints, name.as_str(), password));
         let row = asked.and_then(|asked| self.rows.get(&asked)).filter(|row| Some(row.state) == state);
-        if let Some(row) = row {
-            let claim = Claim { attempt: &attempt, stored: None, fingerprint: Some(row.verified), password };
-            if self.is_verified(&claim, now)? {
-                attempt.succeeded();
-                return Ok(Login { account: row.account.clone(), state });
-            }
+        // Steps 1 and 3: its source is heard, or its password is not guessed.
+        if let Some(row) = row.filter(|row| self.verified.get(&row.verified).is_some()) {
+            attempt.succeeded(now);
+            return Ok(Login { account: row.account.clone(), state });
         }
         let account = match &name {
             Some(name) => self.database.account(name).await.map_err(|error| Refusal::Failed(error.into()))?,
@@ -163,7 +161,7 @@ impl Accounts {
         if !self.is_verified(&claim, now)? {
             self.verify(&claim, now).await?;
         }
-        attempt.succeeded();
+        attempt.succeeded(now);
         account.zip(fingerprint).ok_or(Refusal::Wrong)
     }
 

@@ -8,8 +8,8 @@
 //! - A **stranger** (an account and an address that have not logged in together before) is limited by its address, over
 //!   all accounts, and by the account, over all addresses. The first stops one machine from trying many names, the
 //!   second stops many machines from trying one.
-//! - A **regular** (an account that did log in from this address in the last day) has a limit of its own and meets no
-//!   other. So nobody can lock people out of their accounts by failing on purpose from elsewhere, and a broken client
+//! - A **regular** (an account that did log in from this address in the last day, or nearly: see [`RENEWED_AFTER`]) has
+//!   a limit of its own and meets no other. So nobody can lock people out of their accounts by failing on purpose from elsewhere, and a broken client
 //!   behind a shared address or a proxy does not lock out its neighbours. It gives a guesser nothing: this pair, too, has
 //!   only its few failures a minute.
 //!
@@ -33,12 +33,16 @@ use super::rate::{KEYS, Rate};
 
 /// How long a pair of account and address stays a regular.
 const REGULAR_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How old that may become before another login makes it new. Builds log in many times a second, and writing it down costs
+/// more than looking it up; so a pair stays a regular for a day after its last login, less at most this.
+const RENEWED_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The failed logins of the last minute.
 pub(super) struct Attempts<N: Name> {
     accounts: Rate<Option<N>>,
     sources: Rate<Source<N>>,
-    regulars: Cache<(N, Option<IpAddr>), ()>,
+    /// Since when they are.
+    regulars: Cache<(N, Option<IpAddr>), Instant>,
 }
 
 /// What accounts are named by.
@@ -77,12 +81,12 @@ impl<N: Name> Attempts<N> {
     /// A login begins. `account` is `None` for every name that no account can have, `network` where it is nobody's
     /// ([`Caller::network`](crate::exchange::Caller)).
     pub(super) fn attempt(&self, account: Option<&N>, network: Option<IpAddr>) -> Attempt<'_, N> {
-        let regular = account.is_some_and(|account| self.regulars.contains_key(&(account.clone(), network)));
+        let regular_since = account.and_then(|account| self.regulars.get(&(account.clone(), network)));
         let source = match network {
-            Some(network) if !regular => Source::Address(network),
+            Some(network) if regular_since.is_none() => Source::Address(network),
             _ => Source::Pair(account.cloned(), network),
         };
-        Attempt { attempts: self, account: account.cloned(), regular, source, network }
+        Attempt { attempts: self, account: account.cloned(), regular_since, source, network }
     }
 
     /// Gives an address, and every account at it, its tries back; says how many limits that concerned.
@@ -108,7 +112,7 @@ impl<N: Name> Attempts<N> {
 pub(super) struct Attempt<'a, N: Name> {
     attempts: &'a Attempts<N>,
     account: Option<N>,
-    regular: bool,
+    regular_since: Option<Instant>,
     source: Source<N>,
     network: Option<IpAddr>,
 }
@@ -116,7 +120,7 @@ pub(super) struct Attempt<'a, N: Name> {
 impl<N: Name> Attempt<'_, N> {
     /// Whether this account has logged in from this address before.
     pub(super) fn is_regular(&self) -> bool {
-        self.regular
+        self.regular_since.is_some()
     }
 
     /// Whether anything at all is heard from there; otherwise how long to wait.
@@ -138,9 +142,12 @@ impl<N: Name> Attempt<'_, N> {
     }
 
     /// The password was right.
-    pub(super) fn succeeded(&self) {
-        if let Some(account) = &self.account {
-            self.attempts.regulars.insert((account.clone(), self.network), ());
+    pub(super) fn succeeded(&self, now: Instant) {
+        let is_fresh = |since| now.saturating_duration_since(since) < RENEWED_AFTER;
+        if let Some(account) = &self.account
+            && !self.regular_since.is_some_and(is_fresh)
+        {
+            self.attempts.regulars.insert((account.clone(), self.network), now);
         }
     }
 
@@ -196,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn a_regular_that_logs_in_often_is_written_down_once_an_hour() {
+        let (attempts, now) = (attempts(3), Instant::now());
+        let alice = account("alice");
+        let since_after = |passed: Duration| {
+            attempts.attempt(Some(&alice), at(HOME)).succeeded(now + passed);
+            attempts.attempt(Some(&alice), at(HOME)).regular_since.unwrap() - now
+        };
+        assert_eq!(since_after(Duration::ZERO), Duration::ZERO);
+        assert_eq!(since_after(RENEWED_AFTER - Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(since_after(RENEWED_AFTER), RENEWED_AFTER);
+        assert_eq!(since_after(Duration::ZERO), RENEWED_AFTER, "a login that took its time");
+    }
+
+    #[test]
     fn failures_are_limited_and_come_back_one_by_one() {
         let (attempts, now) = (attempts(10), Instant::now());
         assert_eq!(exhaust(&attempts, "alice", HOME, now), (10, Duration::from_secs(6)));
@@ -218,7 +239,7 @@ mod tests {
     #[test]
     fn who_logged_in_from_there_before_is_not_locked_out_by_others() {
         let (attempts, now) = (attempts(3), Instant::now());
-        attempts.attempt(Some(&account("alice")), at(HOME)).succeeded();
+        attempts.attempt(Some(&account("alice")), at(HOME)).succeeded(now);
         exhaust(&attempts, "alice", ELSEWHERE, now);
         exhaust(&attempts, "bob", HOME, now);
         assert!(is_heard(&attempts, "alice", HOME, now), "from home");
@@ -229,7 +250,7 @@ mod tests {
     #[test]
     fn a_regulars_failures_lock_nobody_else_out() {
         let (attempts, now) = (attempts(3), Instant::now());
-        attempts.attempt(Some(&account("alice")), at(HOME)).succeeded();
+        attempts.attempt(Some(&account("alice")), at(HOME)).succeeded(now);
         exhaust(&attempts, "alice", HOME, now);
         assert!(is_heard(&attempts, "bob", HOME, now) && is_heard(&attempts, "alice", ELSEWHERE, now));
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde_json::json;
 
 use super::accounts::{Login, Refusal};
@@ -21,6 +22,8 @@ use crate::oci::scope::parse_all;
 
 /// The most scopes in one request. A client asks for one, or two when it mounts.
 const SCOPES: usize = 100;
+/// As `issued_at` is written: RFC 3339, in UTC.
+const WHOLE_SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
 
 /// When a request came: by the clock on the wall for what we write down, by the steady one for limits.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +66,7 @@ async fn token<E: Exchange>(authority: &Authority, exchange: &mut E, now: Moment
     if service.as_deref() != Some(authority.config.service.as_str()) {
         return Err(Refused::Service);
     }
-    if scopes.iter().flat_map(|value| value.split_whitespace()).nth(SCOPES).is_some() {
+    if scopes.iter().flat_map(|value| value.split_ascii_whitespace()).nth(SCOPES).is_some() {
         return Err(Refused::TooManyScopes);
     }
     let network = exchange.caller().network;
@@ -101,7 +104,7 @@ fn given(token: &str, lifetime: i64, issued_at: Timestamp) -> String {
     }
     text.push_str(&lifetime.to_string());
     text.push_str(r#","issued_at":""#);
-    text.push_str(&issued_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let _ = WHOLE_SECONDS.print_timestamp(&issued_at, &mut text); // a string takes all that is written to it
     text.push_str("\"}\n");
     text
 }

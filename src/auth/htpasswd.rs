@@ -136,11 +136,11 @@ impl Htpasswd {
                     return Err(Refusal::Wrong);
                 };
                 self.verified.insert(digest, ());
-                attempt.succeeded();
+                attempt.succeeded(now);
                 return Ok(());
             }
         }
-        login.attempt.succeeded();
+        login.attempt.succeeded(now);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::credential::Identity;
 use super::keys::TokenKey;
 use super::{Algorithm, Config, Error};
+use crate::exchange::unique;
 use crate::metadata::AccountName;
 use crate::oci::{Access, Action};
 
@@ -55,9 +56,6 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<String, Error> {
         let now = now.as_second();
-        let mut chance = [0; 16];
-        // The library's own generator, which signing uses too: it asks the kernel for a seed, not for each number.
-        aws_lc_rs::rand::fill(&mut chance).map_err(|_| Error::Internal("the random number generator"))?;
         let claims = Claims {
             iss: &self.issuer,
             sub: identity.name().map(AccountName::as_str),
@@ -67,7 +65,7 @@ impl Issuer {
             iat: now,
             nbf: now - BACKDATED,
             exp: now.saturating_add(self.lifetime),
-            jti: uuid::Builder::from_random_bytes(chance).into_uuid(),
+            jti: uuid::Builder::from_random_bytes(unique()).into_uuid(),
         };
         let mut text = Vec::with_capacity(USUAL);
         serde_json::to_writer(&mut text, &claims).map_err(|_| Error::Internal("writing a token"))?;

@@ -177,7 +177,7 @@ impl Permissions {
         let Some((account, state)) = identity.name().and_then(|account| Some((account, state()?))) else {
             return Ok(Arc::new(self.database.standing(identity.name(), name).await?));
         };
-        let key = format!("{account} {name}");
+        let key = [account.as_str(), " ", name.as_str()].concat();
         if let Some(known) = self.standings.get(&key).filter(|known| known.state == state) {
             return Ok(known.standing.clone());
         }

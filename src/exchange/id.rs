@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 /// The longest name that we take over from a client.
 const LIMIT: usize = 64;
-/// How many bytes of randomness a thread fetches at once: a system call for 64 requests, not for each.
+/// How many bytes of randomness a thread fetches at once: the generator is asked for 64 names, not for each.
 const STORE: usize = 1 << 10;
 const USED: usize = 16;
 
@@ -33,7 +33,7 @@ impl RequestId {
 
     /// A new one, that no other request has: a random UUID (RFC 9562 5.4) without hyphens.
     pub fn random() -> Self {
-        let uuid = uuid::Builder::from_random_bytes(random()).into_uuid();
+        let uuid = uuid::Builder::from_random_bytes(unique()).into_uuid();
         let (mut letters, length) = ([0; LIMIT], uuid::fmt::Simple::LENGTH);
         uuid.simple().encode_lower(&mut letters[..length]);
         Self { letters, length: length as u8 }
@@ -53,8 +53,8 @@ impl RequestId {
     }
 }
 
-/// Bytes of which none is given out twice. They need not be secret, only different from all others.
-fn random() -> [u8; USED] {
+/// Bytes made by chance that are given out once. They need not be secret, only different from all others: they name things.
+pub(crate) fn unique() -> [u8; USED] {
     thread_local! {
         static LEFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }

@@ -146,7 +146,7 @@ impl FromStr for Scope {
 /// Splits a `scope` value (several are separated by white space) and keeps what makes sense, merged by resource.
 pub fn parse_all<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<Access> {
     let mut wanted: Vec<Access> = Vec::new();
-    let scopes = values.into_iter().flat_map(str::split_whitespace).filter_map(|text| text.parse::<Scope>().ok());
+    let scopes = values.into_iter().flat_map(str::split_ascii_whitespace).filter_map(|text| text.parse::<Scope>().ok());
     for Scope(access) in scopes {
         match wanted.iter_mut().find(|known| known.resource == access.resource) {
             Some(known) => {
