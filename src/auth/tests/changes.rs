@@ -117,6 +117,23 @@ async fn whoever_asks_again_is_answered_without_the_database_while_nobody_writes
 }
 
 #[tokio::test]
+async fn what_is_taken_while_the_database_is_waited_for_is_not_remembered_for_the_rest_of_a_request() {
+    let office = Office::open().await;
+    let _holds_the_log = Database::open(&Database::path_in(office.folder.path())).await.unwrap();
+    assert_eq!(office.granted("alice", SECRET).await, [SECRET]);
+    let alice = office.database.account(&"alice".parse().unwrap()).await.unwrap().unwrap();
+    let before = office.database.state();
+    assert!(before.is_some(), "otherwise this shows nothing");
+    make("member", &office.database).await;
+    let (alice, unknown) = (Identity::Account(alice), "repository:team/other:pull");
+    for (scopes, is_told) in [(vec![SECRET], true), (vec![unknown, SECRET], false)] {
+        let wanted = crate::oci::scope::parse_all(scopes.iter().copied());
+        let granted = office.authority.permissions.grant(&alice, &wanted, THEN, before).await.unwrap();
+        assert_eq!(!granted.last().unwrap().actions.is_empty(), is_told, "{scopes:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_push_makes_counts_in_the_same_token() {
     let office = Office::with(|config| config.members_may_create_projects = true).await;
     for _ in 0..2 {
