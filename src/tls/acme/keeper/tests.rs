@@ -166,10 +166,14 @@ struct Node {
 
 impl Node {
     fn start(config: Config, fake: &Arc<Fake>) -> Self {
+        Self::with(config, fake, Arc::new(NoProofs))
+    }
+
+    fn with(config: Config, fake: &Arc<Fake>, proofs: Arc<dyn Proofs>) -> Self {
         let (metrics, of_orders, of_time) = (Metrics::default(), Arc::clone(fake), Arc::clone(fake));
         let connect: Connect = Box::new(move |_, _| Ok(Arc::clone(&of_orders) as Arc<dyn Authority>));
         let clock: Clock = Box::new(move || of_time.time());
-        let keeper = Keeper::with(config, connect, Arc::new(NoProofs), metrics.clone(), clock);
+        let keeper = Keeper::with(config, connect, proofs, metrics.clone(), clock);
         Self { orders: keeper.orders(), metrics, task: tokio::spawn(keeper.keep()), fake: Arc::clone(fake) }
     }
 

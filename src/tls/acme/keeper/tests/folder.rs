@@ -147,3 +147,63 @@ fn a_folder_that_hangs_is_told_of_takes_few_threads_and_is_used_again_when_it_an
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn proofs_that_hang_at_a_folder_are_told_of_and_not_blamed_on_the_authority() {
+    struct Hanging;
+
+    #[async_trait]
+    impl Proofs for Hanging {
+        async fn present(&self, _proof: &Proof) -> Result<(), Failure> {
+            std::future::pending().await
+        }
+
+        async fn withdraw(&self, _proof: &Proof) {}
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new().will([Deed::PresentAndHang]);
+    let node = Node::with(config(folder.path(), &[&["a.test"]]), &fake, Arc::new(Hanging));
+    let said = |status: &[Status], begins: &str| {
+        let said = status[0].error.as_ref().map_or("", |error| error.reason.as_str());
+        said.starts_with(begins) && said.contains("tls.acme.storage")
+    };
+    node.until(|status| said(status, "the proof that a.test is ours cannot be shown by tls-alpn-01")).await;
+    assert!(fake.start.elapsed() < Duration::from_secs(90), "while the order goes on: {:?}", fake.start.elapsed());
+    node.until(|status| said(status, "it was given up after 900 s: the proof that a.test is ours")).await;
+    let page = node.metrics.page(crate::telemetry::Exposition::Prometheus);
+    assert!(page.contains("pierhead_acme_orders_total{outcome=\"ours\"} 1"), "{page}");
+    node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_key_that_hangs_is_waited_for_and_not_blamed_on_the_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = config(folder.path(), &[&["a.test"]]);
+    let key = folder.path().join(format!("account-{}.key", crate::tls::acme::place::digest(&settings.directory)));
+    // Whoever opens it waits for somebody who writes.
+    assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+    let fake = Fake::new();
+    let node = Node::start(settings, &fake);
+    let is_said = || {
+        let error = node.status()[0].error.clone();
+        error.is_some_and(|error| error.reason.contains("the folder has not answered for 30 s (tls.acme.storage)"))
+    };
+    let began = std::time::Instant::now();
+    while node.status()[0].since.is_none() {
+        tokio::task::yield_now().await; // no time goes by: whatever else is done at the folder comes to its end
+        assert!(began.elapsed() < Duration::from_secs(60), "{:#?}", node.status());
+    }
+    let mut told_after = 0;
+    while told_after < 120 && !is_said() {
+        tokio::time::advance(Duration::from_secs(1)).await; // it does not go by itself while a thread hangs
+        told_after += 1;
+    }
+    let answer = std::fs::OpenOptions::new().read(true).write(true).open(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    drop(answer);
+    assert!((30..60).contains(&told_after), "{told_after} s: {:#?}", node.status());
+    node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
+    let page = node.metrics.page(crate::telemetry::Exposition::Prometheus);
+    assert!(!page.contains("outcome=\"unreachable\"} 1"), "{page}");
+}
