@@ -13,7 +13,8 @@
 //! this process (sqlite.org/howtocorrupt.html 2.2).
 //! **Invariant:** it is the index of *this* database: the file that was there when the first connection had been made, and
 //! still has its name. The last connection to close removes it; then, and whenever anything else is strange, there is no
-//! [`State`], and everybody reads.
+//! [`State`], and everybody reads. If anybody else removes it while the database is open, that is said, once: who opens the
+//! database then makes another index, and neither sees what the other writes (sqlite.org/howtocorrupt.html 2.4).
 //!
 //! It needs a file system that reads a file as it is mapped, as every local one does. Where SQLite's log is not safe either
 //! (network file systems: sqlite.org/wal.html), or where reads go past the page cache (9p before Linux 6.8), this is not.
@@ -23,6 +24,7 @@ use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The bytes of one copy of the header.
 const HEADER: usize = 48;
@@ -49,6 +51,8 @@ pub(super) struct Index {
     /// Device and inode.
     identity: Option<(u64, u64)>,
     file: OnceLock<ManuallyDrop<File>>,
+    /// Whether it was said that it is gone.
+    told: AtomicBool,
 }
 
 impl Index {
@@ -59,7 +63,7 @@ impl Index {
         path.push("-shm");
         let path = PathBuf::from(path);
         let identity = fs::metadata(&path).ok().map(|metadata| identity(&metadata));
-        Self { path, identity, file: OnceLock::new() }
+        Self { path, identity, file: OnceLock::new(), told: AtomicBool::new(false) }
     }
 
     /// The state now, if it can be told.
@@ -69,14 +73,27 @@ impl Index {
         file.read_exact_at(&mut copies, 0).ok()?;
         // Asked afterwards: a file that has its name now was the live one when it was read. Not how many names it has:
         // a backup may have given it another.
-        let is_live = fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata));
+        let is_live = self.is_live();
         State::of(&copies).filter(|_| is_live)
+    }
+
+    /// Whether the file that has the name now is the one that the database uses.
+    fn is_live(&self) -> bool {
+        let is_live = fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata));
+        if !is_live && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{} was removed or replaced while the database is open: other programs can no longer use it safely, and \
+                 everything is read from it anew, each time. Restart the server before anything else opens the database",
+                self.path.display()
+            );
+        }
+        is_live
     }
 
     /// Opened only when it is asked for, because it stays open; tried again when it could not be.
     fn file(&self) -> Option<&File> {
         // Looked at before it is opened: what is opened and is not ours would stay open too, each time.
-        if self.file.get().is_none() && fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata)) {
+        if self.file.get().is_none() && self.is_live() {
             let file = ManuallyDrop::new(File::open(&self.path).ok()?);
             if file.metadata().is_ok_and(|metadata| self.is_ours(&metadata)) {
                 // Of two at once one stays unused, and open.

@@ -9,7 +9,8 @@
 //! much earlier; to us it costs two readings in a second of what would be read at every request. From half of that age on
 //! one request reads it anew while the others still get what is there, so that a crowd does not read it all at once.
 //!
-//! **Invariant:** each memory is bounded by [`MOST`] bytes, and by `MOST / OVERHEAD` entries.
+//! **Invariant:** each memory is bounded by [`MOST`] bytes, and by `MOST / OVERHEAD` entries. What is as old as [`LAG`], and
+//! so of no use to anybody, leaves at one of the next requests.
 //!
 //! **Invariant:** only an answer that somebody was granted gets in or pushes another out: nobody comes here before.
 //!
@@ -49,7 +50,7 @@ struct Entry<V> {
 impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Remembered<K, V> {
     pub(super) fn new() -> Self {
         let weigh = |_: &K, entry: &Entry<V>| u32::try_from(entry.bytes + OVERHEAD).unwrap_or(u32::MAX);
-        Self { entries: Cache::builder().weigher(weigh).max_capacity(MOST).build() }
+        Self { entries: Cache::builder().weigher(weigh).max_capacity(MOST).time_to_live(LAG).build() }
     }
 
     /// What was read within the last [`LAG`], unless it is on the caller to read it anew.
@@ -89,6 +90,12 @@ mod tests {
         assert_eq!((memory.get(&"key", read + LAG), memory.get(&"other", read)), (None, None));
         memory.keep("key", 2, read + LAG, 3);
         assert_eq!(memory.get(&"key", read + LAG), Some(2));
+    }
+
+    #[test]
+    fn what_is_too_old_to_be_answered_is_not_held_either() {
+        let memory: Remembered<u8, ()> = Remembered::new();
+        assert_eq!(memory.entries.policy().time_to_live(), Some(LAG));
     }
 
     #[test]

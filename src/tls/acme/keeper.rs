@@ -155,14 +155,12 @@ impl Shared {
         .await
     }
 
-    /// The authority, as whoever we are there.
-    pub(super) async fn authority(&self) -> Result<Arc<dyn Authority>, Failure> {
+    /// The authority, as whoever we are there: with this key, unless it is known already.
+    pub(super) async fn authority(&self, key: Vec<u8>) -> Result<Arc<dyn Authority>, Failure> {
         let mut known = self.authority.lock().await;
         if let Some(authority) = &*known {
             return Ok(Arc::clone(authority));
         }
-        let directory = self.config.directory.clone();
-        let key = self.at_folder(move |storage| storage.account_key(&directory)).await?;
         let authority = (self.connect)(&self.config, key)?;
         *known = Some(Arc::clone(&authority));
         Ok(authority)

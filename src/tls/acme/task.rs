@@ -12,9 +12,10 @@
 //! - What was tried is written by whoever has the lease.
 //! - An attempt takes no longer than a third of the time that is left, but for what the storage folder takes: it is
 //!   waited for, however long it hangs. What was begun there may still happen, and there is no certificate without it.
+//!   Proofs are part of the attempt, for the authority does not wait for ever.
+//! - What hangs at our side is not blamed on the authority.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -26,7 +27,7 @@ use super::history::{Failed, History};
 use super::keeper::Shared;
 use super::lease::{Held, Lease};
 use super::order::{Failure, Issued, Kind, Wanted, Window};
-use super::proofs::Noted;
+use super::proofs::{Noted, Pending, Progress};
 use super::renewal::{self, Case};
 use super::storage::{self, Certificate, Found, Storage};
 use super::voice::Voice;
@@ -236,20 +237,25 @@ impl Task {
         }
         let der = certificate.der.clone();
         let before = known.and_then(|asked| asked.window);
-        let shared = Arc::clone(&self.shared);
-        let question = {
-            let der = der.clone();
-            async move { shared.authority().await?.renewal(&der).await }
-        };
         let life = certificate.facts.not_after.saturating_sub(certificate.facts.not_before);
         let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
-        let window = isolated(question, WINDOW.0.min(life / WINDOW.1), &AtomicBool::new(false)).await.unwrap_or_else(
-            |failure| {
-                tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
-                before
-            },
-        );
+        let window = self.window_of(der.clone(), WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(|failure| {
+            tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
+            before
+        });
         self.window = Some(Asked { of: der, window, again: Instant::now() + (life / 8).clamp(ASK.0, ASK.1) });
+    }
+
+    async fn window_of(&mut self, der: CertificateDer<'static>, limit: Duration) -> Result<Option<Window>, Failure> {
+        let (shared, key) = (Arc::clone(&self.shared), self.account_key().await?);
+        let question = async move { shared.authority(key).await?.renewal(&der).await };
+        isolated(question, limit, &Progress::default()).await
+    }
+
+    /// The key of our account. Read before the authority has its deadline: it does not keep our folder from answering.
+    async fn account_key(&mut self) -> Result<Vec<u8>, Failure> {
+        let directory = self.desk.place.directory.clone();
+        self.at_folder(move |storage| storage.account_key(&directory)).await
     }
 
     async fn take_lease(&mut self) -> Result<Option<Held>, Failure> {
@@ -345,18 +351,24 @@ impl Task {
     }
 
     /// What the authority issues.
-    async fn issue(&self, found: &Found, ways: Vec<Challenge>) -> Result<Issued, Failure> {
+    async fn issue(&mut self, found: &Found, ways: Vec<Challenge>) -> Result<Issued, Failure> {
+        let key = self.account_key().await?;
         let (shared, place) = (Arc::clone(&self.shared), self.desk.place.clone());
         let replaced = found.certificate.as_ref().filter(|one| one.is_from(&place.directory));
         let replaced = replaced.map(|certificate| certificate.der.clone());
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
-        let (proofs, presented) = Noted::of(&shared.proofs);
+        let (proofs, progress) = Noted::of(&shared.proofs);
         let order = async move {
             let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
-            shared.authority().await?.order(&wanted, &proofs).await
+            shared.authority(key).await?.order(&wanted, &proofs).await
         };
-        isolated(order, deadline, &presented).await
+        patiently(isolated(order, deadline, &progress), || {
+            if let Some(pending) = progress.stuck(HANGS).filter(Pending::is_at_folder) {
+                self.is_blind_for(HANGS, &Failure::new(Kind::Ours, pending.reason()));
+            }
+        })
+        .await
     }
 
     /// The text of what was issued, if it is what was ordered.
@@ -392,21 +404,25 @@ fn deadline(left: i64) -> Duration {
     if left > 0 { third.clamp(SHORTEST, LONGEST) } else { LONGEST }
 }
 
-/// Does what a library may hang or panic in. Where it comes to no end, the authority may have looked at what was presented.
+/// Does what a library may hang or panic in. Where it comes to no end, the authority may have looked at what was presented,
+/// and whoever it waits for is to blame.
 async fn isolated<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     deadline: Duration,
-    presented: &AtomicBool,
+    progress: &Progress,
 ) -> Result<T, Failure> {
     let mut one = JoinSet::new(); // aborts what it has when it is dropped
     one.spawn(work);
-    let cut_off =
-        |kind, reason| Err(Failure { proven: presented.load(Ordering::Relaxed), ..Failure::new(kind, reason) });
+    let cut_off = |kind, reason| Err(Failure { proven: progress.has_presented(), ..Failure::new(kind, reason) });
     match timeout(deadline, one.join_next()).await {
         Ok(Some(Ok(done))) => done,
         Ok(Some(Err(error))) => cut_off(Kind::Ours, format!("a fault of this program: {error}")),
         Ok(None) | Err(_) => {
-            cut_off(Kind::Unreachable, format!("it was given up after {} s without an end", deadline.as_secs()))
+            let given_up = format!("it was given up after {} s", deadline.as_secs());
+            match progress.stuck(HANGS.min(deadline / 2)) {
+                Some(pending) => cut_off(Kind::Ours, format!("{given_up}: {}", pending.reason())),
+                None => cut_off(Kind::Unreachable, format!("{given_up} without an end")),
+            }
         }
     }
 }

@@ -1,4 +1,13 @@
 //! An authority that does as it is told, and a clock that goes when nobody has anything to do.
+//!
+//! ```text
+//! here      when there is an order, and what becomes of one
+//! budget    how many there are, whatever happens
+//! folder    the storage folder: one that cannot be written, that hangs, that lacks something
+//! ```
+
+mod budget;
+mod folder;
 
 use std::collections::VecDeque;
 use std::os::unix::fs::PermissionsExt as _;
@@ -157,10 +166,14 @@ struct Node {
 
 impl Node {
     fn start(config: Config, fake: &Arc<Fake>) -> Self {
+        Self::with(config, fake, Arc::new(NoProofs))
+    }
+
+    fn with(config: Config, fake: &Arc<Fake>, proofs: Arc<dyn Proofs>) -> Self {
         let (metrics, of_orders, of_time) = (Metrics::default(), Arc::clone(fake), Arc::clone(fake));
         let connect: Connect = Box::new(move |_, _| Ok(Arc::clone(&of_orders) as Arc<dyn Authority>));
         let clock: Clock = Box::new(move || of_time.time());
-        let keeper = Keeper::with(config, connect, Arc::new(NoProofs), metrics.clone(), clock);
+        let keeper = Keeper::with(config, connect, proofs, metrics.clone(), clock);
         Self { orders: keeper.orders(), metrics, task: tokio::spawn(keeper.keep()), fake: Arc::clone(fake) }
     }
 
@@ -297,21 +310,6 @@ async fn an_order_that_is_cut_off_before_anything_could_be_looked_at_is_no_faile
 }
 
 #[tokio::test(start_paused = true)]
-async fn ways_to_prove_a_name_take_turns_within_the_budget() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::new().always(Deed::Fail(Kind::Validation));
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-    node.until_orders(9).await;
-    let orders = fake.orders.lock().clone();
-    for five in orders.windows(5) {
-        assert!(five[4].0 - five[0].0 > HOUR, "{orders:?}");
-    }
-    for two in orders.windows(2) {
-        assert_ne!(two[0].2, two[1].2);
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_short_life_is_renewed_in_time_whatever_happens_for_half_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let life = Duration::from_secs(120);
@@ -385,70 +383,6 @@ async fn certificates_with_one_first_name_have_files_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_is_made_when_somebody_asks_unless_the_budget_is_spent() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
-    let node = Node::start(config(folder.path(), &[&["a.test", "b.test"]]), &fake);
-    let ask = |names: &[&str]| {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        node.orders.order_now(&names, fake.time())
-    };
-    node.until(|status| status[0].ordered.is_some()).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let early = ask(&[]).unwrap_err().to_string();
-    assert!(early.contains("issued within the last hour"), "{early}");
-    tokio::time::sleep(HOUR).await;
-    assert!(matches!(ask(&["c.test"]), Err(Refusal::Unknown { .. })));
-    assert!(ask(&["B.test"]).unwrap()[0].ends_with("certificates/a.test.pem"));
-    node.until_orders(2).await;
-    tokio::time::sleep(HOUR + Duration::from_secs(10)).await;
-    fake.always(Deed::Fail(Kind::Validation));
-    for failures in 1..=4 {
-        ask(&[]).unwrap();
-        node.until(|status| status[0].failures == failures).await;
-    }
-    let refused = ask(&[]).unwrap_err().to_string();
-    assert!(refused.contains("could not be proven 4 times within an hour"), "{refused}");
-    assert!(node.status()[0].ordered.is_some());
-    fake.always(Deed::Issue { life: 90 * DAY });
-    tokio::time::sleep(HOUR + Duration::from_secs(120)).await;
-    ask(&["a.test"]).unwrap();
-    node.until(|status| status[0].failures == 0).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_folder_that_cannot_be_written_costs_no_certificate() {
-    let folder = tempfile::tempdir().unwrap();
-    let storage = folder.path().join("acme");
-    durable::write(&storage, b"no folder", durable::SECRET).unwrap();
-    let fake = Fake::new();
-    let node = Node::start(config(&storage, &[&["a.test"]]), &fake);
-    node.until(|status| status[0].failures > 2).await;
-    let said = node.status()[0].error.clone().unwrap().reason;
-    assert!(said.contains("tls.acme.storage"), "{said}");
-    assert_eq!(fake.times().len(), 0);
-    std::fs::remove_file(&storage).unwrap();
-    node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
-    assert_eq!(fake.times().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_issued_and_cannot_be_written_is_written_later_and_not_ordered_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let occupied = folder.path().join("certificates");
-    let fake = Fake::new().will([Deed::IssueAndOccupy(occupied.clone())]);
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-    node.until(|status| status[0].error.is_some()).await;
-    assert!(node.status()[0].error.as_ref().unwrap().reason.contains("a.test.pem"));
-    let kept = std::fs::read_to_string(folder.path().join("attempts/a.test.json")).unwrap();
-    let kept: super::super::history::History = serde_json::from_str(&kept).unwrap();
-    assert_eq!(kept.issued.len(), 1, "it counts before it is there: whoever crashes now has had it");
-    std::fs::remove_file(&occupied).unwrap();
-    node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
-    assert_eq!(fake.times().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_authority_is_asked_when_to_renew() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::new().always(Deed::Issue { life: 4 * HOUR });
@@ -474,128 +408,6 @@ async fn an_authority_that_does_not_say_when_to_renew_delays_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_crashes_left_is_removed() {
-    let folder = tempfile::tempdir().unwrap();
-    let answers = folder.path().join("challenges/http-01");
-    durable::make_dirs(&answers).unwrap();
-    for name in ["old", "new"] {
-        durable::write(&answers.join(name), b"answer", durable::SECRET).unwrap();
-    }
-    let age = |name: &str, at: SystemTime| {
-        let file = std::fs::File::options().write(true).open(answers.join(name)).unwrap();
-        file.set_modified(at).unwrap();
-    };
-    age("old", SystemTime::now() - 2 * DAY);
-    age("new", SystemTime::now() - HOUR);
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &Fake::new());
-    node.until(|status| status[0].ordered.is_some()).await;
-    node.until(|_| !answers.join("old").exists()).await;
-    assert!(answers.join("new").exists());
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_is_ended_in_the_middle_of_orders_stays_within_the_budget() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::new().always(Deed::Hang);
-    for _ in 0..60 {
-        let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-        tokio::time::sleep(Duration::from_secs(120)).await;
-        drop(node);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    let times = fake.times();
-    assert!(times.len() >= 5, "{times:?}");
-    assert!(times.windows(5).all(|five| five[4] - five[0] > HOUR.as_secs()), "{times:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_attempt_that_came_to_no_end_counts_also_when_the_next_cannot_begin() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
-    let begun = crate::tls::local::seconds(fake.time()) - 60;
-    let file = folder.path().join("attempts/a.test.json");
-    durable::make_dirs(file.parent().unwrap()).unwrap();
-    durable::write(&file, format!("{{ \"begun\": {begun} }}").as_bytes(), durable::SECRET).unwrap();
-    durable::write(&folder.path().join("leases"), b"no folder", durable::SECRET).unwrap();
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-    node.until(|status| status[0].failures == 1).await;
-    let tried: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    assert_eq!(tried["failed_proofs"].as_array().map(Vec::len), Some(1), "{tried}");
-    assert!(tried["begun"].is_null() && fake.orders.lock().is_empty(), "{tried}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn nodes_that_differ_and_fail_pause_all_the_same() {
-    let limited = Kind::RateLimited(Some(HOUR));
-    for (kind, most) in [(Kind::Validation, 4), (Kind::Refused, 2), (limited, 1), (Kind::Unreachable, 14)] {
-        let folder = tempfile::tempdir().unwrap();
-        let fake = Fake::new().always(Deed::Fail(kind));
-        let _one = Node::start(config(folder.path(), &[&["a.test", "b.test"]]), &fake);
-        let _other = Node::start(config(folder.path(), &[&["a.test", "c.test"]]), &fake);
-        tokio::time::sleep(HOUR - Duration::from_secs(60)).await;
-        let times = fake.times();
-        assert!((1..=most).contains(&times.len()), "{kind:?}: {times:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_asks_for_orders_again_and_again_gets_a_few_and_none_while_the_authority_wants_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-    let mut refused = Vec::new();
-    for _ in 0..600 {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        refused.extend(node.orders.order_now(&[], fake.time()).err().map(|refusal| refusal.to_string()));
-    }
-    assert_eq!(fake.times().len(), 4, "{:?}", fake.times());
-    assert!(refused.last().unwrap().contains("4 were issued within a day"), "{refused:?}");
-    tokio::time::sleep(24 * HOUR).await;
-    fake.always(Deed::Fail(Kind::RateLimited(Some(24 * HOUR))));
-    node.orders.order_now(&[], fake.time()).unwrap();
-    node.until(|status| status[0].failures == 1).await;
-    let limited = node.orders.order_now(&[], fake.time()).unwrap_err().to_string();
-    assert!(limited.contains("wants to be left alone"), "{limited}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_account_whose_key_was_removed_is_made_anew_after_a_refusal() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::new().will([Deed::Fail(Kind::Refused)]);
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-    node.until(|status| status[0].failures == 1).await;
-    let key = || {
-        let files = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().path());
-        files.into_iter().find(|path| path.extension().is_some_and(|end| end == "key"))
-    };
-    std::fs::remove_file(key().unwrap()).unwrap();
-    node.orders.order_now(&[], fake.time()).unwrap();
-    node.until(|status| status[0].ordered.is_some()).await;
-    assert!(key().is_some());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_could_not_be_written_is_forgotten_once_something_newer_is_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let (storage, occupied) = (folder.path().join("acme"), folder.path().join("acme/certificates"));
-    let fake = Fake::new().will([Deed::IssueAndOccupy(occupied.clone())]);
-    let slow = Node::start(config(&storage, &[&["a.test"]]), &fake);
-    slow.until(|status| status[0].failures >= 9).await; // its next attempt is far away
-    std::fs::remove_file(&occupied).unwrap();
-    let other = Node::start(config(&storage, &[&["a.test"]]), &fake);
-    other.orders.order_now(&[], fake.time()).unwrap();
-    other.until(|status| status[0].ordered.is_some()).await;
-    drop(other);
-    let orders = fake.times().len();
-    slow.until(|status| status[0].ordered.is_some()).await;
-    let first = slow.status()[0].ordered;
-    slow.until(|status| status[0].ordered != first).await;
-    assert_eq!(fake.times().len(), orders + 1, "the renewal is another one");
-    let second = slow.status()[0].ordered.unwrap();
-    assert!(second.duration_since(first.unwrap()).as_hours() > 24 * 50, "{first:?} {second}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn no_attempt_begins_at_the_end_and_one_that_is_under_way_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::new().always(Deed::IssueAfter(Duration::from_secs(200)));
@@ -605,45 +417,4 @@ async fn no_attempt_begins_at_the_end_and_one_that_is_under_way_goes_on() {
     node.until(|status| status[0].ordered.is_some()).await;
     tokio::time::sleep(100 * DAY).await;
     assert_eq!(fake.times().len(), 1);
-}
-
-#[test]
-fn a_folder_that_hangs_is_told_of_takes_few_threads_and_is_used_again_when_it_answers() {
-    let threads = AT_FOLDER + 1;
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(threads).build().unwrap();
-    for (part, end) in [("attempts", "json"), ("leases", "1")] {
-        let folder = tempfile::tempdir().unwrap();
-        durable::make_dirs(&folder.path().join(part)).unwrap();
-        let names: Vec<String> = (0..threads).map(|number| format!("{number}.test")).collect();
-        // Whoever opens one waits for somebody who writes.
-        let hanging: Vec<PathBuf> =
-            names.iter().map(|name| folder.path().join(part).join(format!("{name}.{end}"))).collect();
-        assert!(std::process::Command::new("mkfifo").args(&hanging).status().unwrap().success());
-        runtime.block_on(async {
-            let fake = Fake::new();
-            let names: Vec<[&str; 1]> = names.iter().map(|name| [name.as_str()]).collect();
-            let certificates: Vec<&[&str]> = names.iter().map(|name| &name[..]).collect();
-            let node = Node::start(config(folder.path(), &certificates), &fake);
-            let is_said = |status: &Status| {
-                let said = status.error.as_ref().map_or("", |error| error.reason.as_str());
-                said.contains("has not answered for 30 s") && said.contains("tls.acme.storage")
-            };
-            let began = std::time::Instant::now();
-            // Whoever has the ninth's turn to order is told of, not the ninth.
-            while node.status().iter().filter(|status| is_said(status)).count() < AT_FOLDER {
-                tokio::time::advance(Duration::from_secs(1)).await; // it does not go by itself while a thread hangs
-                assert!(began.elapsed() < Duration::from_secs(60), "{part}: {:#?}", node.status());
-            }
-            assert!(node.metrics.page(crate::telemetry::Exposition::Prometheus).contains("pierhead_acme_failures"));
-            assert_eq!(tokio::task::spawn_blocking(|| "a thread for others").await.unwrap(), "a thread for others");
-            for file in &hanging {
-                let answer = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
-                std::fs::remove_file(file).unwrap();
-                drop(answer);
-            }
-            node.until(|status| status.iter().all(|status| status.ordered.is_some() && status.error.is_none())).await;
-            assert_eq!(fake.orders.lock().len(), threads, "one for each");
-        });
-    }
 }

@@ -7,8 +7,10 @@
 //!               hook: a program of the operator's
 //! ```
 //!
-//! **Invariant:** what a proof needs is read when there is something to prove, so that a new key or another program counts
-//! at once.
+//! **Invariants**
+//! - What a proof needs is read when there is something to prove, so that a new key or another program counts at once.
+//! - A folder that hangs takes few threads, however many names are to be proven. What is put there and hangs is waited for,
+//!   or it could come after it was taken away; whoever orders says so and gives the order up ([`Progress`]).
 
 mod hook;
 mod key;
@@ -23,16 +25,21 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::order::{Failure, Kind, Proof, Proofs};
 use super::{Answers, Challenge, Config, Dns};
 
-pub(super) use noted::Noted;
+pub(super) use noted::{Noted, Pending, Progress};
+
+/// How many proofs are put into folders, or taken away, at a time. When a folder hangs, so many threads do.
+const AT_FOLDERS: usize = 8;
 
 /// Puts proofs where the configuration says.
 pub(super) fn proofs(config: &Config) -> Arc<dyn Proofs> {
     let answers = Answers::of(&config.storage);
-    Arc::new(Places { answers, webroot: config.webroot.clone(), dns: config.dns.clone() })
+    let turns = Arc::new(Semaphore::new(AT_FOLDERS));
+    Arc::new(Places { answers, webroot: config.webroot.clone(), dns: config.dns.clone(), turns })
 }
 
 #[derive(Clone)]
@@ -40,6 +47,8 @@ struct Places {
     answers: Answers,
     webroot: Option<PathBuf>,
     dns: Option<Dns>,
+    /// For who goes to a folder.
+    turns: Arc<Semaphore>,
 }
 
 #[async_trait]
@@ -69,10 +78,15 @@ impl Proofs for Places {
 }
 
 impl Places {
-    /// Does what blocks on a thread where that is no harm.
+    /// Does what blocks on a thread where that is no harm, when it is its turn. A thread that hangs keeps its turn.
     async fn apart(&self, proof: &Proof, act: fn(&Self, &Proof) -> Result<(), String>) -> Result<(), String> {
-        let (places, proof) = (self.clone(), proof.clone());
-        blocking(move || act(&places, &proof)).await
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let (turn, places, proof) = (turn.map_err(|error| error.to_string())?, self.clone(), proof.clone());
+        blocking(move || {
+            let _turn = turn;
+            act(&places, &proof)
+        })
+        .await
     }
 
     fn put(&self, proof: &Proof) -> Result<(), String> {
