@@ -107,8 +107,8 @@ pub struct Mark {
     pub changed: SystemTime,
 }
 
-/// How old a folder's last change must be before its mark is trusted. The coarsest clocks of file systems step by two
-/// seconds.
+/// How old the last change of a folder or file must be before we trust that the next will have another time. The coarsest
+/// clocks of file systems step by two seconds.
 const SETTLED: Duration = Duration::from_secs(3);
 
 impl Mark {
