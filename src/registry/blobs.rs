@@ -15,7 +15,7 @@ use crate::exchange::{Answer, Body, Exchange};
 use crate::oci::media_type::OCTET_STREAM;
 use crate::oci::range::{Requested, Span};
 use crate::oci::{Digest, RepositoryName};
-use crate::storage::Durability;
+use crate::storage::{Durability, Pieces};
 
 /// What a blob's digest names never changes, so it may be kept for a year.
 const FOREVER: &str = "max-age=31536000";
@@ -67,7 +67,10 @@ impl Registry {
             Some(Span { first, last }) => content(StatusCode::PARTIAL_CONTENT, digest)
                 .header(CONTENT_RANGE, format!("bytes {first}-{last}/{}", reader.size)),
         };
-        answer.body = Body::Stream { length: length.unwrap_or(reader.size), pieces: reader.pieces };
+        answer.body = match reader.pieces {
+            Pieces::Whole(bytes) => Body::Bytes(bytes),
+            Pieces::Many(pieces) => Body::Stream { length: length.unwrap_or(reader.size), pieces },
+        };
         Ok(answer)
     }
 

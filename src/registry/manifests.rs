@@ -10,12 +10,12 @@
 //! **Invariant:** what is served is byte for byte what was pushed. A stored manifest that does not match its digest (a
 //! torn file of another program's crash) counts as missing, so that pushing it again repairs it.
 //!
-//! What was read and seen to match is remembered under its digest ([`Remembered`]). The links are not: what the tag names,
-//! and whether the repository has that manifest, is read at every request, so a tag that moves and a manifest that is
-//! deleted, here or by another program, are seen at once. Only the content is not looked at again, which cannot change
-//! without changing its name. It can go, though, or be damaged, while its link stays: a garbage collection that ran beside
-//! a push, a disk. Then it is served, as it was pushed, for as long as [`LAG`] says, and is missing from then on. What
-//! decides about the tree never asks this memory: a push looks at the files ([`references`]).
+//! What was read and seen to match is remembered under its digest ([`Remembered`]). The links are not: the storage is
+//! asked at every request what the tag names, and whether the repository has that manifest, so a tag that moves and a
+//! manifest that is deleted, here or by another program, are seen at once. Only the content is not looked at again, which
+//! cannot change without changing its name. It can go, though, or be damaged, while its link stays: a garbage collection
+//! that ran beside a push, a disk. Then it is served, as it was pushed, for as long as [`LAG`] says, and is missing from
+//! then on. What decides about the tree never asks this memory: a push looks at the files ([`references`]).
 //!
 //! [`LAG`]: super::remembered::LAG
 

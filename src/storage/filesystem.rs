@@ -30,9 +30,11 @@ use parking_lot::Mutex;
 
 mod here;
 mod read;
+mod seen;
 
 use here::{Branch, Here};
 use read::Begun;
+use seen::Moment;
 
 use super::appender::FileAppender;
 use super::sweep::Sweep;
@@ -109,7 +111,7 @@ pub(super) fn finished<T>(key: &Key, outcome: Result<io::Result<T>, tokio::task:
 #[async_trait]
 impl Driver for Filesystem {
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes, Error> {
-        let here = |here: &Here, path: &CStr| here.read_whole(path, limit);
+        let here = |here: &Here, path: &CStr| here.read_whole(path, limit, Moment::now());
         let branch = Branch::of(key);
         let read = self.reading(key, here, move |tree, path| read::read_whole(tree, branch, &path, limit)).await?;
         read.ok_or_else(|| Error::new(ErrorKind::TooLarge, key))

@@ -2,14 +2,16 @@
 //!
 //! The pieces of an open object are not timed: between two of them it is the client that takes its time.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 
-use super::{Appender, Driver, Durability, Entry, Error, Key, Mark, Reader, Stat, Swept};
+use super::{Appender, Driver, Durability, Entry, Error, Key, Mark, Pieces, Reader, Stat, Swept};
 use crate::telemetry::{Metrics, StorageCall};
 
 /// Passes every call on, and tells how long it took and whether it failed.
@@ -23,6 +25,19 @@ impl Measured {
     /// Measures a driver.
     pub fn new(inner: Arc<dyn Driver>, metrics: Metrics) -> Self {
         Self { inner, metrics }
+    }
+
+    fn counting_failures(
+        &self,
+        pieces: BoxStream<'static, io::Result<Bytes>>,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        let metrics = self.metrics.clone();
+        let pieces = pieces.inspect(move |piece| {
+            if piece.is_err() {
+                metrics.storage_error(StorageCall::Read);
+            }
+        });
+        pieces.boxed()
     }
 }
 
@@ -49,13 +64,11 @@ impl Driver for Measured {
 
     async fn open(&self, key: &Key, offset: u64, length: Option<u64>) -> Result<Reader, Error> {
         let reader = timed(&self.metrics, StorageCall::Open, self.inner.open(key, offset, length)).await?;
-        let metrics = self.metrics.clone();
-        let pieces = reader.pieces.inspect(move |piece| {
-            if piece.is_err() {
-                metrics.storage_error(StorageCall::Read);
-            }
-        });
-        Ok(Reader { size: reader.size, pieces: pieces.boxed() })
+        let pieces = match reader.pieces {
+            whole @ Pieces::Whole(_) => whole,
+            Pieces::Many(pieces) => Pieces::Many(self.counting_failures(pieces)),
+        };
+        Ok(Reader { size: reader.size, pieces })
     }
 
     async fn stat(&self, key: &Key) -> Result<Stat, Error> {

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use parking_lot::Mutex;
 
-use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, PIECE, Reader, Stat, Swept};
+use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, PIECE, Pieces, Reader, Stat, Swept};
 
 /// Objects under their keys. Clones are the same storage.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +57,7 @@ impl Driver for Memory {
         let asked = bytes.slice(from as usize..to as usize);
         let starts = (0..asked.len()).step_by(PIECE);
         let pieces: Vec<_> = starts.map(|at| Ok(asked.slice(at..asked.len().min(at + PIECE)))).collect();
-        Ok(Reader { size, pieces: stream::iter(pieces).boxed() })
+        Ok(Reader { size, pieces: Pieces::Many(stream::iter(pieces).boxed()) })
     }
 
     async fn stat(&self, key: &Key) -> Result<Stat, Error> {

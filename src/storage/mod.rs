@@ -24,11 +24,14 @@
 
 use std::fmt;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, Stream};
 
 mod appender;
 pub mod durable;
@@ -107,8 +110,8 @@ pub struct Mark {
     pub changed: SystemTime,
 }
 
-/// How old a folder's last change must be before its mark is trusted. The coarsest clocks of file systems step by two
-/// seconds.
+/// How old the last change of a folder or file must be before we trust that the next will have another time. The coarsest
+/// clocks of file systems step by two seconds.
 const SETTLED: Duration = Duration::from_secs(3);
 
 impl Mark {
@@ -132,8 +135,28 @@ pub struct Entry {
 pub struct Reader {
     /// The size of the whole object, in bytes.
     pub size: u64,
-    /// The bytes from the requested offset on, as many as were asked for, in pieces of at most [`PIECE`].
-    pub pieces: BoxStream<'static, io::Result<Bytes>>,
+    /// The bytes from the requested offset on, as many as were asked for.
+    pub pieces: Pieces,
+}
+
+/// Bytes of an open object, in pieces of at most [`PIECE`].
+pub enum Pieces {
+    /// All of them, where they are so few that they were read at once. None is no piece.
+    Whole(Bytes),
+    /// Many of them, some still to be read.
+    Many(BoxStream<'static, io::Result<Bytes>>),
+}
+
+impl Stream for Pieces {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Self::Many(pieces) => pieces.poll_next_unpin(cx),
+        }
+    }
 }
 
 /// What a change promises when the call returns.

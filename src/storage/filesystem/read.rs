@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::super::{Mark, Reader, Stat};
+use super::super::{Mark, Pieces, Reader, Stat};
 use super::Tree;
 use super::here::{self, Branch};
 
@@ -99,8 +99,11 @@ impl Part {
         buffer.truncate(read);
         self.offset += read as u64;
         self.left -= read as u64;
-        self.given = buffer.freeze();
-        Ok(self.given.clone())
+        let piece = buffer.freeze();
+        if self.left > 0 {
+            self.given = piece.clone();
+        }
+        Ok(piece)
     }
 
     /// Memory for the next piece.
@@ -173,11 +176,14 @@ impl Begun {
 
     pub(super) fn into_reader(self) -> Reader {
         let size = self.part.size;
+        if self.part.left == 0 {
+            return Reader { size, pieces: Pieces::Whole(self.first.unwrap_or_default()) };
+        }
         let rest = stream::try_unfold(self.part, |mut part| async move {
             let piece = part.next().await?;
             Ok(piece.map(|piece| (piece, part)))
         });
-        Reader { size, pieces: stream::iter(self.first.map(Ok)).chain(rest).boxed() }
+        Reader { size, pieces: Pieces::Many(stream::iter(self.first.map(Ok)).chain(rest).boxed()) }
     }
 }
 

@@ -183,6 +183,23 @@ async fn a_huge_object_is_refused_unread_and_streamed_only_as_far_as_it_is_taken
 }
 
 #[tokio::test]
+async fn what_fits_into_one_piece_comes_whole_and_what_does_not_in_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Key::new("file");
+    for (way, driver) in both(dir.path()).await {
+        driver.put(&key, numbers(PIECE + 1), Durability::Light).await.unwrap();
+        for (offset, length, is_whole) in [(0, None, false), (0, Some(PIECE as u64), true), (1, None, true)] {
+            let Reader { size, pieces } = driver.open(&key, offset, length).await.unwrap();
+            assert_eq!(
+                (size, matches!(pieces, Pieces::Whole(_))),
+                (PIECE as u64 + 1, is_whole),
+                "{way} {offset} {length:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_shrinks_while_it_is_read_fails_visibly() {
     let dir = tempfile::tempdir().unwrap();
     let key = Key::new("shrinks");
