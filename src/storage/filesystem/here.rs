@@ -13,10 +13,10 @@
 //!   [`Branch`] of a tree, because one of them may be a mount, or a link to somewhere else, where another may not: the
 //!   blobs on a network, and the links to them on a disk. What is mounted further below counts as what is above it.
 //! - What a kernel, a sandbox or a file system refuses once is not tried again in that branch (Linux before 5.12 knows no
-//!   `RESOLVE_CACHED`, old profiles of containers forbid `openat2`), and that is said.
+//!   `RESOLVE_CACHED`, old profiles of containers forbid `openat2`), and that is said, once for each.
 //! - To read leaves no trace: the time of the last access would be a transaction of the file system's, which waits for
-//!   its turn in the journal whatever we asked for. Only a file's owner may ask that nobody notes it (`O_NOATIME`), so
-//!   where files are somebody else's, mounting with `noatime` does the same.
+//!   its turn in the journal whatever we asked for. Only a file's owner may ask that nobody notes it (`O_NOATIME`); for
+//!   files of somebody else mounting with `noatime` does the same.
 //! - Paths are looked up from the top each time, as by anybody else: symbolic links are followed, and a root that was
 //!   replaced is the new one.
 //!
@@ -30,7 +30,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, IoSliceMut};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -60,8 +60,6 @@ pub(super) struct Here {
     prefix: Box<[u8]>,
     /// What is known of each branch.
     support: [AtomicU8; BRANCHES],
-    /// Whether everything that was opened so far let us leave no trace.
-    traceless: AtomicBool,
 }
 
 /// What lies below one folder at depth [`DEPTH`]. Two folders may share a branch.
@@ -87,7 +85,7 @@ const REFUSED: u8 = 2;
 impl Here {
     pub(super) fn below(root: &Path) -> Self {
         let prefix = [root.as_os_str().as_bytes(), b"/"].concat().into();
-        Self { prefix, support: [const { AtomicU8::new(UNKNOWN) }; BRANCHES], traceless: AtomicBool::new(true) }
+        Self { prefix, support: [const { AtomicU8::new(UNKNOWN) }; BRANCHES] }
     }
 
     /// Does `work` with the path of a key, unless it had to wait or cannot be done here: `None`.
@@ -112,14 +110,19 @@ impl Here {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE) => {
                 Some(Err(io::ErrorKind::NotFound.into()))
             }
-            Err(error @ (Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => {
-                if self.support[branch.0].swap(REFUSED, Ordering::Relaxed) == SUPPORTED {
-                    let root = String::from_utf8_lossy(&self.prefix);
-                    tracing::info!(%root, %error, "part of the storage is read through the pool of threads from now on");
+            Err(error) => {
+                if is_refusal(error) {
+                    self.refused(branch, error);
                 }
                 None
             }
-            Err(_) => None,
+        }
+    }
+
+    fn refused(&self, branch: Branch, error: Errno) {
+        if self.support[branch.0].swap(REFUSED, Ordering::Relaxed) != REFUSED {
+            let root = String::from_utf8_lossy(&self.prefix);
+            tracing::info!(%root, %error, "a part of the storage cannot be read without waiting, and is read by a pool of threads");
         }
     }
 
@@ -130,13 +133,16 @@ impl Here {
     /// Finds out, with a file that was opened on the pool, whether its file system can refuse to wait.
     pub(super) fn learn(&self, branch: Branch, file: &File) {
         let support = &self.support[branch.0];
-        if support.load(Ordering::Relaxed) == UNKNOWN {
-            let found = match read_at(file, &mut [0], 0) {
-                Ok(_) | Err(Errno::AGAIN) => SUPPORTED,
-                Err(_) => REFUSED,
-            };
-            // Somebody else's refusal counts for more.
-            let _ = support.compare_exchange(UNKNOWN, found, Ordering::Relaxed, Ordering::Relaxed);
+        if support.load(Ordering::Relaxed) != UNKNOWN {
+            return;
+        }
+        match read_at(file, &mut [0], 0) {
+            Ok(_) | Err(Errno::AGAIN) => {
+                // Somebody else's refusal counts for more.
+                let _ = support.compare_exchange(UNKNOWN, SUPPORTED, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            Err(error) if is_refusal(error) => self.refused(branch, error),
+            Err(_) => {} // of this file alone
         }
     }
 
@@ -155,15 +161,10 @@ impl Here {
     /// Opens a file to read it. Not even a pipe without a writer, or a lease of somebody else, makes us wait.
     pub(super) fn open(&self, path: &CStr) -> rustix::io::Result<File> {
         let how = OFlags::RDONLY | OFlags::NONBLOCK;
-        if self.traceless.load(Ordering::Relaxed) {
-            match open_as(path, how | OFlags::NOATIME) {
-                Err(Errno::PERM) => {}
-                opened => return opened,
-            }
+        match open_as(path, how | OFlags::NOATIME) {
+            Err(Errno::PERM) => open_as(path, how), // somebody else's, or a sandbox forbids it all
+            opened => opened,
         }
-        let opened = open_as(path, how)?;
-        self.traceless.store(false, Ordering::Relaxed); // it is somebody else's
-        Ok(opened)
     }
 
     /// What a file or folder is.
@@ -177,9 +178,9 @@ impl Here {
             return Ok((content.len() <= limit).then_some(content));
         }
         let file = self.open(path)?;
-        let state = seen::State::of(&file);
+        let state = seen::State::of(&file)?;
         let content = read_open(&file, limit)?;
-        if let (Some(content), Ok(state)) = (&content, state) {
+        if let Some(content) = &content {
             seen::keep(path, state, content, now);
         }
         Ok(content)
@@ -192,6 +193,11 @@ impl Here {
         buffer.get_mut(prefix.len()..end)?.copy_from_slice(key);
         CStr::from_bytes_with_nul(buffer.get(..=end)?).ok()
     }
+}
+
+/// Whether it would be said of every file there.
+fn is_refusal(error: Errno) -> bool {
+    matches!(error, Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)
 }
 
 fn open_as(path: &CStr, how: OFlags) -> rustix::io::Result<File> {
@@ -272,10 +278,12 @@ mod tests {
     fn nothing_is_tried_before_a_file_has_shown_that_it_works() {
         let here = here(UNKNOWN);
         assert!(here.attempt(&Key::new("a"), |_, _| Ok(())).is_none());
+        let Branch(branch) = Branch::of(&Key::new("a"));
         let pipe = std::io::pipe().unwrap().0;
         learn(&here, "a", &File::from(std::os::fd::OwnedFd::from(pipe)));
-        let Branch(branch) = Branch::of(&Key::new("a"));
-        assert_eq!(here.support[branch].load(Ordering::Relaxed), REFUSED, "nothing that can be read at an offset");
+        assert_eq!(here.support[branch].load(Ordering::Relaxed), UNKNOWN, "a pipe says nothing of other files");
+        learn(&here, "a", &File::open("/proc/self/status").unwrap());
+        assert_eq!(here.support[branch].load(Ordering::Relaxed), REFUSED, "a file system that always waits");
     }
 
     #[test]
@@ -296,6 +304,7 @@ mod tests {
         let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).unwrap();
         let opened = match here.open(&path) {
             Err(Errno::NOSYS | Errno::PERM) => return, // no openat2 here
+            Err(Errno::AGAIN) => return,               // somebody else is at that folder
             opened => opened.unwrap(),
         };
         assert!(rustix::fs::fcntl_getfl(&opened).unwrap().contains(OFlags::NOATIME));
@@ -312,6 +321,7 @@ mod tests {
             std::fs::write(file.path(), content).unwrap();
             match read(3) {
                 Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => return, // nothing is read here
+                Err(Errno::AGAIN) => return,                                  // somebody else is at that folder
                 found => assert_eq!(found.unwrap(), content),
             }
             assert_eq!(seen::again(&path, now).unwrap(), content);
@@ -321,6 +331,15 @@ mod tests {
                 "the limit holds for both"
             );
             crate::storage::fault::clock_steps(file.path().parent().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_left_to_the_pool() {
+        let here = here(SUPPORTED);
+        for path in [c"/dev/null", c"/"] {
+            let found = here.read_whole(path, 10, Moment::now());
+            assert!(found.is_err_and(|error| !matches!(error, Errno::NOENT)), "{path:?}");
         }
     }
 

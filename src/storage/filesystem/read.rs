@@ -48,8 +48,8 @@ pub(super) fn mark(folder: Metadata) -> io::Result<Mark> {
 /// The content of a file, `None` when it has more than `limit` bytes. May wait for the disk.
 pub(super) fn read_whole(tree: &Tree, branch: Branch, path: &Path, limit: usize) -> io::Result<Option<Bytes>> {
     let file = File::open(path)?;
-    tree.here.learn(branch, &file);
     let size = object(file.metadata()?)?.len();
+    tree.here.learn(branch, &file);
     if size > limit as u64 {
         return Ok(None);
     }
@@ -163,8 +163,8 @@ impl Begun {
         length: Option<u64>,
     ) -> io::Result<Self> {
         let file = File::open(path)?;
-        tree.here.learn(branch, &file);
         let mut part = Part::of(tree, branch, file, offset, length)?;
+        tree.here.learn(branch, &part.file);
         if part.left == 0 {
             return Ok(Self { first: None, part });
         }

@@ -33,7 +33,8 @@ use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use rustix::fs::{Stat, fstat, stat};
+use rustix::fs::{FileType, Stat, fstat, stat};
+use rustix::io::Errno;
 
 use super::super::SETTLED;
 
@@ -84,8 +85,10 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Of a regular file. Whatever else may lie under its name is not for us (`EAGAIN`).
     pub(super) fn of(file: &File) -> rustix::io::Result<Self> {
-        fstat(file).map(Self::from)
+        let found = fstat(file)?;
+        if FileType::from_raw_mode(found.st_mode).is_file() { Ok(found.into()) } else { Err(Errno::AGAIN) }
     }
 
     /// Whether every change from now on gives it another time.
