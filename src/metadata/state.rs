@@ -7,7 +7,7 @@
 //! differs from its copy. So we compare what SQLite compares (`walIndexTryHdr`): two equal [`State`]s are one state of the
 //! database, and what another process committed is seen as early as a query would see it. `PRAGMA data_version` says the
 //! same, for two changes of threads; this is two system calls, which the kernel answers from memory: the file is mapped by
-//! every process that has the database open.
+//! every process that has the database open. Neither walks a path: see [`Names`].
 //!
 //! **Invariant:** the file is never closed. Closing any descriptor of it would drop the locks that SQLite holds on it in
 //! this process (sqlite.org/howtocorrupt.html 2.2).
@@ -23,11 +23,17 @@ use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 /// The bytes of one copy of the header.
 const HEADER: usize = 48;
 /// Where in it is said that it counts at all.
 const IS_INITIALISED: usize = 12;
+/// The clock that files are stamped with has ticks (10 ms at most): two changes in one tick look like one. Older than this
+/// is certainly another tick's.
+const TICK: Duration = Duration::from_secs(1);
 
 /// One state of the database. Equal ones are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,18 @@ pub(super) struct Index {
     /// Device and inode.
     identity: Option<(u64, u64)>,
     file: OnceLock<ManuallyDrop<File>>,
+    /// Those that the file had when its own was last looked for, and found.
+    found: Mutex<Option<Names>>,
+    tick: Duration,
+}
+
+/// What is known of a file's names without looking for them: every name that is given or taken changes its stamp. While they
+/// are equal it has the names that it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Names {
+    count: u64,
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
 }
 
 impl Index {
@@ -59,7 +77,7 @@ impl Index {
         path.push("-shm");
         let path = PathBuf::from(path);
         let identity = fs::metadata(&path).ok().map(|metadata| identity(&metadata));
-        Self { path, identity, file: OnceLock::new() }
+        Self { path, identity, file: OnceLock::new(), found: Mutex::new(None), tick: TICK }
     }
 
     /// The state now, if it can be told.
@@ -67,10 +85,21 @@ impl Index {
         let file = self.file()?;
         let mut copies = [0; 2 * HEADER];
         file.read_exact_at(&mut copies, 0).ok()?;
-        // Asked afterwards: a file that has its name now was the live one when it was read. Not how many names it has:
-        // a backup may have given it another.
-        let is_live = fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata));
-        State::of(&copies).filter(|_| is_live)
+        // Asked afterwards: a file that has its name now was the live one when it was read.
+        State::of(&copies).filter(|_| self.has_its_name(file))
+    }
+
+    /// How many names it has does not say that: a backup may have given it another.
+    fn has_its_name(&self, file: &File) -> bool {
+        let Ok(names) = file.metadata().map(|metadata| Names::of(&metadata)) else { return false };
+        if *self.found.lock() == Some(names) {
+            return true;
+        }
+        let is_found = fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata));
+        if is_found && names.are_older_than(self.tick, SystemTime::now()) {
+            *self.found.lock() = Some(names);
+        }
+        is_found
     }
 
     /// Opened only when it is asked for, because it stays open; tried again when it could not be.
@@ -91,6 +120,21 @@ impl Index {
     }
 }
 
+impl Names {
+    fn of(metadata: &Metadata) -> Self {
+        Self { count: metadata.nlink(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
+    }
+
+    /// `false` where clocks went backwards.
+    fn are_older_than(&self, tick: Duration, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(self.changed.0), u32::try_from(self.changed.1)) else {
+            return false;
+        };
+        now.checked_sub(Duration::new(seconds, nanoseconds)).is_some_and(|age| age > tick)
+    }
+}
+
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
@@ -98,6 +142,42 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_was_found_is_looked_for_again_when_names_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.db-shm"), folder.path().join("other"));
+        File::create(&path).unwrap().write_all_at(&[7; 2 * HEADER], 0).unwrap();
+        let mut index = Index::of(&folder.path().join("a.db"));
+        assert!(index.state().is_some());
+        assert_eq!(*index.found.lock(), None, "in the tick of its making");
+
+        let names = || Names::of(&fs::metadata(&path).unwrap());
+        index.tick = Duration::ZERO;
+        while index.found.lock().is_none() {
+            assert!(index.state().is_some());
+        }
+        assert_eq!(*index.found.lock(), Some(names()));
+        fs::hard_link(&path, &other).unwrap();
+        assert!(index.state().is_some(), "by its own name");
+        while *index.found.lock() != Some(names()) {
+            assert!(index.state().is_some());
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(index.state(), None, "only the other name is left");
+        fs::hard_link(&other, &path).unwrap();
+        assert!(index.state().is_some());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(index.state(), None);
+    }
+
+    #[test]
+    fn names_are_young_for_a_tick_and_wherever_clocks_are_wrong() {
+        let at = |seconds: i64| Names { count: 1, changed: (seconds, 500_000_000) };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let is_old = |names: Names| names.are_older_than(TICK, now);
+        assert!(is_old(at(98)) && !is_old(at(99)) && !is_old(at(200)) && !is_old(at(-1)));
+    }
 
     #[test]
     fn a_header_that_is_being_written_or_was_never_written_is_no_state() {
