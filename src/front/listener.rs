@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,14 +123,15 @@ impl<S: Service> Front<S> {
     /// keeps its connection for one more, whose answer closes it: closing first could cross with that request, and not
     /// every client tries again. When the whole server ends there is no time for that.
     async fn http1(&self, mut io: FrontIo, shutdown: &ShutdownWatch) {
-        let mut ending = self.live.ending.subscribe();
-        let mut grace = FIRST_REQUEST_GRACE;
+        // Of all requests one future: listening anew for each costs more than being asked for each.
+        let mut ending = pin!(over(self.live.ending.subscribe(), FIRST_REQUEST_GRACE));
+        let mut is_first = true;
         let connection = io.connection().clone();
         loop {
             let begun = tokio::select! {
                 biased; // bytes that are there are served, whatever else happens
                 begun = io.ready() => begun.unwrap_or(false),
-                () = over(&mut ending, grace) => false,
+                () = &mut ending => false,
             };
             if !begun {
                 return io.close().await;
@@ -145,7 +147,9 @@ impl<S: Service> Front<S> {
             let Ok(same) = stream.into_any().downcast::<FrontIo>() else { break };
             io = *same;
             connection.phase.set(Phase::Idle);
-            grace = Duration::ZERO;
+            if std::mem::take(&mut is_first) {
+                ending.set(over(self.live.ending.subscribe(), Duration::ZERO));
+            }
         }
         self.log_refusal(&connection);
     }
@@ -189,7 +193,7 @@ fn watched(stream: Stream, connection: &Connection) -> Watched {
 }
 
 /// Returns when the server has begun to end, `grace` later.
-async fn over(ending: &mut watch::Receiver<bool>, grace: Duration) {
+async fn over(mut ending: watch::Receiver<bool>, grace: Duration) {
     // An error means that whoever could have told us is gone: that is an end as well.
     let _ = ending.wait_for(|ending| *ending).await;
     tokio::time::sleep(grace).await;

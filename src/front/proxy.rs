@@ -87,8 +87,9 @@ impl<S: Service> ProxyHttp for App<S> {
             session.set_write_timeout(Some(self.plan.load().terms.steadiness.stall));
         } else {
             connection.phase.set(Phase::Answering);
+            let is_turned_away = connection.turned_away.is_some();
             session.set_read_timeout(None); // the stream watches
-            if connection.turned_away.is_some() {
+            if is_turned_away {
                 session.set_keepalive(None);
             }
         }
@@ -96,7 +97,7 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
-        let connection = connection(session)?;
+        let connection = connection(session)?.clone();
         let plan = self.plan.load_full(); // one look: the whole request goes by it
         plan.identify(&session.req_header().headers, &connection, record);
         let trusted = connection.is_trusted(&plan.trusted);
@@ -150,7 +151,7 @@ impl<S: Service> ProxyHttp for App<S> {
     ) -> Result<()> {
         forward::send_header(session, header, record).await?;
         if session.is_http2() && !session.is_body_done() {
-            let client = record.client(&*connection(session)?);
+            let client = record.client(connection(session)?);
             let epilogue = epilogue(&self.reports, session.req_header().as_ref(), record, client);
             if let Some(forwarding) = &mut record.forwarding {
                 forwarding.watch(epilogue);
@@ -243,13 +244,12 @@ impl<S: Service> ProxyHttp for App<S> {
                 tracing::debug!(request_id = %record.request_id, failure, "a request was refused");
             }
         }
-        if let Ok(connection) = connection(session) {
-            connection.given_up.count(record.client_left);
-        }
         if let Some(forwarding) = &record.forwarding {
             forwarding.count();
         }
-        report(&self.reports, session, record);
+        let Ok(connection) = connection(session) else { return };
+        connection.given_up.count(record.client_left);
+        report(&self.reports, session, connection, record);
     }
 }
 
@@ -298,10 +298,10 @@ fn join_trace(
 }
 
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).
-fn connection(session: &Session) -> Result<Arc<Connection>> {
+fn connection(session: &Session) -> Result<&Arc<Connection>> {
     let digest = session.digest().and_then(|digest| digest.proxy_digest.as_ref());
     let data = digest.and_then(|digest| digest.user_data.as_ref());
-    data.and_then(|data| data.downcast_ref::<Arc<Connection>>()).cloned().ok_or_else(|| Error::new(NO_CONNECTION))
+    data.and_then(|data| data.downcast_ref::<Arc<Connection>>()).ok_or_else(|| Error::new(NO_CONNECTION))
 }
 
 fn status(record: &Record) -> u16 {
@@ -312,11 +312,10 @@ fn status(record: &Record) -> u16 {
     }
 }
 
-fn report(reports: &Reports, session: &Session, record: &Record) {
-    let Ok(connection) = connection(session) else { return };
+fn report(reports: &Reports, session: &Session, connection: &Connection, record: &Record) {
     let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
     let upstream = record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun));
-    let (head, client) = (session.req_header().as_ref(), record.client(&connection));
+    let (head, client) = (session.req_header().as_ref(), record.client(connection));
     tell(reports, head, record, client, session.is_http2(), bytes, upstream);
 }
 
