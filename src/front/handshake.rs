@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
+use super::ahead::Ahead;
 use super::connection::Connection;
 use super::cork::Corked;
 use super::io::FrontIo;
@@ -47,7 +48,7 @@ pub(super) async fn accept(
         First::Hello(hello) => hello,
         First::Clear(ahead) => return FrontIo::plain_on_tls(stream, ahead, connection).map(Some),
     };
-    let stream = Corked::new(stream);
+    let stream = Corked::new(Ahead::new(stream));
     if acme::is_asked_for(&hello.client_hello()) {
         prove(hello, stream, doorway, usual, &connection).await;
         return Ok(None);
@@ -156,9 +157,9 @@ impl From<io::Error> for Refused {
 /// Brings a handshake to its end, with the alert if it fails.
 async fn finish(
     hello: Accepted,
-    stream: Corked<Watched>,
+    stream: Corked<Ahead<Watched>>,
     config: Arc<ServerConfig>,
-) -> io::Result<TlsStream<Corked<Watched>>> {
+) -> io::Result<TlsStream<Corked<Ahead<Watched>>>> {
     let handshake = StartHandshake::from_parts(hello, stream).into_stream(config);
     match handshake.into_fallible().await {
         Ok(mut stream) => {
@@ -177,7 +178,7 @@ async fn finish(
 /// and no client's, so that it counts as none. About any other name `usual` tells it that nobody here speaks its protocol.
 async fn prove(
     hello: Accepted,
-    stream: Corked<Watched>,
+    stream: Corked<Ahead<Watched>>,
     doorway: &Doorway,
     usual: &Arc<ServerConfig>,
     connection: &Connection,

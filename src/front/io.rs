@@ -34,6 +34,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::Limits;
+use super::ahead::Ahead;
 use super::connection::Connection;
 use super::cork::Corked;
 use super::frames::Frames;
@@ -97,7 +98,7 @@ struct Parting {
 
 enum Inner {
     Plain(Watched),
-    Tls(Box<TlsStream<Corked<Watched>>>),
+    Tls(Box<TlsStream<Corked<Ahead<Watched>>>>),
 }
 
 impl FrontIo {
@@ -113,7 +114,7 @@ impl FrontIo {
 
     /// `asking`: what the handshake demanded of the client.
     pub(super) fn tls(
-        mut stream: TlsStream<Corked<Watched>>,
+        mut stream: TlsStream<Corked<Ahead<Watched>>>,
         asking: Option<Asking>,
         connection: Arc<Connection>,
     ) -> io::Result<Self> {
@@ -309,7 +310,7 @@ impl Inner {
     fn watched(&self) -> &Watched {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0.get_ref(),
+            Self::Tls(stream) => stream.get_ref().0.get_ref().get_ref(),
         }
     }
 

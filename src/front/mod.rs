@@ -7,7 +7,7 @@
 //! - [`proxy_protocol`]: which client a load balancer connects for; [`gate`]: who may come in by a listener;
 //!   [`redirect`]: where a request belongs that came in the clear;
 //! - [`listener`]: what happens to a connection: TLS, HTTP/1.1 or HTTP/2, the keep-alive loop; [`handshake`]: how it becomes
-//!   one of TLS; [`cork`]: when what that says leaves;
+//!   one of TLS; [`cork`]: when what that says leaves; [`ahead`]: how a large body is read;
 //! - [`watch`]: how long the client may keep us waiting; [`strict`]: what is HTTP/1.1 and what is not; [`io`]: the
 //!   stream as Pingora sees it; [`connection`]: what is known about it;
 //! - [`forward`]: requests that somebody else's registry answers; [`route`]: which those are; [`stream`]: how long the
@@ -40,6 +40,7 @@ use crate::exchange::{Answer, Exchange, Passage};
 use crate::origin::{Debug as DebugPages, Embedded};
 
 mod admit;
+mod ahead;
 mod config;
 mod connection;
 mod cork;
