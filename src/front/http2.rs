@@ -30,7 +30,6 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
-use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -39,7 +38,7 @@ use super::connection::Connection;
 use super::io::FrontIo;
 use super::running::Live;
 use super::stream::watched;
-use super::{Limits, Service};
+use super::{Limits, Service, proxy};
 use crate::exchange;
 
 /// How much one stream may send before we have taken any: three times what is on its way at 400 Mbit/s over 80 ms. The
@@ -182,7 +181,7 @@ impl Drop for Running {
 type Request = BoxFuture<'static, ()>;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &ShutdownWatch) {
+pub(super) async fn serve<S: Service>(live: &Arc<Live<S>>, io: FrontIo, shutdown: &ShutdownWatch) {
     let mut here = FuturesUnordered::new();
     drive(live, io, shutdown, &mut here).await;
     if !here.is_empty() {
@@ -194,7 +193,7 @@ pub(super) async fn serve<S: Service>(live: &Live<S>, io: FrontIo, shutdown: &Sh
 /// wake another thread, and wait for it. What is read for them does not hold this one up: it is in the kernel's cache, or
 /// waited for. Where requests may go to other registries, whose answers are decrypted and copied, each has its own task.
 async fn drive<S: Service>(
-    live: &Live<S>,
+    live: &Arc<Live<S>>,
     io: FrontIo,
     shutdown: &ShutdownWatch,
     here: &mut FuturesUnordered<Request>,
@@ -245,22 +244,25 @@ async fn drive<S: Service>(
         if requests.running.load(Ordering::Relaxed) >= most || connection.given_up.are_too_many() {
             return report(&connection, "requests given up");
         }
+        let plan = live.plan.load_full();
+        let ours = plan.upstreams.is_empty() && stream.req_header().method != Method::CONNECT;
         let download = matches!(stream.req_header().method, Method::GET | Method::HEAD);
-        let stays = download && live.plan.load().upstreams.is_empty();
-        let (proxy, shutdown, running) = (live.proxy.load_full(), shutdown.clone(), requests.begin());
-        let mut request = request(async move {
-            let _running = running;
-            watched(proxy.process_new_http(ServerSession::new_http2(stream), &shutdown)).await;
-        });
+        let (stream, running) = (ServerSession::new_http2(stream), requests.begin());
+        let mut request = if ours {
+            request(proxy::alone(live.clone(), plan, stream), running)
+        } else {
+            let (proxy, shutdown) = (live.proxy.load_full(), shutdown.clone());
+            request(async move { watched(proxy.process_new_http(stream, &shutdown)).await }, running)
+        };
         if !is_done(&mut request).await {
-            if stays { here.push(request) } else { drop(tokio::spawn(request)) }
+            if ours && download { here.push(request) } else { drop(tokio::spawn(request)) }
         }
     }
 }
 
 /// A panic ends the request alone, wherever it runs.
-fn request(request: impl Future<Output = ()> + Send + 'static) -> Request {
-    AssertUnwindSafe(request).catch_unwind().map(drop).boxed()
+fn request(request: impl Future<Output = ()> + Send + 'static, running: Running) -> Request {
+    AssertUnwindSafe(request).catch_unwind().map(|_| drop(running)).boxed()
 }
 
 /// Takes a request as far as it goes without waiting, which most go to their end.
@@ -277,12 +279,12 @@ async fn end(mut shutdown: ShutdownWatch, connection: &Connection) {
 }
 
 /// Whether more is coming on a stream than the least window takes.
-pub(super) fn is_long(stream: &mut Session) -> bool {
+pub(super) fn is_long(stream: &mut ServerSession) -> bool {
     stream.is_http2() && has_long_body(stream)
 }
 
 /// The same, whatever it is coming on.
-pub(super) fn has_long_body(request: &mut Session) -> bool {
+pub(super) fn has_long_body(request: &mut ServerSession) -> bool {
     let length = exchange::content_length(&request.req_header().headers);
     !request.is_body_empty() && length.is_none_or(|length| length > u64::from(LEAST_WINDOW))
 }
@@ -310,18 +312,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_goes_as_far_as_it_can_at_once_and_its_panic_ends_nothing_else() {
-        assert!(is_done(&mut request(async {})).await);
-        assert!(is_done(&mut request(async { panic!("as the test wants") })).await);
+        let requests = Arc::new(Requests::new());
+        assert!(is_done(&mut request(async {}, requests.begin())).await);
+        assert!(is_done(&mut request(async { panic!("as the test wants") }, requests.begin())).await);
         let gate = Arc::new(Notify::new());
         let opened = gate.clone();
-        let mut waiting = request(async move {
-            opened.notified().await;
-            panic!("as the test wants")
-        });
+        let mut waiting = request(
+            async move {
+                opened.notified().await;
+                panic!("as the test wants")
+            },
+            requests.begin(),
+        );
         assert!(!is_done(&mut waiting).await);
+        assert_eq!(requests.running.load(Ordering::Relaxed), 1);
         let elsewhere = tokio::spawn(waiting);
         gate.notify_one();
         elsewhere.await.unwrap();
+        assert_eq!(requests.running.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]

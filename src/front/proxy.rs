@@ -1,7 +1,8 @@
 //! What happens in which of Pingora's phases? Each delegates; the order is Pingora's.
 //!
 //! `early_request_filter` starts the clock that fits, `request_filter` [admits](admit) the request and answers through the
-//! embedded [`Service`] or sends it on its [way](forward) to somebody else's registry, `logging` writes the access line.
+//! embedded [`Service`] or sends it on its [way](forward) to somebody else's registry, `logging` writes the access line. Of
+//! HTTP/2 without anybody else's registry these three are done [alone].
 //!
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
@@ -19,6 +20,7 @@ use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -29,6 +31,7 @@ use super::connection::Connection;
 use super::forward;
 use super::plan::Plan;
 use super::refusal::Refusal;
+use super::running::Live;
 use super::session::{Call, Ending, Record};
 use super::stream::Epilogue;
 use super::watch::Phase;
@@ -49,6 +52,49 @@ pub(super) struct App<S> {
 }
 
 impl<S: Service> Plan<S> {
+    /// Admits a request and answers it; false: somebody else's registry is to be asked.
+    async fn serve(&self, reports: &Reports, session: &mut ServerSession, record: &mut Record) -> Result<bool> {
+        let connection = connection(session)?.clone();
+        self.identify(&session.req_header().headers, &connection, record);
+        let trusted = connection.is_trusted(&self.trusted);
+        join_trace(reports, session, trusted, &connection, record)?;
+        let external = || self.origins.external().clone();
+        let (origin, told) = match admit::proof(session.req_header().as_ref(), &connection).await {
+            Some(answer) => (external(), Some(Way::Told(Box::new(answer), None))),
+            None => match receive(self, session, &connection, record) {
+                Ok(origin) => (origin, None),
+                Err(refusal) => {
+                    if matches!(refusal, Refusal::Unproven { .. }) {
+                        send_away(session, &connection);
+                    }
+                    (external(), Some(Way::refused(&refusal)))
+                }
+            },
+        };
+        record.secure = admit::came_over_tls(&connection, &origin);
+        let address = record.client(&connection);
+        let network = connection.network(address, &self.trusted);
+        let caller = Caller { address, network, origin, request_id: record.request_id };
+        let way = match told {
+            Some(way) => way,
+            None => self.way(session.req_header().as_ref(), &caller, &connection, record),
+        };
+        let told = match way {
+            Way::Ours => None,
+            Way::Told(answer, limit) => Some((answer, limit)),
+            Way::Theirs(forwarding) => {
+                record.forwarding = Some(forwarding);
+                return Ok(false);
+            }
+        };
+        let mut call = Call::new(session, &caller, record, &self.terms, &connection);
+        self.answer(&mut call, told).await;
+        match call.ending() {
+            Ending::Complete => Ok(true),
+            Ending::Unanswered | Ending::Truncated => Err(Error::new(BROKEN_OFF)),
+        }
+    }
+
     async fn answer(&self, call: &mut Call<'_>, told: Option<(Box<Answer>, Option<Limit>)>) {
         match told {
             Some((answer, limit)) => {
@@ -81,62 +127,12 @@ impl<S: Service> ProxyHttp for App<S> {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Record) -> Result<()> {
-        let connection = connection(session)?;
-        if session.is_http2() {
-            connection.phase.set(Phase::Streams);
-            session.set_write_timeout(Some(self.plan.load().terms.steadiness.stall));
-        } else {
-            connection.phase.set(Phase::Answering);
-            let is_turned_away = connection.turned_away.is_some();
-            session.set_read_timeout(None); // the stream watches
-            if is_turned_away {
-                session.set_keepalive(None);
-            }
-        }
-        Ok(())
+        begin(&self.plan.load(), session)
     }
 
     async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
-        let connection = connection(session)?.clone();
         let plan = self.plan.load_full(); // one look: the whole request goes by it
-        plan.identify(&session.req_header().headers, &connection, record);
-        let trusted = connection.is_trusted(&plan.trusted);
-        join_trace(&self.reports, session, trusted, &connection, record)?;
-        let external = || plan.origins.external().clone();
-        let (origin, told) = match admit::proof(session.req_header().as_ref(), &connection).await {
-            Some(answer) => (external(), Some(Way::Told(Box::new(answer), None))),
-            None => match receive(&plan, session, &connection, record) {
-                Ok(origin) => (origin, None),
-                Err(refusal) => {
-                    if matches!(refusal, Refusal::Unproven { .. }) {
-                        send_away(session, &connection);
-                    }
-                    (external(), Some(Way::refused(&refusal)))
-                }
-            },
-        };
-        record.secure = admit::came_over_tls(&connection, &origin);
-        let address = record.client(&connection);
-        let network = connection.network(address, &plan.trusted);
-        let caller = Caller { address, network, origin, request_id: record.request_id };
-        let way = match told {
-            Some(way) => way,
-            None => plan.way(session.req_header().as_ref(), &caller, &connection, record),
-        };
-        let told = match way {
-            Way::Ours => None,
-            Way::Told(answer, limit) => Some((answer, limit)),
-            Way::Theirs(forwarding) => {
-                record.forwarding = Some(forwarding);
-                return Ok(false);
-            }
-        };
-        let mut call = Call::new(session, &caller, record, &plan.terms, &connection);
-        plan.answer(&mut call, told).await;
-        match call.ending() {
-            Ending::Complete => Ok(true),
-            Ending::Unanswered | Ending::Truncated => Err(Error::new(BROKEN_OFF)),
-        }
+        plan.serve(&self.reports, session, record).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, record: &mut Record) -> Result<Box<HttpPeer>> {
@@ -231,32 +227,70 @@ impl<S: Service> ProxyHttp for App<S> {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, record: &mut Record) {
-        // Neither one whose client left or let us wait, nor one that was told what is wrong.
-        let told = record.client_left || record.answered.is_some();
-        let broken_off = error.is_some_and(|error| !told && error.esource != ErrorSource::Downstream);
-        if broken_off {
-            record.notes.failure.get_or_insert_with(|| "the answer was broken off".to_owned());
-        }
-        if let Some(failure) = &record.notes.failure {
-            if status(record) >= 500 || broken_off {
-                tracing::error!(request_id = %record.request_id, failure, "a request failed");
-            } else {
-                tracing::debug!(request_id = %record.request_id, failure, "a request was refused");
-            }
-        }
-        if let Some(forwarding) = &record.forwarding {
-            forwarding.count();
-        }
-        let Ok(connection) = connection(session) else { return };
-        connection.given_up.count(record.client_left);
-        report(&self.reports, session, connection, record);
+        log(&self.reports, session, error, record);
     }
+}
+
+/// Answers a request by a plan that knows nobody else's registry: what Pingora's phases do, without the 14 KiB of state in
+/// which it would pass the request on.
+pub(super) async fn alone<S: Service>(live: Arc<Live<S>>, plan: Arc<Plan<S>>, mut session: ServerSession) {
+    let mut record = Record::new();
+    let served = match begin(&plan, &mut session) {
+        Ok(()) => plan.serve(&live.reports, &mut session, &mut record).await,
+        failed => failed.map(|()| false),
+    };
+    let error = match served {
+        Ok(true) => None,
+        Ok(false) => Some(Error::new(BROKEN_OFF)), // never: there is nobody else
+        Err(error) => Some(error),
+    };
+    log(&live.reports, &session, error.as_deref(), &mut record);
+    // Here the stream goes: one whose answer is not whole is reset.
+}
+
+/// Starts the clock that fits.
+fn begin<S>(plan: &Plan<S>, session: &mut ServerSession) -> Result<()> {
+    let connection = connection(session)?;
+    if session.is_http2() {
+        connection.phase.set(Phase::Streams);
+        session.set_write_timeout(Some(plan.terms.steadiness.stall));
+    } else {
+        connection.phase.set(Phase::Answering);
+        let is_turned_away = connection.turned_away.is_some();
+        session.set_read_timeout(None); // the stream watches
+        if is_turned_away {
+            session.set_keepalive(None);
+        }
+    }
+    Ok(())
+}
+
+fn log(reports: &Reports, session: &ServerSession, error: Option<&Error>, record: &mut Record) {
+    // Neither one whose client left or let us wait, nor one that was told what is wrong.
+    let told = record.client_left || record.answered.is_some();
+    let broken_off = error.is_some_and(|error| !told && error.esource != ErrorSource::Downstream);
+    if broken_off {
+        record.notes.failure.get_or_insert_with(|| "the answer was broken off".to_owned());
+    }
+    if let Some(failure) = &record.notes.failure {
+        if status(record) >= 500 || broken_off {
+            tracing::error!(request_id = %record.request_id, failure, "a request failed");
+        } else {
+            tracing::debug!(request_id = %record.request_id, failure, "a request was refused");
+        }
+    }
+    if let Some(forwarding) = &record.forwarding {
+        forwarding.count();
+    }
+    let Ok(connection) = connection(session) else { return };
+    connection.given_up.count(record.client_left);
+    report(reports, session, connection, record);
 }
 
 /// By which of our names a request came, if it may come at all.
 fn receive<S: Service>(
     plan: &Plan<S>,
-    session: &mut Session,
+    session: &mut ServerSession,
     connection: &Connection,
     record: &mut Record,
 ) -> Result<Origin, Refusal> {
@@ -271,7 +305,7 @@ fn receive<S: Service>(
 }
 
 /// Has the client come anew: on this connection it will not do better, and most would send all they have on it.
-fn send_away(session: &mut Session, connection: &Connection) {
+fn send_away(session: &mut ServerSession, connection: &Connection) {
     if session.is_http2() {
         connection.outdated.notify_one();
     } else {
@@ -282,7 +316,7 @@ fn send_away(session: &mut Session, connection: &Connection) {
 /// Makes the request part of a trace, and whoever answers it sees that.
 fn join_trace(
     reports: &Reports,
-    session: &mut Session,
+    session: &mut ServerSession,
     trusted: bool,
     connection: &Connection,
     record: &mut Record,
@@ -298,7 +332,7 @@ fn join_trace(
 }
 
 /// The connection that a session belongs to. It always has one: every stream is a [`FrontIo`](super::io::FrontIo).
-fn connection(session: &Session) -> Result<&Arc<Connection>> {
+fn connection(session: &ServerSession) -> Result<&Arc<Connection>> {
     let digest = session.digest().and_then(|digest| digest.proxy_digest.as_ref());
     let data = digest.and_then(|digest| digest.user_data.as_ref());
     data.and_then(|data| data.downcast_ref::<Arc<Connection>>()).ok_or_else(|| Error::new(NO_CONNECTION))
@@ -312,7 +346,7 @@ fn status(record: &Record) -> u16 {
     }
 }
 
-fn report(reports: &Reports, session: &Session, connection: &Connection, record: &Record) {
+fn report(reports: &Reports, session: &ServerSession, connection: &Connection, record: &Record) {
     let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
     let upstream = record.forwarding.as_deref().map(|forwarding| forwarding.report(record.begun));
     let (head, client) = (session.req_header().as_ref(), record.client(connection));

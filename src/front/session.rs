@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 use jiff::Timestamp;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use tokio::time::Instant;
 
@@ -114,7 +113,7 @@ pub(super) enum Ending {
 
 /// One request on a Pingora session.
 pub(super) struct Call<'a> {
-    session: &'a mut Session,
+    session: &'a mut ServerSession,
     caller: &'a Caller,
     record: &'a mut Record,
     terms: &'a Terms,
@@ -128,7 +127,7 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(
-        session: &'a mut Session,
+        session: &'a mut ServerSession,
         caller: &'a Caller,
         record: &'a mut Record,
         terms: &'a Terms,
@@ -290,7 +289,7 @@ impl Exchange for Call<'_> {
         self.ending = Ending::Truncated;
         let end = end || self.head().method == Method::HEAD;
         let header = Box::new(ResponseHeader::from(head));
-        let written = match &mut *self.session.downstream_session {
+        let written = match &mut *self.session {
             ServerSession::H2(stream) => stream.write_response_header(header, end),
             other if end => match other.write_response_header(header).await {
                 Ok(()) => other.finish_body().await,
@@ -309,7 +308,7 @@ impl Exchange for Call<'_> {
         loop {
             let piece = bytes.split_to(bytes.len().min(most));
             let last = end && bytes.is_empty();
-            let written = self.session.downstream_session.write_response_body(piece, last).await;
+            let written = self.session.write_response_body(piece, last).await;
             self.sent(written, last)?;
             if bytes.is_empty() {
                 return Ok(());
@@ -324,7 +323,7 @@ pub(super) fn is_continue(expected: &HeaderValue) -> bool {
 }
 
 /// Permits the client to send its body.
-pub(super) async fn continue_body(session: &mut Session) -> Result<(), Box<Error>> {
+pub(super) async fn continue_body(session: &mut ServerSession) -> Result<(), Box<Error>> {
     // Pingora gives up the connection when it writes a header before the body is read, even this one.
     let keepalive = session.get_keepalive();
     let invited = session.write_continue_response().await;
