@@ -5,27 +5,31 @@
 //! The first [`CACHED`] bytes stay in the page cache: most layers whole. What a registry is asked for most is what was
 //! pushed a moment ago, when it is deployed; on a rented disk of 125 MB/s, reading a layer again would cost the first of
 //! the machines that pull it half a second for each 64 MiB. So that the client need not wait for all of it at the end,
-//! the disk is set to work every [`EARLY`] bytes while more arrives. One such sync at a time, and none for small uploads.
+//! the disk is set to work every [`EARLY`] bytes while more arrives.
 //!
-//! What comes after passes through the page cache without staying there (`RWF_DONTCACHE`, Linux 6.14): the disk begins
-//! with every piece at once, the memory that held a piece serves the next one, and what is being pulled is not driven out
-//! of memory by a huge push. Where the kernel or the file system does not know the flag, all of it stays, and the disk is
-//! set to work all along. Measured, pushing 256 MiB: keeping 4, 16 or 64 MiB makes no difference to rate or CPU, nor does
-//! the early start with a disk that keeps up.
+//! What comes after passes through the page cache without staying there (`RWF_DONTCACHE`): the disk begins with every
+//! piece at once, the memory that held a piece serves the next one, and what is being pulled is not driven out of memory by
+//! a huge push. Where the kernel or the file system does not know the flag, the same comes about in larger steps: at each
+//! the disk is set to work on what is new, and what it has written by then leaves the cache. Measured, pushing 256 MiB:
+//! keeping 4, 16 or 64 MiB makes no difference to rate or CPU, nor does the early start with a disk that keeps up.
 //!
 //! **Invariant:** all this is about when the disk writes, never about whether: nothing is durable before
-//! [`Appender::finish`], which returns what went wrong on the way as well. The kernel tells an open file of a failed
-//! write once, and it may tell an early sync: that one's outcome is therefore always awaited and passed on.
+//! [`Appender::finish`]. The kernel tells of a failed write once, to the next sync. So the disk is set to work by what asks
+//! for no outcome (`POSIX_FADV_DONTNEED`): a sync in the middle would be told, and if this process were killed then, no
+//! later one would be.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::filesystem::finished;
 use super::{Appender, Error, Key};
@@ -48,36 +52,24 @@ pub(super) struct FileAppender {
     cache_all: bool,
     /// Up to where the disk has been set to work.
     begun: u64,
-    /// The latest early sync, until its outcome was looked at.
-    early: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl FileAppender {
     /// Goes on with a file of so many bytes.
     pub(super) fn new(key: Key, file: File, size: u64) -> Self {
-        Self { key, file: Arc::new(file), size, cache_all: false, begun: size, early: None }
+        Self { key, file: Arc::new(file), size, cache_all: false, begun: size }
     }
 
-    /// Sets the disk to work on what lies in the cache, if that is worth it and it is not at work already.
-    async fn sync_early(&mut self) -> Result<(), Error> {
-        let cached = if self.cache_all { self.size } else { self.size.min(CACHED) };
-        let busy = self.early.as_ref().is_some_and(|early| !early.is_finished());
-        if busy || cached.saturating_sub(self.begun) < EARLY {
-            return Ok(());
+    /// What the disk is to be set to work on, if that is worth it, once the file has `size` bytes. Of what lies beyond
+    /// [`CACHED`] all, so that what was written of it leaves the cache.
+    fn early(&mut self, size: u64) -> Option<Range<u64>> {
+        let cached = if self.cache_all { size } else { size.min(CACHED) };
+        if cached.saturating_sub(self.begun) < EARLY {
+            return None;
         }
-        self.end_early().await?;
-        let file = self.file.clone();
-        self.early = Some(spawn_blocking(move || file.sync_data()));
-        self.begun = self.size;
-        Ok(())
-    }
-
-    /// What the latest early sync came to.
-    async fn end_early(&mut self) -> Result<(), Error> {
-        match self.early.take() {
-            Some(early) => finished(&self.key, early.await),
-            None => Ok(()),
-        }
+        let from = self.begun.min(CACHED);
+        self.begun = cached;
+        Some(from..cached)
     }
 }
 
@@ -86,22 +78,33 @@ impl Appender for FileAppender {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         let (file, at, length) = (self.file.clone(), self.size, bytes.len() as u64);
         let cache = self.cache_all || at < CACHED;
+        let early = self.early(at + length);
         let writing = spawn_blocking(move || {
-            if cache { file.write_all_at(&bytes, at).map(|()| true) } else { write_past_cache(&file, &bytes, at) }
+            let went_past =
+                if cache { file.write_all_at(&bytes, at).map(|()| false) } else { write_past_cache(&file, &bytes, at) };
+            if let Some(early) = early {
+                set_to_work(&file, early);
+            }
+            went_past
         });
         let went_past = finished(&self.key, writing.await)?;
-        self.cache_all |= !went_past;
+        self.cache_all |= !cache && !went_past;
         self.size += length;
-        self.sync_early().await
+        Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<u64, Error> {
-        self.end_early().await?;
+    async fn finish(self: Box<Self>) -> Result<u64, Error> {
         let Self { key, file, size, .. } = *self;
         // The size is part of what fdatasync writes; times are not worth a journal commit.
         finished(&key, spawn_blocking(move || file.sync_data()).await)?;
         Ok(size)
     }
+}
+
+/// Has the disk begin to write a part of a file, and forgets of it what is written.
+fn set_to_work(file: &File, part: Range<u64>) {
+    let length = NonZeroU64::new(part.end - part.start);
+    let _ = fadvise(file, part.start, length, Advice::DontNeed); // advice: without it the disk begins later
 }
 
 /// Writes all of the bytes. Returns whether they could be kept out of the cache.
@@ -144,62 +147,41 @@ mod tests {
         assert!(written[CACHED as usize - 3..] == pieces.concat());
     }
 
-    /// An appender in the middle of an upload that has so many bytes.
-    fn begun_at(size: u64) -> (tempfile::TempDir, Box<FileAppender>) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = File::create(dir.path().join("data")).unwrap();
-        file.set_len(size).unwrap();
-        (dir, Box::new(FileAppender::new(Key::new("data"), file, size)))
+    /// What the disk is set to work on while so many MiB come, one by one.
+    fn begun_early(appender: &mut FileAppender, mebibytes: u64) -> Vec<Range<u64>> {
+        let before = appender.size;
+        (1..=mebibytes).filter_map(|count| appender.early(before + (count << 20))).collect()
     }
 
-    async fn write_mebibytes(appender: &mut FileAppender, count: usize) {
-        let mebibyte = Bytes::from(vec![7; 1 << 20]);
-        for _ in 0..count {
-            appender.write(mebibyte.clone()).await.unwrap();
-        }
+    fn appender(size: u64) -> FileAppender {
+        FileAppender::new(Key::new("data"), tempfile::tempfile().unwrap(), size)
     }
 
-    #[tokio::test]
-    async fn the_disk_is_set_to_work_before_the_end_and_not_for_small_uploads() {
-        let (_dir, mut appender) = begun_at(CACHED - EARLY);
-        write_mebibytes(&mut appender, 15).await;
-        assert!(appender.early.is_none(), "an upload of 15 MiB is small");
-        write_mebibytes(&mut appender, 1).await;
-        assert_eq!((appender.early.is_some(), appender.begun), (true, CACHED));
-        appender.end_early().await.unwrap();
-        write_mebibytes(&mut appender, 20).await;
-        let beyond = if appender.cache_all { CACHED + EARLY } else { CACHED };
-        assert_eq!(appender.begun, beyond, "what goes past the cache needs no help");
-        assert_eq!(appender.finish().await.unwrap(), CACHED + (20 << 20));
+    #[test]
+    fn the_disk_is_set_to_work_before_the_end_and_not_for_small_uploads() {
+        assert_eq!(begun_early(&mut appender(0), 15), []);
+        let steps = [0..EARLY, EARLY..2 * EARLY, 2 * EARLY..3 * EARLY, 3 * EARLY..CACHED];
+        assert_eq!(begun_early(&mut appender(0), 200), steps, "what goes past the cache needs no help");
+        assert_eq!(begun_early(&mut appender(CACHED), 200), []);
     }
 
-    #[tokio::test]
-    async fn where_all_stays_in_the_cache_the_disk_is_set_to_work_all_along() {
-        let (_dir, mut appender) = begun_at(CACHED);
+    #[test]
+    fn where_all_goes_through_the_cache_it_leaves_in_steps() {
+        let mut appender = appender(CACHED);
         appender.cache_all = true;
-        write_mebibytes(&mut appender, 16).await;
-        assert_eq!((appender.early.is_some(), appender.begun), (true, CACHED + EARLY));
+        assert_eq!(begun_early(&mut appender, 40), [CACHED..CACHED + EARLY, CACHED..CACHED + 2 * EARLY]);
     }
 
-    /// The kernel would not tell the last sync again.
-    #[tokio::test]
-    async fn what_an_early_sync_was_told_is_not_lost() {
-        for more in [0, 16] {
-            let (_dir, mut appender) = begun_at(0);
-            let early = spawn_blocking(|| Err(io::Error::from(Errno::IO)));
-            while !early.is_finished() {
-                tokio::task::yield_now().await;
-            }
-            appender.early = Some(early);
-            let outcome = async move {
-                for _ in 0..more {
-                    appender.write(vec![7; 1 << 20].into()).await?;
-                }
-                appender.finish().await
-            };
-            let error = outcome.await.unwrap_err();
-            assert_eq!(error.source.unwrap().raw_os_error(), Some(Errno::IO.raw_os_error()), "after {more} MiB more");
+    #[test]
+    fn what_the_disk_was_set_to_work_on_can_still_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        for part in [0..1 << 19, 0..1 << 20, 0..0] {
+            set_to_work(&file, part);
         }
+        assert!(std::fs::read(path).unwrap() == vec![7; 1 << 20]);
     }
 
     /// A wrong flag would look like an old kernel.
