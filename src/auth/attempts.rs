@@ -9,9 +9,9 @@
 //!   all accounts, and by the account, over all addresses. The first stops one machine from trying many names, the
 //!   second stops many machines from trying one.
 //! - A **regular** (an account that did log in from this address in the last day, or nearly: see [`RENEWED_AFTER`]) has
-//!   a limit of its own and meets no other. So nobody can lock people out of their accounts by failing on purpose from elsewhere, and a broken client
-//!   behind a shared address or a proxy does not lock out its neighbours. It gives a guesser nothing: this pair, too, has
-//!   only its few failures a minute.
+//!   a limit of its own and meets no other. So nobody can lock people out of their accounts by failing on purpose from
+//!   elsewhere, and a broken client behind a shared address or a proxy does not lock out its neighbours. It gives a guesser
+//!   nothing: this pair, too, has only its few failures a minute.
 //!
 //! - **Behind a proxy that does not say for whom it speaks**, everybody has the same address, and it is nobody's. A limit
 //!   of it would let one guesser lock all others out, for as long as they like and with names that do not even exist. So
