@@ -6,7 +6,8 @@
 //!
 //! **Invariant:** a connection holds that memory only while there are bytes in it, or while one read follows the other: as
 //! soon as a read would have to wait it is given back, so that an idle connection has none. A client that sends little
-//! at a time never makes it be taken.
+//! at a time never makes it be taken. One may send plenty and then not be read from, so no more than [`MOST`] connections
+//! hold it at once; others read record by record.
 //!
 //! **Invariant:** nothing is reordered and nothing is held back: what was read ahead is handed out before anything is
 //! read, and the end and errors of the stream come after it.
@@ -14,6 +15,7 @@
 use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
@@ -25,22 +27,52 @@ const AHEAD: usize = 64 << 10;
 /// Who fills this much at once has more to send: nearly a full record.
 const PLENTY: usize = 8 << 10;
 
+/// How many connections may hold that at once: 8 MiB in all.
+const MOST: usize = 128;
+
+/// How many do.
+static HOLDING: AtomicUsize = AtomicUsize::new(0);
+
 /// A stream that reads ahead while there is plenty to read. Writes are passed on.
 #[derive(Debug)]
 pub(super) struct Ahead<S> {
     stream: S,
     bytes: BytesMut,
+    /// While `bytes` have memory.
+    turn: Option<Turn>,
     /// Whether the last read found plenty.
     plenty: bool,
 }
 
 impl<S> Ahead<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, bytes: BytesMut::new(), plenty: false }
+        Self { stream, bytes: BytesMut::new(), turn: None, plenty: false }
+    }
+
+    fn give_back(&mut self) {
+        self.bytes = BytesMut::new();
+        self.turn = None;
     }
 
     pub(super) fn get_ref(&self) -> &S {
         &self.stream
+    }
+}
+
+/// One of [`MOST`].
+#[derive(Debug)]
+struct Turn(&'static AtomicUsize);
+
+impl Turn {
+    fn take(holding: &'static AtomicUsize) -> Option<Self> {
+        let more = |holding| (holding < MOST).then_some(holding + 1);
+        holding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self(holding))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -58,7 +90,7 @@ impl<S: AsyncRead + Unpin> Ahead<S> {
         self.bytes.reserve(AHEAD); // the same memory again while one read follows the other
         let read = pin!(self.stream.read_buf(&mut self.bytes)).poll(cx);
         if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
+            self.give_back();
         }
         self.plenty = !matches!(read, Poll::Ready(Ok(came)) if came < PLENTY);
         read.map_ok(|_| ())
@@ -69,7 +101,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
         if me.bytes.is_empty() {
-            if !me.plenty {
+            if me.plenty && me.turn.is_none() {
+                me.turn = Turn::take(&HOLDING);
+            }
+            if !me.plenty || me.turn.is_none() {
                 return me.poll_directly(cx, buf);
             }
             ready!(me.poll_fill(cx))?;
@@ -78,7 +113,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
         buf.put_slice(&me.bytes[..length]);
         me.bytes.advance(length);
         if me.bytes.is_empty() && !me.plenty {
-            me.bytes = BytesMut::new();
+            me.give_back();
         }
         Poll::Ready(Ok(()))
     }
@@ -203,11 +238,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn so_many_hold_memory_at_once_and_no_more() {
+        static HOLDING: AtomicUsize = AtomicUsize::new(0);
+        let mut turns: Vec<Turn> = std::iter::from_fn(|| Turn::take(&HOLDING)).collect();
+        assert_eq!(turns.len(), MOST);
+        turns.pop();
+        assert!(Turn::take(&HOLDING).is_some());
+    }
+
     #[tokio::test]
     async fn the_last_of_a_body_leaves_no_memory_behind() {
         let mut ahead = sending(&[&numbers(2 * AHEAD), b"the next request"]);
         while read(&mut ahead, 16_709).await.is_some() {}
-        assert_eq!(ahead.bytes.capacity(), 0, "the client is idle");
+        assert!(ahead.bytes.capacity() == 0 && ahead.turn.is_none(), "the client is idle");
         assert_eq!(read(&mut ahead, 16_709).await.as_deref(), Some(&b"the next request"[..]));
         assert_eq!((ahead.bytes.capacity(), ahead.plenty), (0, false), "and then sends little");
     }

@@ -160,10 +160,10 @@ impl FrontIo {
     /// Waits for the first bytes of the next HTTP/1.1 request with nothing but this stream alive. False: the client
     /// has closed.
     pub(super) async fn ready(&mut self) -> io::Result<bool> {
-        if self.ahead.is_empty() {
-            return Ok(self.read_ahead().await? > 0);
+        if self.ahead.is_empty() && self.read_ahead().await? == 0 {
+            return Ok(false);
         }
-        self.connection.phase.set(Phase::Header); // it came together with the request before it
+        self.connection.phase.set(Phase::Header); // where the bytes came together with others, nobody else says so
         Ok(true)
     }
 

@@ -131,7 +131,7 @@ impl Database {
     /// What was read after this was asked may be used for as long as the answer stays the same; `None`: it cannot be told.
     /// It does not block.
     pub fn state(&self) -> Option<State> {
-        if self.writer.is_closed() { None } else { self.index.state() } // at the end the index goes, as it should
+        self.index.state(|| !self.writer.is_closed())
     }
 
     /// A write transaction: it holds the only write lock until it is committed or dropped.

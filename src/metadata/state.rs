@@ -20,6 +20,7 @@
 //! (network file systems: sqlite.org/wal.html), or where reads go past the page cache (9p before Linux 6.8), this is not.
 
 use std::fs::{self, File, Metadata};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -66,34 +67,39 @@ impl Index {
         Self { path, identity, file: OnceLock::new(), told: AtomicBool::new(false) }
     }
 
-    /// The state now, if it can be told.
-    pub(super) fn state(&self) -> Option<State> {
-        let file = self.file()?;
+    /// The state now, if it can be told. An index that is gone is no news where the database is not `in_use`: when it is
+    /// closed its index goes, as it should.
+    pub(super) fn state(&self, in_use: impl Fn() -> bool) -> Option<State> {
+        let file = self.file(&in_use)?;
         let mut copies = [0; 2 * HEADER];
         file.read_exact_at(&mut copies, 0).ok()?;
         // Asked afterwards: a file that has its name now was the live one when it was read. Not how many names it has:
         // a backup may have given it another.
-        let is_live = self.is_live();
+        let is_live = self.is_live(&in_use);
         State::of(&copies).filter(|_| is_live)
     }
 
     /// Whether the file that has the name now is the one that the database uses.
-    fn is_live(&self) -> bool {
-        let is_live = fs::metadata(&self.path).is_ok_and(|metadata| self.is_ours(&metadata));
-        if !is_live && !self.told.swap(true, Ordering::Relaxed) {
+    fn is_live(&self, in_use: impl Fn() -> bool) -> bool {
+        let found = fs::metadata(&self.path);
+        let is_gone = match &found {
+            Ok(metadata) => !self.is_ours(metadata),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if is_gone && in_use() && self.identity.is_some() && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "{} was removed or replaced while the database is open: other programs can no longer use it safely, and \
                  everything is read from it anew, each time. Restart the server before anything else opens the database",
                 self.path.display()
             );
         }
-        is_live
+        found.is_ok_and(|metadata| self.is_ours(&metadata))
     }
 
     /// Opened only when it is asked for, because it stays open; tried again when it could not be.
-    fn file(&self) -> Option<&File> {
+    fn file(&self, in_use: impl Fn() -> bool) -> Option<&File> {
         // Looked at before it is opened: what is opened and is not ours would stay open too, each time.
-        if self.file.get().is_none() && self.is_live() {
+        if self.file.get().is_none() && self.is_live(in_use) {
             let file = ManuallyDrop::new(File::open(&self.path).ok()?);
             if file.metadata().is_ok_and(|metadata| self.is_ours(&metadata)) {
                 // Of two at once one stays unused, and open.

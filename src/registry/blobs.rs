@@ -67,9 +67,11 @@ impl Registry {
             Some(Span { first, last }) => content(StatusCode::PARTIAL_CONTENT, digest)
                 .header(CONTENT_RANGE, format!("bytes {first}-{last}/{}", reader.size)),
         };
+        let length = length.unwrap_or(reader.size);
         answer.body = match reader.pieces {
-            Pieces::Whole(bytes) => Body::Bytes(bytes),
-            Pieces::Many(pieces) => Body::Stream { length: length.unwrap_or(reader.size), pieces },
+            Pieces::Whole(bytes) if bytes.len() as u64 == length => Body::Bytes(bytes),
+            Pieces::Whole(_) => return Err(lost(digest)), // cut off since its size was asked for
+            Pieces::Many(pieces) => Body::Stream { length, pieces },
         };
         Ok(answer)
     }

@@ -4,19 +4,18 @@
 //!
 //! The first [`CACHED`] bytes stay in the page cache: most layers whole. What a registry is asked for most is what was
 //! pushed a moment ago, when it is deployed; on a rented disk of 125 MB/s, reading a layer again would cost the first of
-//! the machines that pull it half a second for each 64 MiB. So that the client need not wait for all of it at the end,
-//! the disk is set to work every [`EARLY`] bytes while more arrives.
+//! the machines that pull it half a second for each 64 MiB. They are written when the kernel thinks it time, and at the
+//! latest at the end, where no client waits for more than that.
 //!
 //! What comes after passes through the page cache without staying there (`RWF_DONTCACHE`): the disk begins with every
 //! piece at once, the memory that held a piece serves the next one, and what is being pulled is not driven out of memory by
-//! a huge push. Where the kernel or the file system does not know the flag, the same comes about in larger steps: at each
-//! the disk is set to work on what is new, and what it has written by then leaves the cache. Measured, pushing 256 MiB:
-//! keeping 4, 16 or 64 MiB makes no difference to rate or CPU, nor does the early start with a disk that keeps up.
+//! a huge push. Where the kernel or the file system does not know the flag, the same comes about in [`STEP`]s: at each the
+//! disk is set to work on what is new, and what it has written by then leaves the cache (`POSIX_FADV_DONTNEED`). Measured,
+//! pushing 256 MiB: keeping 4, 16 or 64 MiB makes no difference to rate or CPU.
 //!
 //! **Invariant:** all this is about when the disk writes, never about whether: nothing is durable before
-//! [`Appender::finish`]. The kernel tells of a failed write once, to the next sync. So the disk is set to work by what asks
-//! for no outcome (`POSIX_FADV_DONTNEED`): a sync in the middle would be told, and if this process were killed then, no
-//! later one would be.
+//! [`Appender::finish`]. Nothing here syncs before: the kernel tells of a failed write once, to the next sync, and were this
+//! process killed after one in the middle, no later one would be told.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -37,8 +36,8 @@ use super::{Appender, Error, Key};
 /// How much of each file stays in the page cache: more than most layers have.
 const CACHED: u64 = 64 << 20;
 
-/// After how many bytes that stay in the cache the disk is set to work.
-const EARLY: u64 = 16 << 20;
+/// After how many bytes more than that the cache is asked to let go, where it cannot be passed by.
+const STEP: u64 = 16 << 20;
 
 /// `RWF_DONTCACHE`, of `linux/fs.h`.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
@@ -50,26 +49,24 @@ pub(super) struct FileAppender {
     size: u64,
     /// Whether the kernel has refused to write past the cache.
     cache_all: bool,
-    /// Up to where the disk has been set to work.
-    begun: u64,
+    /// Up to where the cache was asked to let go.
+    let_go: u64,
 }
 
 impl FileAppender {
     /// Goes on with a file of so many bytes.
     pub(super) fn new(key: Key, file: File, size: u64) -> Self {
-        Self { key, file: Arc::new(file), size, cache_all: false, begun: size }
+        Self { key, file: Arc::new(file), size, cache_all: false, let_go: size.max(CACHED) }
     }
 
-    /// What the disk is to be set to work on, if that is worth it, once the file has `size` bytes. Of what lies beyond
-    /// [`CACHED`] all, so that what was written of it leaves the cache.
-    fn early(&mut self, size: u64) -> Option<Range<u64>> {
-        let cached = if self.cache_all { size } else { size.min(CACHED) };
-        if cached.saturating_sub(self.begun) < EARLY {
+    /// What the cache is to be asked to let go once the file has `size` bytes, if it is time for that: all that is not to
+    /// stay, since of what was new at the last step little had been written by then.
+    fn leaving(&mut self, size: u64) -> Option<Range<u64>> {
+        if !self.cache_all || size.saturating_sub(self.let_go) < STEP {
             return None;
         }
-        let from = self.begun.min(CACHED);
-        self.begun = cached;
-        Some(from..cached)
+        self.let_go = size;
+        Some(CACHED..size)
     }
 }
 
@@ -78,12 +75,12 @@ impl Appender for FileAppender {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         let (file, at, length) = (self.file.clone(), self.size, bytes.len() as u64);
         let cache = self.cache_all || at < CACHED;
-        let early = self.early(at + length);
+        let leaving = self.leaving(at + length);
         let writing = spawn_blocking(move || {
             let went_past =
                 if cache { file.write_all_at(&bytes, at).map(|()| false) } else { write_past_cache(&file, &bytes, at) };
-            if let Some(early) = early {
-                set_to_work(&file, early);
+            if let Some(part) = leaving {
+                let_go(&file, part);
             }
             went_past
         });
@@ -101,10 +98,10 @@ impl Appender for FileAppender {
     }
 }
 
-/// Has the disk begin to write a part of a file, and forgets of it what is written.
-fn set_to_work(file: &File, part: Range<u64>) {
+/// Has the disk begin to write a part of a file, and the cache forget what is written of it.
+fn let_go(file: &File, part: Range<u64>) {
     let length = NonZeroU64::new(part.end - part.start);
-    let _ = fadvise(file, part.start, length, Advice::DontNeed); // advice: without it the disk begins later
+    let _ = fadvise(file, part.start, length, Advice::DontNeed); // advice: without it both happen later
 }
 
 /// Writes all of the bytes. Returns whether they could be kept out of the cache.
@@ -129,6 +126,10 @@ fn write_past_cache(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<bo
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSliceMut;
+
+    use rustix::io::preadv2;
+
     use super::*;
 
     #[tokio::test]
@@ -147,41 +148,50 @@ mod tests {
         assert!(written[CACHED as usize - 3..] == pieces.concat());
     }
 
-    /// What the disk is set to work on while so many MiB come, one by one.
-    fn begun_early(appender: &mut FileAppender, mebibytes: u64) -> Vec<Range<u64>> {
+    /// What the cache is asked to let go while so many MiB come, one by one.
+    fn leaving(appender: &mut FileAppender, mebibytes: u64) -> Vec<Range<u64>> {
         let before = appender.size;
-        (1..=mebibytes).filter_map(|count| appender.early(before + (count << 20))).collect()
-    }
-
-    fn appender(size: u64) -> FileAppender {
-        FileAppender::new(Key::new("data"), tempfile::tempfile().unwrap(), size)
+        (1..=mebibytes).filter_map(|count| appender.leaving(before + (count << 20))).collect()
     }
 
     #[test]
-    fn the_disk_is_set_to_work_before_the_end_and_not_for_small_uploads() {
-        assert_eq!(begun_early(&mut appender(0), 15), []);
-        let steps = [0..EARLY, EARLY..2 * EARLY, 2 * EARLY..3 * EARLY, 3 * EARLY..CACHED];
-        assert_eq!(begun_early(&mut appender(0), 200), steps, "what goes past the cache needs no help");
-        assert_eq!(begun_early(&mut appender(CACHED), 200), []);
+    fn where_the_cache_cannot_be_passed_by_it_is_asked_to_let_go_and_never_of_the_beginning() {
+        let appender = |size, cache_all| {
+            let appender = FileAppender::new(Key::new("data"), tempfile::tempfile().unwrap(), size);
+            FileAppender { cache_all, ..appender }
+        };
+        let steps = [CACHED..CACHED + STEP, CACHED..CACHED + 2 * STEP];
+        for begun in [0, 63 << 20, CACHED] {
+            let rest = (CACHED - begun + 2 * STEP) >> 20;
+            assert_eq!(leaving(&mut appender(begun, true), rest), steps, "from {begun}");
+        }
+        assert_eq!(leaving(&mut appender(CACHED + STEP, true), 15), [], "resumed");
+        assert_eq!(leaving(&mut appender(CACHED, false), 100), [], "what went past needs no help");
     }
 
     #[test]
-    fn where_all_goes_through_the_cache_it_leaves_in_steps() {
-        let mut appender = appender(CACHED);
-        appender.cache_all = true;
-        assert_eq!(begun_early(&mut appender, 40), [CACHED..CACHED + EARLY, CACHED..CACHED + 2 * EARLY]);
-    }
-
-    #[test]
-    fn what_the_disk_was_set_to_work_on_can_still_be_read() {
-        let (file, written) = (tempfile::tempfile().unwrap(), vec![7; 1 << 20]);
+    fn what_is_let_go_leaves_the_cache_and_nothing_else() {
+        const HALF: u64 = 4 << 20; // the kernel lets go of whole folios, which have 2 MiB at most
+        let (file, written) = (tempfile::tempfile().unwrap(), vec![7; 2 * HALF as usize]);
         file.write_all_at(&written, 0).unwrap();
-        for part in [0..1 << 19, 0..1 << 20] {
-            set_to_work(&file, part);
+        file.sync_all().unwrap();
+        let_go(&file, HALF..2 * HALF);
+        let is_cached = |at| {
+            let read = preadv2(&file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT);
+            read.map(|_| true).or_else(|error| if error == Errno::AGAIN { Ok(false) } else { Err(error) })
+        };
+        let kept = [0, HALF - 1, HALF, 2 * HALF - 1].map(is_cached);
+        if is_on_a_disk(&file) {
+            assert_eq!(kept, [true, true, false, false].map(Ok));
         }
         let mut read = vec![0; written.len()];
         file.read_exact_at(&mut read, 0).unwrap();
         assert!(read == written);
+    }
+
+    /// In a file system that is known to have pages that leave, and to know the flag.
+    fn is_on_a_disk(file: &File) -> bool {
+        [0xef53, 0x5846_5342].contains(&rustix::fs::fstatfs(file).unwrap().f_type) // ext4, XFS
     }
 
     /// A wrong flag would look like an old kernel.
@@ -190,7 +200,7 @@ mod tests {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let numbers: Vec<u32> = release.split(['.', '-']).map_while(|part| part.trim().parse().ok()).collect();
         let file = tempfile::tempfile().unwrap();
-        let knows = [0xef53, 0x5846_5342].contains(&rustix::fs::fstatfs(&file).unwrap().f_type); // ext4, XFS
+        let knows = is_on_a_disk(&file);
         let went_past = write_past_cache(&file, b"content", 0).unwrap();
         assert!(went_past || !knows || numbers < vec![6, 16], "on Linux {release}");
     }

@@ -155,6 +155,11 @@ impl Shared {
         .await
     }
 
+    /// The authority, if it is known already.
+    pub(super) async fn known_authority(&self) -> Option<Arc<dyn Authority>> {
+        self.authority.lock().await.clone()
+    }
+
     /// The authority, as whoever we are there: with this key, unless it is known already.
     pub(super) async fn authority(&self, key: Vec<u8>) -> Result<Arc<dyn Authority>, Failure> {
         let mut known = self.authority.lock().await;

@@ -26,7 +26,7 @@ use super::desk::{Desk, Seen};
 use super::history::{Failed, History};
 use super::keeper::Shared;
 use super::lease::{Held, Lease};
-use super::order::{Failure, Issued, Kind, Wanted, Window};
+use super::order::{Authority, Failure, Issued, Kind, Wanted, Window};
 use super::proofs::{Noted, Pending, Progress};
 use super::renewal::{self, Case};
 use super::storage::{self, Certificate, Found, Storage};
@@ -240,22 +240,27 @@ impl Task {
         let life = certificate.facts.not_after.saturating_sub(certificate.facts.not_before);
         let life = Duration::from_secs(u64::try_from(life).unwrap_or_default());
         let window = self.window_of(der.clone(), WINDOW.0.min(life / WINDOW.1)).await.unwrap_or_else(|failure| {
-            tracing::debug!(%failure, "the authority does not say when to renew {}", self.desk.place.first());
+            // What is at fault at our side is told when there is something to order.
+            tracing::debug!(%failure, "it is not known when the authority wants {} renewed", self.desk.place.first());
             before
         });
         self.window = Some(Asked { of: der, window, again: Instant::now() + (life / 8).clamp(ASK.0, ASK.1) });
     }
 
     async fn window_of(&mut self, der: CertificateDer<'static>, limit: Duration) -> Result<Option<Window>, Failure> {
-        let (shared, key) = (Arc::clone(&self.shared), self.account_key().await?);
-        let question = async move { shared.authority(key).await?.renewal(&der).await };
-        isolated(question, limit, &Progress::default()).await
+        let authority = self.authority().await?;
+        isolated(async move { authority.renewal(&der).await }, limit, &Progress::default()).await
     }
 
-    /// The key of our account. Read before the authority has its deadline: it does not keep our folder from answering.
-    async fn account_key(&mut self) -> Result<Vec<u8>, Failure> {
+    /// The authority. Where it is not known yet, the key of our account is read before the authority has its deadline: it
+    /// does not keep our folder from answering.
+    async fn authority(&mut self) -> Result<Arc<dyn Authority>, Failure> {
+        if let Some(authority) = self.shared.known_authority().await {
+            return Ok(authority);
+        }
         let directory = self.desk.place.directory.clone();
-        self.at_folder(move |storage| storage.account_key(&directory)).await
+        let key = self.at_folder(move |storage| storage.account_key(&directory)).await?;
+        self.shared.authority(key).await
     }
 
     async fn take_lease(&mut self) -> Result<Option<Held>, Failure> {
@@ -352,16 +357,15 @@ impl Task {
 
     /// What the authority issues.
     async fn issue(&mut self, found: &Found, ways: Vec<Challenge>) -> Result<Issued, Failure> {
-        let key = self.account_key().await?;
-        let (shared, place) = (Arc::clone(&self.shared), self.desk.place.clone());
+        let (authority, place) = (self.authority().await?, self.desk.place.clone());
         let replaced = found.certificate.as_ref().filter(|one| one.is_from(&place.directory));
         let replaced = replaced.map(|certificate| certificate.der.clone());
         let held = found.certificate.as_ref().map(|certificate| certificate.held(&place));
         let deadline = deadline(held.map_or(0, |held| held.until - self.shared.now()));
-        let (proofs, progress) = Noted::of(&shared.proofs);
+        let (proofs, progress) = Noted::of(&self.shared.proofs);
         let order = async move {
             let wanted = Wanted { names: &place.names, ways: &ways, replaces: replaced.as_ref() };
-            shared.authority(key).await?.order(&wanted, &proofs).await
+            authority.order(&wanted, &proofs).await
         };
         patiently(isolated(order, deadline, &progress), || {
             if let Some(pending) = progress.stuck(HANGS).filter(Pending::is_at_folder) {

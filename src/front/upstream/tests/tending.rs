@@ -136,7 +136,7 @@ async fn what_monitoring_sees() {
     assert!(!has(format!("pierhead_upstream_checks_failed_total{bad} 0")));
     drop(running);
     drop(upstreams);
-    assert!(!metrics.page(Exposition::Prometheus).contains("pierhead_upstream"));
+    until("nothing of them", || !metrics.page(Exposition::Prometheus).contains("pierhead_upstream")).await;
 }
 
 /// A resolver of the test's own.

@@ -32,14 +32,14 @@ use super::{Answers, Challenge, Config, Dns};
 
 pub(super) use noted::{Noted, Pending, Progress};
 
-/// How many proofs are put into folders, or taken away, at a time. When a folder hangs, so many threads do.
-const AT_FOLDERS: usize = 8;
+/// How many proofs are put into a folder, or taken away, at a time. When it hangs, so many threads do.
+const AT_FOLDER: usize = 8;
 
 /// Puts proofs where the configuration says.
 pub(super) fn proofs(config: &Config) -> Arc<dyn Proofs> {
     let answers = Answers::of(&config.storage);
-    let turns = Arc::new(Semaphore::new(AT_FOLDERS));
-    Arc::new(Places { answers, webroot: config.webroot.clone(), dns: config.dns.clone(), turns })
+    let [turns, webroot_turns] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_FOLDER)));
+    Arc::new(Places { answers, webroot: config.webroot.clone(), dns: config.dns.clone(), turns, webroot_turns })
 }
 
 #[derive(Clone)]
@@ -47,8 +47,10 @@ struct Places {
     answers: Answers,
     webroot: Option<PathBuf>,
     dns: Option<Dns>,
-    /// For who goes to a folder.
+    /// For who goes to the storage folder alone.
     turns: Arc<Semaphore>,
+    /// For who goes to the webroot as well: where that hangs, a name can still be proven by TLS-ALPN-01.
+    webroot_turns: Arc<Semaphore>,
 }
 
 #[async_trait]
@@ -80,7 +82,9 @@ impl Proofs for Places {
 impl Places {
     /// Does what blocks on a thread where that is no harm, when it is its turn. A thread that hangs keeps its turn.
     async fn apart(&self, proof: &Proof, act: fn(&Self, &Proof) -> Result<(), String>) -> Result<(), String> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let to_webroot = self.webroot.is_some() && proof.by == Challenge::Http01;
+        let turns = if to_webroot { &self.webroot_turns } else { &self.turns };
+        let turn = Arc::clone(turns).acquire_owned().await;
         let (turn, places, proof) = (turn.map_err(|error| error.to_string())?, self.clone(), proof.clone());
         blocking(move || {
             let _turn = turn;

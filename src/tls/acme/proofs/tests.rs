@@ -168,24 +168,27 @@ async fn a_name_is_proven_from_the_folder_of_another_server() {
 }
 
 #[test]
-fn folders_that_hang_take_few_threads() {
+fn a_webroot_that_hangs_takes_few_threads_and_keeps_no_other_proof_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     // Whoever opens it waits for somebody who writes.
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let [name, key_authorization] = ["a.test", "token.thumb"].map(str::to_owned);
     let proof = Proof { by: Challenge::Http01, name, token: pipe.display().to_string(), key_authorization };
-    let turns = Arc::new(Semaphore::new(AT_FOLDERS));
-    let places = Places { answers: Answers::of(folder.path()), webroot: None, dns: None, turns };
+    let by_tls = Proof { by: Challenge::TlsAlpn01, ..proof.clone() };
+    let [turns, webroot_turns] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_FOLDER)));
+    let webroot = Some(folder.path().join("webroot"));
+    let places = Places { answers: Answers::of(folder.path()), webroot, dns: None, turns, webroot_turns };
     let open = |_: &Places, proof: &Proof| std::fs::File::open(&proof.token).map(drop).map_err(|e| e.to_string());
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(AT_FOLDERS + 1).build().unwrap();
+    let runtime = runtime.enable_all().max_blocking_threads(AT_FOLDER + 1).build().unwrap();
     runtime.block_on(async {
-        let mut all = futures_util::future::join_all((0..2 * AT_FOLDERS).map(|_| places.apart(&proof, open)));
+        let mut all = futures_util::future::join_all((0..2 * AT_FOLDER).map(|_| places.apart(&proof, open)));
         let others = tokio::time::timeout(std::time::Duration::from_secs(20), async {
-            for _ in 0..4 * AT_FOLDERS {
+            for _ in 0..4 * AT_FOLDER {
                 tokio::task::spawn_blocking(|| ()).await.unwrap(); // a thread for others, and a turn for who waits for one
             }
+            places.apart(&by_tls, |_, _| Ok(())).await.unwrap();
         });
         let others = tokio::select! {
             biased;
