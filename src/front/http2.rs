@@ -245,11 +245,15 @@ async fn drive<S: Service>(
             return report(&connection, "requests given up");
         }
         let plan = live.plan.load_full();
-        let ours = plan.upstreams.is_empty() && stream.req_header().method != Method::CONNECT;
+        let ours = plan.upstreams.is_empty();
         let download = matches!(stream.req_header().method, Method::GET | Method::HEAD);
-        let (stream, running) = (ServerSession::new_http2(stream), requests.begin());
+        let (mut stream, running) = (ServerSession::new_http2(stream), requests.begin());
         let mut request = if ours {
-            request(proxy::alone(live.clone(), plan, stream), running)
+            let live = live.clone();
+            let answer = async move {
+                proxy::alone(&live, &plan, &mut stream).await; // an answer that is not whole is reset with its stream
+            };
+            request(answer, running)
         } else {
             let (proxy, shutdown) = (live.proxy.load_full(), shutdown.clone());
             request(async move { watched(proxy.process_new_http(stream, &shutdown)).await }, running)

@@ -28,7 +28,7 @@ use super::plan::Doorway;
 use super::proxy_protocol::{self, Header};
 use super::running::Live;
 use super::watch::{Phase, Watched};
-use super::{ProxyProtocol, Service, handshake, http2};
+use super::{ProxyProtocol, Service, handshake, http2, proxy};
 use crate::exchange::Kind;
 use crate::telemetry::{Access, Handshake};
 
@@ -140,18 +140,28 @@ impl<S: Service> Front<S> {
                 io.part().await;
                 break;
             }
-            let mut session = ServerSession::new_http1(Box::new(io));
-            session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
-            let Some(reused) = self.live.proxy.load_full().process_new_http(session, shutdown).await else { break };
-            let (stream, _) = reused.consume();
-            let Ok(same) = stream.into_any().downcast::<FrontIo>() else { break };
-            io = *same;
+            let Some(same) = self.answer(io, shutdown).await else { break };
+            io = same;
             connection.phase.set(Phase::Idle);
             if std::mem::take(&mut is_first) {
                 ending.set(over(self.live.ending.subscribe(), Duration::ZERO));
             }
         }
         self.log_refusal(&connection);
+    }
+
+    /// Answers the request that has begun to come, and gives its stream back for the next one.
+    async fn answer(&self, io: FrontIo, shutdown: &ShutdownWatch) -> Option<FrontIo> {
+        let mut session = ServerSession::new_http1(Box::new(io));
+        session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
+        let plan = self.live.plan.load_full();
+        let stream = if plan.upstreams.is_empty() {
+            // Boxed, so that a connection between two requests does not keep room for one.
+            Box::pin(proxy::next_alone(self.live.clone(), plan, session)).await?
+        } else {
+            self.live.proxy.load_full().process_new_http(session, shutdown).await?.consume().0
+        };
+        stream.into_any().downcast::<FrontIo>().ok().map(|same| *same)
     }
 
     /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.

@@ -1,8 +1,8 @@
 //! What happens in which of Pingora's phases? Each delegates; the order is Pingora's.
 //!
 //! `early_request_filter` starts the clock that fits, `request_filter` [admits](admit) the request and answers through the
-//! embedded [`Service`] or sends it on its [way](forward) to somebody else's registry, `logging` writes the access line. Of
-//! HTTP/2 without anybody else's registry these three are done [alone].
+//! embedded [`Service`] or sends it on its [way](forward) to somebody else's registry, `logging` writes the access line.
+//! Where there is nobody else's registry, these three are done [alone].
 //!
 //! **Invariants:** every request gets exactly one access line. What a client does wrong is never answered with 5xx and
 //! never logged as an error.
@@ -17,9 +17,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, USER_AGENT};
-use http::{HeaderValue, StatusCode, request};
+use http::{HeaderValue, Method, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -232,11 +233,12 @@ impl<S: Service> ProxyHttp for App<S> {
 }
 
 /// Answers a request by a plan that knows nobody else's registry: what Pingora's phases do, without the 14 KiB of state in
-/// which it would pass the request on.
-pub(super) async fn alone<S: Service>(live: Arc<Live<S>>, plan: Arc<Plan<S>>, mut session: ServerSession) {
+/// which it would pass the request on. Says whether the answer is whole; where it is not, dropping the session resets the
+/// stream, or breaks the connection off.
+pub(super) async fn alone<S: Service>(live: &Live<S>, plan: &Plan<S>, session: &mut ServerSession) -> bool {
     let mut record = Record::new();
-    let served = match begin(&plan, &mut session) {
-        Ok(()) => plan.serve(&live.reports, &mut session, &mut record).await,
+    let served = match begin(plan, session) {
+        Ok(()) => plan.serve(&live.reports, session, &mut record).await,
         failed => failed.map(|()| false),
     };
     let error = match served {
@@ -244,8 +246,35 @@ pub(super) async fn alone<S: Service>(live: Arc<Live<S>>, plan: Arc<Plan<S>>, mu
         Ok(false) => Some(Error::new(BROKEN_OFF)), // never: there is nobody else
         Err(error) => Some(error),
     };
-    log(&live.reports, &session, error.as_deref(), &mut record);
-    // Here the stream goes: one whose answer is not whole is reset.
+    log(&live.reports, session, error.as_deref(), &mut record);
+    error.is_none()
+}
+
+/// The same for the next request of an HTTP/1.1 connection, whose head is yet to be read. Gives the stream back for the one
+/// after it.
+pub(super) async fn next_alone<S: Service>(
+    live: Arc<Live<S>>,
+    plan: Arc<Plan<S>>,
+    mut session: ServerSession,
+) -> Option<Stream> {
+    match session.read_request().await {
+        Ok(read) => read.then_some(())?,
+        Err(error) => {
+            if error.etype() == &ErrorType::InvalidHTTPHeader {
+                let _ = session.respond_error(400).await; // the connection ends, whether that is heard or not
+            }
+            session.shutdown().await;
+            return None;
+        }
+    }
+    if session.req_header().method == Method::CONNECT {
+        session.set_keepalive(None); // what its client sends next is meant for somebody else
+    }
+    if !alone(&live, &plan, &mut session).await {
+        return None;
+    }
+    let reusable = session.finish().await.ok()??;
+    Some(reusable.into_parts().0)
 }
 
 /// Starts the clock that fits.
