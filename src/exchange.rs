@@ -366,7 +366,7 @@ pub enum Body {
     },
 }
 
-/// How many headers there is room for from the start: what nearly all answers have, in one allocation.
+/// How many headers there is room for from the start: what nearly all answers have, so that it does not grow.
 const HEADERS: usize = 12;
 
 /// Status, headers and body of a response.

@@ -12,8 +12,11 @@
 //! as good as a signature.
 //! **Invariant:** it is bounded by [`BYTES`], and by [`ENTRIES`], since no entry counts for less than its share.
 //!
-//! What makes it forget: room, and not being used for [`IDLE`]. It belongs to the keys that vouched, and goes with them when they are replaced;
-//! what only held for some time (a chain of certificates) carries that time.
+//! What makes it forget: room, and not being used for [`IDLE`]. It belongs to the keys that vouched, and goes with them when
+//! they are replaced; what only held for some time (a chain of certificates) carries that time.
+//!
+//! Absent on purpose: texts longer than [`LONGEST`], which are no tokens. To look for one is to digest it, and anybody may
+//! send it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -32,6 +35,9 @@ const BYTES: u32 = 4 << 20;
 const ENTRIES: u32 = 4096;
 /// A token that was not used for so long is hardly used again: they are valid for 5 minutes by default.
 const IDLE: Duration = Duration::from_secs(10 * 60);
+
+/// The longest token.
+pub(super) const LONGEST: usize = 64 * 1024;
 
 /// What tokens say that were verified.
 pub(super) struct Remembered(Cache<Key, Arc<Entry>>);
@@ -64,6 +70,9 @@ impl Remembered {
         now: Timestamp,
         verify: impl FnOnce() -> Result<(Vouched, RangeInclusive<i64>), E>,
     ) -> Result<Vouched, E> {
+        if token.len() > LONGEST {
+            return verify().map(|(vouched, _)| vouched);
+        }
         let key = key(token);
         if let Some(entry) = self.0.get(&key).filter(|entry| entry.holds.contains(&now.as_second())) {
             return Ok(entry.vouched.clone());
@@ -122,6 +131,17 @@ mod tests {
         assert!(!is_news(&remembered, "a", "", ALWAYS, now + 5));
         assert!(is_news(&remembered, "a", "", now - 5..=now + 5, now + 6), "its time is over");
         assert!(is_news(&remembered, "b", "", ALWAYS, now), "another token");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_for_a_token_is_neither_looked_for_nor_kept() {
+        let (remembered, now) = (Remembered::new(), NOW.as_second());
+        for (length, times) in [(LONGEST, 1), (LONGEST + 1, 2)] {
+            let token = "x".repeat(length);
+            let news = (0..2).filter(|_| is_news(&remembered, &token, "", ALWAYS, now)).count();
+            assert_eq!(news, times, "{length}");
+        }
+        assert_eq!(remembered.len(), 1);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Registry {
     async fn document(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Arc<Document>>, Error> {
         let begun = Instant::now();
         let Some(target) = self.store.read_link(&layout::revision(name, digest)).await? else { return Ok(None) };
-        let known = self.documents.get(digest, begun).filter(|document| document.target == target);
+        let known = self.documents.get(digest, Instant::now()).filter(|document| document.target == target);
         if let Some(document) = known {
             return Ok(Some(document));
         }

@@ -53,7 +53,8 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Rem
         Self { entries: Cache::builder().weigher(weigh).max_capacity(MOST).time_to_live(LAG).build() }
     }
 
-    /// What was read within the last [`LAG`], unless it is on the caller to read it anew.
+    /// What was read within the last [`LAG`] before now, which is after whatever the caller waited for, unless it is on the
+    /// caller to read it anew.
     pub(super) fn get(&self, key: &K, now: Instant) -> Option<V> {
         let entry = self.entries.get(key)?;
         let age = now.saturating_duration_since(entry.read);

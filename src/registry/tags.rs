@@ -67,7 +67,7 @@ impl Registry {
         let asked = Asked { limit: page.limit.unwrap_or(most).min(most), name, after: page.after };
         let begun = Instant::now();
         let mark = present(self.store.driver().mark(&layout::tags(&asked.name)).await)?;
-        let known = mark.and_then(|_| self.pages.get(&asked, begun)).filter(|listed| listed.mark == mark);
+        let known = mark.and_then(|_| self.pages.get(&asked, Instant::now())).filter(|listed| listed.mark == mark);
         if let Some(listed) = known {
             return Ok(listed.answer());
         }

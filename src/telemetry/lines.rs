@@ -84,8 +84,12 @@ impl Log {
         LINE.with_borrow_mut(|line| {
             line.clear();
             match self.style {
-                // Neither a struct nor memory fails. If one ever does, the line is what there is of it.
-                Style::Json => serde_json::to_writer(&mut *line, told).unwrap_or_default(),
+                Style::Json if serde_json::to_writer(&mut *line, told).is_ok() => {}
+                // Neither a struct nor memory fails. If one ever does, half a line is none.
+                Style::Json => {
+                    line.clear();
+                    line.extend_from_slice(b"{\"lost\":1,\"message\":\"a line that is no JSON\"}");
+                }
                 Style::Text => line.extend_from_slice(told.text().as_bytes()),
             }
             line.push(b'\n');
@@ -238,6 +242,8 @@ impl Write for Lines {
 mod tests {
     use std::sync::mpsc;
 
+    use serde::ser::SerializeMap as _;
+
     use super::*;
 
     /// A reader that takes a piece only when the test says so.
@@ -274,6 +280,35 @@ mod tests {
         assert_eq!(lines.close(), None);
         let expected: String = (0..1000).map(|n| format!("{n}\n")).collect();
         assert_eq!(String::from_utf8(taken.lock().clone()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_to_its_end_is_not_begun_either() {
+        struct Odd;
+
+        impl serde::Serialize for Odd {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(None)?;
+                map.serialize_entry("good", &1)?;
+                Err(serde::ser::Error::custom("as the test wants"))
+            }
+        }
+
+        impl Line for Odd {
+            fn text(&self) -> String {
+                String::new()
+            }
+        }
+
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (opener, open) = mpsc::channel();
+        drop(opener);
+        let log = Log::new(Gate { open, taken: taken.clone() }, Format::Json);
+        log.write(&Odd);
+        assert_eq!(log.close(), None);
+        let taken = String::from_utf8(taken.lock().clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(taken.strip_suffix('\n').unwrap()).unwrap();
+        assert_eq!((&line["lost"], &line["good"]), (&1.into(), &serde_json::Value::Null), "{taken}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 use super::challenge::Desk;
 use super::claims::{Claims, Invalid, Vouched};
-use super::remembered::{ALWAYS, Remembered};
+use super::remembered::{ALWAYS, LONGEST, Remembered};
 use super::watched::Watched;
 use super::{Error, Grant, Trust};
 use crate::exchange::Origin;
@@ -42,7 +42,7 @@ mod key;
 pub(super) use key::libtrust_id;
 
 /// The longest token, in bytes.
-const MAX_TOKEN: usize = 64 * 1024;
+const MAX_TOKEN: usize = LONGEST;
 /// The most audiences of a token.
 const MAX_AUDIENCES: usize = 10;
 

@@ -24,6 +24,7 @@ use crate::exchange::{self, Answer, BodyError, Exchange, Kind, Passage, Permit};
 use crate::telemetry::{Format, Log, Reports};
 
 mod acme;
+mod alone;
 mod change;
 mod ending;
 mod forward;
@@ -110,6 +111,21 @@ impl Service for Script {
             "/gen" => return self.generate(exchange, size, size).await,
             "/half" => return self.generate(exchange, 200_000, 100_000).await,
             "/panic" => panic!("as the test wants"),
+            "/task" => {
+                let waiting = self.gate.acquire();
+                self.read.fetch_add(1, Ordering::Relaxed);
+                waiting.await.unwrap().forget();
+                Answer::text(StatusCode::OK, tokio::task::id().to_string())
+            }
+            "/late" => {
+                self.read.fetch_add(1, Ordering::Relaxed);
+                self.gate.acquire().await.unwrap().forget();
+                panic!("as the test wants")
+            }
+            "/midway" => {
+                self.generate(exchange, 200_000, 100_000).await;
+                panic!("as the test wants")
+            }
             "/nothing" => return,
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
@@ -454,6 +470,24 @@ impl AsyncWrite for Tap {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// What an HTTP/2 client begins with: no settings of its own.
+const HTTP2_BEGINS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A request without a body on an HTTP/2 stream: what no client of ours would send.
+fn http2_request(stream: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0); // a literal that is not indexed (RFC 7541 6.2.2)
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend(text.as_bytes());
+        }
+    }
+    const HEADERS: u8 = 1;
+    const END_STREAM_AND_HEADERS: u8 = 5;
+    [&[0, 0, block.len() as u8, HEADERS, END_STREAM_AND_HEADERS, 0, 0, 0, stream], block.as_slice()].concat()
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {

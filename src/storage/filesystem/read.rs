@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a file is read no further than its reader takes it: one piece is all that a stalled download holds, and
 //! reading ahead is what the kernel does anyway. The memory of a piece is used again for the next once its taker has
-//! dropped it, so a download that goes well allocates once.
+//! dropped it, so a download that goes well reads into one buffer.
 //!
 //! What is in the page cache is read [here], in pieces that are still in the processor's cache when they are
 //! encrypted; what is not, on the blocking pool.

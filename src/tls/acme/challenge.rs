@@ -12,7 +12,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::ServerConfig;
@@ -125,6 +125,23 @@ impl Answers {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// What was put before then and is still there: by what, its subject and the key authorization. Blocks.
+    pub(super) fn older(&self, than: SystemTime) -> Vec<(Challenge, String, String)> {
+        let is_older = |file: &std::fs::DirEntry| {
+            let modified = file.metadata().and_then(|data| data.modified());
+            modified.is_ok_and(|at| at < than)
+        };
+        let mut found = Vec::new();
+        for kind in [Challenge::Http01, Challenge::TlsAlpn01] {
+            let files = std::fs::read_dir(self.folder.join(kind.name())).into_iter().flatten().flatten();
+            for subject in files.filter(is_older).filter_map(|file| file.file_name().into_string().ok()) {
+                let Some(file) = self.file(kind, &subject) else { continue };
+                found.push((kind, subject, read(&file).unwrap_or_default())); // of half an answer nothing was given
+            }
+        }
+        found
     }
 
     fn file(&self, kind: Challenge, subject: &str) -> Option<PathBuf> {

@@ -30,6 +30,8 @@ use crate::tls;
 const AT_A_TIME: usize = 8;
 /// How often what crashes left is removed.
 const CLEAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// What no order needs any more: an attempt is over long before.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many look into the storage folder, or write to it, at a time. When it hangs, so many threads do.
 const AT_FOLDER: usize = 8;
 /// Before a task that ended, which none should, begins again.
@@ -119,13 +121,15 @@ async fn supervise(shared: Arc<Shared>, desk: Arc<Desk>) {
 
 async fn clean(shared: &Shared) {
     loop {
+        let before = SystemTime::now() - STALE; // by the clock that files are written by
         let cleaned = shared.at_folder(move |storage| {
-            storage.clean(SystemTime::now()); // by the clock that files are written by
+            storage.clean(before);
             Ok(())
         });
         if let Err(error) = cleaned.await {
             tracing::debug!(%error, "what crashes left is not removed");
         }
+        shared.proofs.clean(before).await;
         tokio::time::sleep(CLEAN).await;
     }
 }

@@ -65,6 +65,9 @@ pub(super) trait Proofs: Send + Sync {
 
     /// Takes it away again, within a deadline of its own. Called once for each that was presented, whatever came of it.
     async fn withdraw(&self, proof: &Proof);
+
+    /// Takes away what lies in folders since before then, because a process ended or a folder failed: no order needs it.
+    async fn clean(&self, _before: SystemTime) {}
 }
 
 /// The time in which an authority would like a certificate to be renewed (RFC 9773 4.2).

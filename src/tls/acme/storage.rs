@@ -21,7 +21,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rcgen::KeyPair;
 use rustls::pki_types::pem::PemObject as _;
@@ -38,8 +38,6 @@ use crate::tls::facts::{Facts, trusted_by_this_machine};
 use crate::tls::files;
 use crate::tls::remark::time;
 
-/// What no order needs any more: an attempt is over long before.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How the line begins that says where a certificate comes from. Whoever reads PEM passes it over (RFC 7468 5.2).
 const ORIGIN: &str = "# Ordered by Pierhead: ";
 
@@ -128,18 +126,16 @@ impl Storage {
         }
     }
 
-    /// Removes answers to challenges that nobody will ask for any more, and files that were never finished: what crashes
-    /// leave.
-    pub(super) fn clean(&self, now: SystemTime) {
+    /// Removes files that were never finished and are older than that: what crashes leave.
+    pub(super) fn clean(&self, before: SystemTime) {
         let stale = |file: &fs::DirEntry| {
             let modified = file.metadata().and_then(|data| data.modified());
-            modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > STALE))
+            modified.is_ok_and(|at| at < before)
         };
         let unfinished = |file: &fs::DirEntry| file.file_name().to_str().is_some_and(durable::is_temporary);
         let folder = |name: &str| fs::read_dir(self.folder.join(name)).into_iter().flatten().flatten();
-        let answers = ["challenges/http-01", "challenges/tls-alpn-01"].into_iter().flat_map(folder);
-        let others = [".", "certificates", "attempts", "leases"].into_iter().flat_map(folder).filter(unfinished);
-        for file in answers.chain(others).filter(stale) {
+        let folders = [".", "certificates", "attempts", "leases", "challenges/http-01", "challenges/tls-alpn-01"];
+        for file in folders.into_iter().flat_map(folder).filter(unfinished).filter(stale) {
             if let Err(error) = fs::remove_file(file.path()) {
                 tracing::debug!(%error, "{} stays", file.path().display());
             }

@@ -57,7 +57,7 @@ pub(super) struct Task {
     /// What was issued and how, while it cannot be written.
     unpublished: Option<(String, Challenge)>,
     window: Option<Asked>,
-    /// How often the folder could not be read, or did not answer.
+    /// How often in a row the folder could not be read, did not answer, or gave no lease.
     blind: u32,
 }
 
@@ -88,9 +88,8 @@ impl Task {
     async fn round(&mut self) -> Duration {
         let mut found = match self.look().await {
             Ok(found) => found,
-            Err(failure) => return self.is_blind(&failure),
+            Err(failure) => return self.is_blind(&failure, None),
         };
-        self.blind = 0;
         if found.history.clamp(self.shared.now()) {
             self.put_right().await;
         }
@@ -99,22 +98,22 @@ impl Task {
         self.note(&found, next);
         self.voice.remind(&found, next, now);
         if !self.is_wanted(&found) {
+            self.blind = 0;
             return LOOK.min(Duration::from_secs(u64::try_from(next.saturating_sub(now)).unwrap_or_default()));
         }
         let shared = Arc::clone(&self.shared);
         let Ok(_turn) = shared.turns.acquire().await else { return LOOK }; // closed: this is the end
-        match self.take_lease().await {
-            Ok(Some(held)) => self.attempt_under(&held).await,
-            Ok(None) => {
-                self.desk.note(|seen| seen.since = found.history.begun); // another node's
-                return POLL;
-            }
-            Err(failure) => {
-                let mut history = found.history.clone();
-                history.begin(self.shared.now()); // an attempt that came to no end before is not forgotten for this
-                self.end(&found, history, Err(failure)).await;
-            }
-        }
+        let held = match self.take_lease().await {
+            Ok(held) => held,
+            // Whoever has it may be at it: what he tried stays as he wrote it, and counts as that.
+            Err(failure) => return self.is_blind(&failure, Some(&found)),
+        };
+        self.blind = 0;
+        let Some(held) = held else {
+            self.desk.note(|seen| seen.since = found.history.begun); // another node's
+            return POLL;
+        };
+        self.attempt_under(&held).await;
         Duration::ZERO
     }
 
@@ -151,19 +150,19 @@ impl Task {
         .await;
     }
 
-    /// What is there cannot be seen, so nothing is decided.
-    fn is_blind(&mut self, failure: &Failure) -> Duration {
+    /// What is there cannot be seen, or not be changed by one node alone, so nothing is tried.
+    fn is_blind(&mut self, failure: &Failure, found: Option<&Found>) -> Duration {
         let wait = LOOK.min(Duration::from_secs(2 << self.blind.min(5)));
-        self.is_blind_for(wait, failure);
+        self.is_blind_for(wait, failure, found);
         wait
     }
 
     fn hangs(&mut self) {
         let reason = format!("the folder has not answered for {} s (tls.acme.storage)", HANGS.as_secs());
-        self.is_blind_for(HANGS, &Failure::new(Kind::Ours, reason));
+        self.is_blind_for(HANGS, &Failure::new(Kind::Ours, reason), None);
     }
 
-    fn is_blind_for(&mut self, wait: Duration, failure: &Failure) {
+    fn is_blind_for(&mut self, wait: Duration, failure: &Failure, found: Option<&Found>) {
         self.blind = self.blind.saturating_add(1);
         let now = self.shared.now();
         let next = now.saturating_add(i64::try_from(wait.as_secs()).unwrap_or_default());
@@ -172,7 +171,7 @@ impl Task {
             *seen = Seen { next, last: Some(Failed::of(failure, now)), failures, ..seen.clone() };
         });
         self.shared.measure();
-        self.voice.failed(failure, None, next, now);
+        self.voice.failed(failure, found, next, now);
     }
 
     fn case<'a>(&self, found: &'a Found) -> Case<'a> {
@@ -283,7 +282,7 @@ impl Task {
                         self.attempt(found).await;
                     }
                 }
-                Err(failure) => drop(self.is_blind(&failure)), // the next round says it again
+                Err(failure) => drop(self.is_blind(&failure, None)), // the next round says it again
             }
         })
         .await;
@@ -369,7 +368,7 @@ impl Task {
         };
         patiently(isolated(order, deadline, &progress), || {
             if let Some(pending) = progress.stuck(HANGS).filter(Pending::is_at_folder) {
-                self.is_blind_for(HANGS, &Failure::new(Kind::Ours, pending.reason()));
+                self.is_blind_for(HANGS, &Failure::new(Kind::Ours, pending.reason()), None);
             }
         })
         .await

@@ -7,11 +7,11 @@ use std::path::Path;
 use super::{Named, Scene, files, hook, secrets_are_kept, status};
 use crate::support::balancers::serve_folder;
 use crate::support::clients::{Client, Docker, Skopeo};
+use crate::support::free_port;
 use crate::support::image::{Image, Layout};
 use crate::support::machine::{NAME, on_a_fresh_machine};
 use crate::support::pebble::Manners;
 use crate::support::pierhead::{ADMIN_PASSWORD, Pierhead};
-use crate::support::{free_port, wait_for};
 
 /// A client that trusts only the authority pushes an image and pulls it again.
 fn pushes(machine: &Path, scene: &Scene, client: &mut impl Client) {
@@ -101,10 +101,11 @@ fn by_http_01_with_the_webroot_of_another_server_where_links_are_not_followed() 
         fs::create_dir(&elsewhere).expect("ours");
         fs::remove_dir(&folder).expect("ours");
         symlink(&elsewhere, &folder).expect("ours");
-        fs::remove_dir_all(scene.site.directory().join("state/acme/certificates")).expect("ours");
+        // With our account, too: the authority believes now and then what an account has proven before.
+        fs::remove_dir_all(scene.site.directory().join("state/acme")).expect("ours");
         let server = scene.site.start();
         let said = |server: &Pierhead| server.process.stderr();
-        wait_for("the refusal", 90, || said(&server).contains("acme-challenge").then_some(()));
+        scene.wait_for("the refusal", 90, || said(&server).contains("acme-challenge").then_some(()));
         assert!(files(&elsewhere).is_empty(), "nothing is written behind a link");
         assert!(scene.shown().is_err(), "the local authority's is shown: {}", said(&server));
         assert_eq!(server.stop().code(), Some(0));

@@ -20,7 +20,7 @@ use crate::support::machine::NAME;
 use crate::support::named::Named;
 use crate::support::pebble::{Manners, Names, Pebble};
 use crate::support::pierhead::{Pierhead, Site};
-use crate::support::{free_port, wait_for};
+use crate::support::{free_port, wait_or_say};
 
 /// A site, the authority that it orders from, and the DNS that the authority asks.
 struct Scene {
@@ -83,7 +83,16 @@ impl Scene {
 
     /// Waits until an ordered certificate is shown.
     fn ordered(&self, seconds: u64) -> CertificateDer<'static> {
-        wait_for("an ordered certificate", seconds, || self.shown().ok())
+        self.wait_for("an ordered certificate", seconds, || self.shown().ok())
+    }
+
+    /// Waits until `probe` yields something, and says where the order stands when it does not.
+    fn wait_for<T>(&self, what: &str, seconds: u64, probe: impl FnMut() -> Option<T>) -> T {
+        wait_or_say(what, seconds, probe, || {
+            let (orders, issued) = (self.pebble.orders(), self.pebble.issued());
+            let status = self.site.run(&["cert", "status", "--output", "json"]);
+            format!(": {orders} orders, {issued} issued; shown: {:?}; {status}", self.shown().map(|_| "an ordered one"))
+        })
     }
 }
 
@@ -108,9 +117,12 @@ fn status(site: &Site) -> Value {
     serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-/// The files below a folder.
+/// The files below a folder. What goes while we look is not there.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).flatten();
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        entries => entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display())).flatten(),
+    };
     entries.flat_map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { vec![entry.path()] }).collect()
 }
 

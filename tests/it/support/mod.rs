@@ -25,13 +25,23 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Waits until `probe` yields something, asking every few milliseconds. Panics with `what` after `seconds`.
-pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, seconds: u64, probe: impl FnMut() -> Option<T>) -> T {
+    wait_or_say(what, seconds, probe, String::new)
+}
+
+/// The same; `stands` says how things stand when it was in vain.
+pub(crate) fn wait_or_say<T>(
+    what: &str,
+    seconds: u64,
+    mut probe: impl FnMut() -> Option<T>,
+    stands: impl Fn() -> String,
+) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {seconds} s in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {seconds} s in vain for {what}{}", stands());
         // Between two looks at the condition; this is the one place where tests wait.
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -2,6 +2,7 @@
 //! server that comes with it, as its DNS. Both on free ports of this machine; nothing is ever asked of anybody else.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -164,7 +165,9 @@ fn run(directory: &Path, port: u16, management: u16, manners: &Manners) -> Proce
     fs::write(&file, json!({ "pebble": settings }).to_string()).expect("the folder can be written");
     let mut pebble = Command::new("pebble");
     pebble.arg("-config").arg(file).args(["-dnsserver", &format!("127.0.0.1:{}", manners.dns)]);
-    pebble.env("PEBBLE_WFE_NONCEREJECT", manners.rejects.to_string()).env("PEBBLE_AUTHZREUSE", "0");
+    pebble.env("PEBBLE_WFE_NONCEREJECT", manners.rejects.to_string());
+    // The least there is: of a hundred names that an account has proven before it still believes one without a look.
+    pebble.env("PEBBLE_AUTHZREUSE", "0");
     match manners.sleeps {
         0 => pebble.env("PEBBLE_VA_NOSLEEP", "1"),
         seconds => pebble.env("PEBBLE_VA_SLEEPTIME", seconds.to_string()),
@@ -188,6 +191,7 @@ impl Names {
         server.args(["-dns01", &format!("127.0.0.1:{port}"), "-management", &format!("127.0.0.1:{management}")]);
         let mut process = Process::start("names", directory, &mut server);
         process.wait_until("listen", 20, |_| std::net::TcpStream::connect(("127.0.0.1", management)).is_ok());
+        process.wait_until("answer", 20, |_| knows_a_name(port));
         Self { _process: process, port, management }
     }
 
@@ -200,4 +204,18 @@ impl Names {
     pub(crate) fn management(&self) -> String {
         format!("http://127.0.0.1:{}", self.management)
     }
+}
+
+/// Whether a DNS server answers at a port. It may listen there later than where it is told what to say.
+fn knows_a_name(port: u16) -> bool {
+    // RFC 1035 4.1: one question, for the address of `a.`.
+    const QUESTION: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+    let ask = || {
+        let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+        socket.connect(("127.0.0.1", port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.send(QUESTION)?;
+        socket.recv(&mut [0; 512])
+    };
+    ask().is_ok()
 }

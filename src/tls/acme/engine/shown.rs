@@ -4,7 +4,8 @@
 //! order's side is dropped says so too: an order that is given up in the middle leaves nothing behind, and a proof that is
 //! being presented at that moment is taken away after that.
 //!
-//! **Not here, because nobody could promise it:** a process that ends takes its tasks with it, and what they presented stays.
+//! **Not here, because nobody could promise it:** a process that ends takes its tasks with it, and what they presented
+//! stays: in folders until it is a day old ([`Proofs::clean`]), in the DNS for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,4 +77,72 @@ async fn hold(
 
 fn broken() -> Failure {
     Failure::new(Kind::Ours, "a proof could not be presented, by a fault of this program".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+
+    use super::super::super::Challenge;
+    use super::*;
+
+    /// A folder that does nothing before it is let.
+    struct Hanging {
+        lets: Semaphore,
+        there: Mutex<Vec<String>>,
+        log: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Proofs for Hanging {
+        async fn present(&self, proof: &Proof) -> Result<(), Failure> {
+            self.lets.acquire().await.unwrap().forget();
+            self.there.lock().push(proof.token.clone());
+            self.log.lock().push(proof.token.clone());
+            Ok(())
+        }
+
+        async fn withdraw(&self, proof: &Proof) {
+            self.lets.acquire().await.unwrap().forget();
+            self.there.lock().retain(|token| *token != proof.token);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_put_after_its_order_was_given_up_is_taken_away_again_and_no_more_is_put() {
+        let folder = Arc::new(Hanging { lets: Semaphore::new(0), there: Mutex::default(), log: Mutex::default() });
+        let proofs: Arc<dyn Proofs> = folder.clone();
+        let proof = |number: usize| Proof {
+            by: Challenge::Http01,
+            name: "a.test".to_owned(),
+            token: format!("token{number}"),
+            key_authorization: "answer".to_owned(),
+        };
+        for is_dropped in [true, false] {
+            folder.log.lock().clear();
+            let mut shown = Shown::new(&proofs);
+            let wanted = (0..2 * AT_A_TIME).map(proof).collect();
+            let given_up = tokio::time::timeout(Duration::from_secs(900), shown.present(wanted)).await;
+            assert!(given_up.is_err() && folder.there.lock().is_empty());
+            if is_dropped {
+                drop(shown)
+            } else {
+                shown.withdraw().await
+            }
+            folder.lets.add_permits(AT_A_TIME);
+            while folder.there.lock().len() < AT_A_TIME {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            folder.lets.add_permits(AT_A_TIME);
+            while !folder.there.lock().is_empty() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            folder.lets.add_permits(AT_A_TIME);
+            tokio::time::sleep(Duration::from_secs(900)).await;
+            assert_eq!(folder.lets.available_permits(), AT_A_TIME, "nobody wants anything any more");
+            assert_eq!(folder.log.lock().len(), AT_A_TIME);
+            folder.lets.forget_permits(AT_A_TIME);
+        }
+    }
 }

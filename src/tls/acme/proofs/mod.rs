@@ -11,6 +11,8 @@
 //! - What a proof needs is read when there is something to prove, so that a new key or another program counts at once.
 //! - A folder that hangs takes few threads, however many names are to be proven. What is put there and hangs is waited for,
 //!   or it could come after it was taken away; whoever orders says so and gives the order up ([`Progress`]).
+//! - Nothing stays in a folder for ever: the answer in the storage folder is there before, and until after, the file in
+//!   the webroot, and says a day later what is still to be taken away.
 
 mod hook;
 mod key;
@@ -20,6 +22,7 @@ mod webroot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -77,6 +80,18 @@ impl Proofs for Places {
             tracing::warn!(name = proof.name, by = proof.by.name(), %error, "a proof that is not needed any more stays");
         }
     }
+
+    async fn clean(&self, before: SystemTime) {
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return }; // never closed
+        let answers = self.answers.clone();
+        let look = move || {
+            let _turn = turn;
+            Ok(answers.older(before))
+        };
+        for (by, subject, key_authorization) in blocking(look).await.unwrap_or_default() {
+            self.withdraw(&Proof { by, name: subject.clone(), token: subject, key_authorization }).await;
+        }
+    }
 }
 
 impl Places {
@@ -106,13 +121,13 @@ impl Places {
     }
 
     fn take(&self, proof: &Proof) -> Result<(), String> {
-        let taken = self.answers.take(proof.by, &subject(proof)).map_err(|error| error.to_string());
         match &self.webroot {
             Some(webroot) if proof.by == Challenge::Http01 && super::challenge::is_token(&proof.token) => {
-                webroot::take(webroot, &proof.token, &proof.key_authorization).and(taken)
+                webroot::take(webroot, &proof.token, &proof.key_authorization)?;
             }
-            _ => taken,
+            _ => {}
         }
+        self.answers.take(proof.by, &subject(proof)).map_err(|error| error.to_string())
     }
 
     /// RFC 8555 8.4.
@@ -133,7 +148,7 @@ impl Places {
     }
 }
 
-async fn blocking(act: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     // It ends early only when the whole process does.
     tokio::task::spawn_blocking(act).await.unwrap_or_else(|_| Err("the server ends".to_owned()))
 }

@@ -167,6 +167,55 @@ async fn a_name_is_proven_from_the_folder_of_another_server() {
     assert_eq!(webroot.join(".well-known/acme-challenge").read_dir().unwrap().count(), 0);
 }
 
+#[tokio::test]
+async fn what_stayed_in_folders_is_taken_away_later_and_what_is_not_ours_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, webroot) = (folder.path().join("storage"), folder.path().join("webroot"));
+    std::fs::create_dir(&webroot).unwrap();
+    let config = super::super::testing::config("https://ca.test/dir", folder.path(), &[Challenge::Http01]);
+    let no_folder = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+    let away = proofs(&Config { webroot: Some(no_folder.path().to_owned()), ..config.clone() });
+    let places = proofs(&Config { webroot: Some(webroot.clone()), ..config });
+    let proof = |by, token: &str| Proof {
+        by,
+        name: "a.test".to_owned(),
+        token: token.to_owned(),
+        key_authorization: format!("{token}.thumb"),
+    };
+    let below = webroot.join(".well-known/acme-challenge");
+    let tokens = ["crashed", "half", "replaced", "unreachable", "running"];
+    for token in tokens {
+        places.present(&proof(Challenge::Http01, token)).await.unwrap();
+    }
+    places.present(&proof(Challenge::TlsAlpn01, "any")).await.unwrap();
+    let fill = |name: &str, text: &str| {
+        std::io::Write::write_all(&mut std::fs::File::create(below.join(name)).unwrap(), text.as_bytes()).unwrap();
+    };
+    fill("half", ""); // a power cut
+    fill("replaced", "by somebody else");
+    // Where the folder should be there is none when this one is withdrawn.
+    away.withdraw(&proof(Challenge::Http01, "unreachable")).await;
+    let answers = |way: &str| {
+        let files = storage.join("challenges").join(way).read_dir().unwrap();
+        let mut names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert!(answers("http-01").contains(&"unreachable".to_owned()), "it is known what is still to be taken away");
+
+    let now = std::time::SystemTime::now();
+    let ages = answers("http-01").into_iter().map(|name| format!("http-01/{name}"));
+    for name in ages.chain(["tls-alpn-01/a.test".to_owned()]).filter(|name| !name.ends_with("running")) {
+        let file = std::fs::File::options().write(true).open(storage.join("challenges").join(name)).unwrap();
+        file.set_modified(now - std::time::Duration::from_secs(7200)).unwrap();
+    }
+    places.clean(now - std::time::Duration::from_secs(3600)).await;
+    assert_eq!(answers("http-01"), ["running"]);
+    assert!(answers("tls-alpn-01").is_empty());
+    let left = |token: &&str| below.join(token).exists();
+    assert_eq!(tokens.iter().copied().filter(left).collect::<Vec<_>>(), ["replaced", "running"]);
+}
+
 #[test]
 fn a_webroot_that_hangs_takes_few_threads_and_keeps_no_other_proof_waiting() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,8 @@
 //! (`openat`, `O_NOFOLLOW`), so that nobody who may write there can have us write or remove anything elsewhere.
 //!
 //! **Invariants**
-//! - A file that is there and does not hold our answer is neither overwritten nor removed.
+//! - A file that is there and does not hold our answer is neither overwritten nor removed, but for the beginning of our
+//!   answer, as a power cut leaves it, which is removed.
 //! - Nothing is made durable: after a power cut there is a new order. That is why `storage/durable.rs` is not used.
 
 use std::fs::File;
@@ -39,14 +40,18 @@ pub(super) fn put(webroot: &Path, token: &str, answer: &str) -> Result<(), Strin
     inner().map_err(|error| explain(webroot, token, &error))
 }
 
-/// Takes it away again, if it is there.
+/// Takes it away again, if it is there. What is there and is not ours stays, and that is no failure.
 pub(super) fn take(webroot: &Path, token: &str, answer: &str) -> Result<(), String> {
     let inner = || {
         let folder = folder(webroot, false)?;
-        if held(&folder, token)? != answer {
-            return Err(io::Error::other("it is not ours to remove"));
+        match held(&folder, token) {
+            Ok(held) if answer.starts_with(&held) => {
+                unlinkat(&folder, token, AtFlags::empty()).map_err(io::Error::from)
+            }
+            Ok(_) => Ok(()),
+            Err(error) if is_other(&error) => Ok(()),
+            Err(error) => Err(error),
         }
-        unlinkat(&folder, token, AtFlags::empty()).map_err(io::Error::from)
     };
     match inner() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -95,6 +100,12 @@ fn held(folder: &OwnedFd, token: &str) -> io::Result<String> {
     let mut text = String::new();
     file.take(LIMIT).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// A link, a folder, or what is no text: nothing that we put there.
+fn is_other(error: &io::Error) -> bool {
+    let odd = error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::IsADirectory;
+    odd || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 fn explain(webroot: &Path, token: &str, error: &io::Error) -> String {
@@ -173,9 +184,17 @@ mod tests {
         std::fs::File::create(&theirs).unwrap().write_all(b"answer").unwrap();
         symlink(&theirs, below.join("token")).unwrap();
         assert!(put(root, "token", "answer").unwrap_err().contains("not ours to replace"));
-        assert!(take(root, "token", "answer").is_err() && theirs.exists());
-        assert!(put(root, "mine", "another").is_err() && take(root, "mine", "another").is_err());
+        std::fs::create_dir(below.join("folder")).unwrap();
+        for (token, answer) in [("token", "answer"), ("folder", "answer"), ("mine", "another"), ("mine", "ans")] {
+            assert!(put(root, token, answer).is_err());
+            take(root, token, answer).unwrap();
+            assert!(below.join(token).symlink_metadata().is_ok(), "{token} {answer}");
+        }
         assert_eq!(std::fs::read_to_string(below.join("mine")).unwrap(), "answer");
+        assert!(theirs.exists());
+        std::fs::File::create(below.join("half")).unwrap().write_all(b"ans").unwrap();
+        take(root, "half", "answer").unwrap();
+        assert!(!below.join("half").exists());
     }
 
     #[test]

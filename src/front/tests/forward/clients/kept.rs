@@ -106,7 +106,7 @@ async fn who_is_sent_away_on_http2_is_told_to_come_anew() {
     let house = Gatehouse::open(|_| {}).await;
     for (host, goes) in [("must.test", true), ("open.test", false)] {
         let mut wire = house.connect("open.test", None, &TLS13, "h2").await.unwrap();
-        wire.send(http2_request(&house.at(host), "/v2/206")).await;
+        wire.send(http2_get(&house.at(host), "/v2/206")).await;
         let mut kinds = Vec::new();
         // The answer, and what comes with it.
         while !(kinds.contains(&0) && kinds.contains(&GOAWAY) == goes) {

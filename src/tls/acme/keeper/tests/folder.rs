@@ -48,10 +48,17 @@ async fn what_crashes_left_is_removed() {
     };
     age("old", SystemTime::now() - 2 * DAY);
     age("new", SystemTime::now() - HOUR);
-    let node = Node::start(config(folder.path(), &[&["a.test"]]), &Fake::new());
+    let settings = config(folder.path(), &[&["a.test"]]);
+    let proofs = proofs::proofs(&settings);
+    let node = Node::with(settings, &Fake::new(), proofs);
     node.until(|status| status[0].ordered.is_some()).await;
     node.until(|_| !answers.join("old").exists()).await;
     assert!(answers.join("new").exists());
+}
+
+/// What is written of attempts for `a.test`.
+fn tried(folder: &Path) -> crate::tls::acme::history::History {
+    serde_json::from_str(&std::fs::read_to_string(folder.join("attempts/a.test.json")).unwrap()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,12 +69,38 @@ async fn an_attempt_that_came_to_no_end_counts_also_when_the_next_cannot_begin()
     let file = folder.path().join("attempts/a.test.json");
     durable::make_dirs(file.parent().unwrap()).unwrap();
     durable::write(&file, format!("{{ \"begun\": {begun} }}").as_bytes(), durable::SECRET).unwrap();
-    durable::write(&folder.path().join("leases"), b"no folder", durable::SECRET).unwrap();
+    let leases = folder.path().join("leases");
+    durable::write(&leases, b"no folder", durable::SECRET).unwrap();
     let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
-    node.until(|status| status[0].failures == 1).await;
-    let tried: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    assert_eq!(tried["failed_proofs"].as_array().map(Vec::len), Some(1), "{tried}");
-    assert!(tried["begun"].is_null() && fake.orders.lock().is_empty(), "{tried}");
+    node.until(|status| status[0].failures > 3).await;
+    let said = node.status()[0].error.clone().unwrap().reason;
+    assert!(said.contains("take the lease") && fake.orders.lock().is_empty(), "{said}");
+    assert_eq!(tried(folder.path()).begun, Some(begun), "it is not forgotten");
+    std::fs::remove_file(&leases).unwrap();
+    node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
+    assert_eq!(tried(folder.path()).failed_proofs.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_take_the_lease_counts_nothing_against_the_node_that_is_at_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pause = Duration::from_secs(120);
+    let fake = Fake::new().will([Deed::IssueAfter(pause)]);
+    let one = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    one.until_orders(1).await;
+    let began = tried(folder.path());
+    // The number that is the lease now cannot be read as one, while the first goes on with its own.
+    let occupied = folder.path().join("leases/a.test.99");
+    std::fs::create_dir(&occupied).unwrap();
+    let other = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    other.until(|status| status[0].failures > 2).await;
+    assert!(began.begun.is_some() && fake.start.elapsed() < pause);
+    assert_eq!(tried(folder.path()), began, "what the first tried is as it wrote it");
+    one.until(|status| status[0].ordered.is_some()).await;
+    let done = tried(folder.path());
+    assert!(done.failed_proofs.is_empty() && done.begun.is_none() && done.issued.len() == 1, "{done:?}");
+    other.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
+    assert_eq!(fake.orders.lock().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
