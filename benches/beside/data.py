@@ -5,6 +5,7 @@ from pathlib import Path
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+APP = "bench/app"  # the repository that is read
 TAIL = 64  # bytes (hexadecimal digits) at the end of a blob that make it another one
 
 
