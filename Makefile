@@ -44,8 +44,8 @@ check: tools deny ## formatting, lints, licences and sources of what we link, li
 bench: build ## nginx + docker-registry and others beside us, as ratios (BENCH=--rounds=1 for a short run); listings page by page; single steps
 	@tests/install-clients bench
 	benches/side-by-side --output target/bench $(BENCH) $(BINARY)
-	benches/listing $(BINARY)
-	cargo bench --locked --bench micro
+	benches/listing $(LISTING) $(BINARY)
+	cargo bench --locked --bench micro -- $(MICRO)
 
 soak: tools clients fuzz ## the long forms: every crash point, hours where the tests take seconds
 	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests

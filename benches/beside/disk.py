@@ -45,7 +45,6 @@ class Disk:
 
     def write(self, payload, size, count, writers, seconds=None):
         """So many files, by several writers at once, or as many as there is time for."""
-        self.settle()
         until, numbers = time.monotonic() + (seconds or float("inf")), iter(range(count))
 
         def writer(_):

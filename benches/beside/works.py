@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from .data import (APP, GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, manifest, in_memory,
-                   many_repositories)
+from .data import (APP, GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, in_memory, manifest,
+                   many_repositories, read)
 from .disk import Disk
 from .load import ECDSA, RSA, Loader
 from .sides import Before, Distribution, Embedded, Nginx, Static, Wrong
@@ -63,10 +63,20 @@ def small(method, path, version, length=None, accept=None):
     return run
 
 
-def in_memory_first(work):
-    """Of blobs that are in the kernel's memory when the window begins, whatever pushed them out of it since."""
+def from_memory(work):
+    """Of blobs that the kernel has in memory when the window begins."""
     def run(bench, side):
-        bench.read_blobs(side)
+        for digest in (bench.blob, *(digest for _, digest in bench.small)):
+            read(side.blob(digest))
+        return work(bench, side)
+    return run
+
+
+def to_disk(work):
+    """Of bytes that we have in memory, to a disk that is done with what others left to it."""
+    def run(bench, side):
+        bench.disk.settle()
+        read(bench.payload.path)
         return work(bench, side)
     return run
 
@@ -84,7 +94,6 @@ def push(size, count, connections, streamed, seconds=False):
     """Of new blobs into a new repository; what was pushed is looked at, and taken away again."""
     def run(bench, side):
         length = size(bench)
-        bench.disk.settle()  # nobody should have to write what somebody else left to be written
         repository = bench.new_repository()
         blobs = [bench.payload.blob(length) for _ in range(count)]
         authorization = side.authorization(repository)
@@ -157,7 +166,7 @@ def start_with_many(bench, side):
         other.stop()
 
 
-blob_size, part_size = lambda bench: bench.blob_size, lambda bench: bench.blob_size // 4
+blob_size, part_size, tiny = lambda bench: bench.blob_size, lambda bench: bench.blob_size // 4, lambda _: 4 * KIB
 by_tag, by_digest = lambda bench: [f"/v2/{APP}/manifests/latest"], lambda bench: [f"/v2/{APP}/manifests/{bench.digest}"]
 small_paths = lambda bench: [f"/v2/{APP}/blobs/{digest}" for _, digest in bench.small]
 manifest_size = lambda bench: len(bench.manifest)
@@ -178,18 +187,18 @@ WORKS = [
               small(method, path, version, manifest_size, MANIFEST_TYPE))
       for method in ("GET", "HEAD") for what, path in (("tag", by_tag), ("digest", by_digest)) for version in ("h1", "h2")),
     counted("tags list", "NER", small("GET", f"/v2/{APP}/tags/list", "h1", lambda bench: bench.tags_size)),
-    *(counted(f"10 KiB blobs, {version}", "NERS", in_memory_first(small("GET", small_paths, version, 10 * KIB)))
+    *(counted(f"10 KiB blobs, {version}", "NERS", from_memory(small("GET", small_paths, version, 10 * KIB)))
       for version in ("h1", "h2")),
     counted("tokens", "E", tokens),
-    *(Work(f"pull by {clients}, h1", "NERSF", in_memory_first(pull(clients)), "MB/s") for clients in (1, 8, 64)),
-    Work("pull, h2", "NERSF", in_memory_first(bulk(pull_h2)), "MB/s"),
-    Work("disk, 1 writer", "D", bulk(written(blob_size, 1, 1)), "MB/s"),
-    Work("push, monolithic", "NERF", bulk(push(blob_size, 1, 1, False)), "MB/s"),
-    Work("push, streamed", "NERF", bulk(push(blob_size, 1, 1, True)), "MB/s"),
-    Work("disk, 8 writers", "D", bulk(written(part_size, 8, 8)), "MB/s"),
-    Work("8 pushes at once", "NERF", bulk(push(part_size, 8, 8, True)), "MB/s"),
-    Work("disk, 4 KiB files by 16", "D", requests(written(lambda _: 4 * KIB, 20_000, 16, seconds=True)), PER_SECOND),
-    Work("4 KiB blobs pushed by 16", "NERF", requests(push(lambda _: 4 * KIB, 20_000, 16, False, seconds=True)), PER_SECOND),
+    *(Work(f"pull by {clients}, h1", "NERSF", from_memory(pull(clients)), "MB/s") for clients in (1, 8, 64)),
+    Work("pull, h2", "NERSF", from_memory(bulk(pull_h2)), "MB/s"),
+    Work("disk, 1 writer", "D", to_disk(bulk(written(blob_size, 1, 1))), "MB/s"),
+    Work("push, monolithic", "NERF", to_disk(bulk(push(blob_size, 1, 1, False))), "MB/s"),
+    Work("push, streamed", "NERF", to_disk(bulk(push(blob_size, 1, 1, True))), "MB/s"),
+    Work("disk, 8 writers", "D", to_disk(bulk(written(part_size, 8, 8))), "MB/s"),
+    Work("8 pushes at once", "NERF", to_disk(bulk(push(part_size, 8, 8, True))), "MB/s"),
+    Work("disk, 4 KiB files by 16", "D", to_disk(requests(written(tiny, 20_000, 16, seconds=True))), PER_SECOND),
+    Work("4 KiB blobs pushed by 16", "NERF", to_disk(requests(push(tiny, 20_000, 16, False, seconds=True))), PER_SECOND),
     Work("memory", "NERSF", memory),
     Work("start with many repositories", "NE", start_with_many),
 ]
@@ -286,13 +295,6 @@ class Bench:
             must(side, "GET tags", status, 200, body)
             if sorted(json.loads(body)["tags"]) != TAGS:  # docker-registry has them in no order
                 raise Wrong(f"{side.name} lists other tags: {body!r}")
-
-    def read_blobs(self, side):
-        buffer = bytearray(MIB)
-        for digest in (self.blob, *(digest for _, digest in self.small)):
-            with open(side.blob(digest), "rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
 
     def with_many_repositories(self, letter):
         """Another server of the same kind, stopped, on a tree of many repositories."""
