@@ -1,6 +1,6 @@
 """What is measured, on which sides, and in which figures."""
 
-import json, os, tempfile, threading, time
+import json, tempfile, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -183,7 +183,8 @@ WORKS = [
     counted("handshake, RSA", "NE", handshakes(RSA)),
     counted("resumption", "NER", handshakes(ECDSA, resumed=True)),
     *(counted(f"GET /v2/, {version}", "NERS", small("GET", "/v2/", version, 2)) for version in ("h1", "h2")),
-    *(counted(f"{method} manifest by {what}, {version}", "NERSF" if (method, what, version) == ("GET", "tag", "h1") else "NERS",
+    *(counted(f"{method} manifest by {what}, {version}",
+              "NERSF" if (method, what, version) == ("GET", "tag", "h1") else "NERS",
               small(method, path, version, manifest_size, MANIFEST_TYPE))
       for method in ("GET", "HEAD") for what, path in (("tag", by_tag), ("digest", by_digest)) for version in ("h1", "h2")),
     counted("tags list", "NER", small("GET", f"/v2/{APP}/tags/list", "h1", lambda bench: bench.tags_size)),
