@@ -41,11 +41,13 @@ check: tools deny ## formatting, lints, licences and sources of what we link, li
 	else echo 'advisories: their database cannot be reached from here, not checked'; fi
 	RUSTDOCFLAGS='-D warnings' cargo doc $(PROFILE) --locked --no-deps --document-private-items
 
-bench: build ## nginx + docker-registry and others beside us, as ratios (BENCH=--rounds=1 for a short run); listings page by page; single steps
+# Short: make bench BENCH='--rounds=1 --scale=0.05' LISTING=--count=20000 MICRO=--sample-count=5
+# Listings are last because they fail when a page takes too long, as one may on a machine that does something else.
+bench: build ## nginx + docker-registry and others beside us, as ratios (BENCH=--rounds=1 for a short run); single steps; listings page by page
 	@tests/install-clients bench
 	benches/side-by-side --output target/bench $(BENCH) $(BINARY)
-	benches/listing $(BINARY)
-	cargo bench --locked --bench micro
+	cargo bench --locked --bench micro -- $(MICRO)
+	benches/listing $(LISTING) $(BINARY)
 
 soak: tools clients fuzz ## the long forms: every crash point, hours where the tests take seconds
 	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests

@@ -4,6 +4,7 @@ import math, statistics
 from html import escape
 
 from .claims import CLAIMS
+from .disk import Disk
 from .sides import Before, Distribution, Embedded, Nginx, Static
 from .works import WORKS
 
@@ -31,6 +32,11 @@ class Results:
 
     def raw(self):
         return [[dict(work=work, side=letter, **figures) for (work, letter), figures in of.items()] for of in self.rounds]
+
+
+def mean(windows):
+    """Of the figures of several windows."""
+    return {figure: statistics.fmean(window[figure] for window in windows) for figure in windows[0]}
 
 
 def number(value):
@@ -87,7 +93,7 @@ def figures_table(results):
     lines = ["| work | side | rate | CPU s per GiB or per 1,000 | of that, what ends TLS | p50 / p99 ms | others |",
              "|---|---|---:|---:|---:|---:|---:|"]
     for work in WORKS:
-        for letter in NAMES:
+        for letter in (*NAMES, Disk.letter):
             of = lambda figure: results.values(work.title, letter, figure)
             if not of("rate"):
                 continue
@@ -113,7 +119,7 @@ def markdown(results, about):
         "[smallest–largest], and its bound.",
         claims_table(results),
         "All figures, as medians [smallest–largest]: " + "; ".join(f"{letter} {name}" for letter, name in NAMES.items())
-        + ". The last column is the most that anything else took of the machine meanwhile.",
+        + f"; {Disk.letter} {Disk.name}. The last column is the most that anything else took of the machine meanwhile.",
         figures_table(results)]) + "\n"
 
 

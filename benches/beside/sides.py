@@ -3,6 +3,8 @@
 import base64, contextlib, http.client, json, os, re, shutil, socket, ssl, subprocess, time
 from pathlib import Path
 
+from .data import APP
+
 PATIENCE = 120  # seconds for anything that should end by itself
 PASSWORD = "bench-password"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -89,13 +91,18 @@ class Side:
         authorization = self.authorization(*repositories)
         return dict({"Authorization": authorization} if authorization else {}, **more)
 
+    # Its files
+
+    def blob(self, digest):
+        """Where a blob's bytes are."""
+        name = digest.partition(":")[2]
+        return self.tree / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+
     def forget(self, repository, digests):
         """Takes pushed blobs off the disk again, so that it does not fill up."""
-        root = self.tree / "docker/registry/v2"
         for digest in digests:
-            name = digest.partition(":")[2]
-            shutil.rmtree(root / "blobs/sha256" / name[:2] / name, ignore_errors=True)
-        shutil.rmtree(root / "repositories" / repository, ignore_errors=True)
+            shutil.rmtree(self.blob(digest).parent, ignore_errors=True)
+        shutil.rmtree(self.tree / "docker/registry/v2/repositories" / repository, ignore_errors=True)
 
     # What it uses
 
@@ -297,6 +304,9 @@ class Static(Side):
 
     def spawn(self):
         self.front = [run_nginx(self)]
+
+    def blob(self, digest):
+        return self.tree / "v2" / APP / "blobs" / digest
 
 
 def run_nginx(side):

@@ -1,15 +1,16 @@
 """What is measured, on which sides, and in which figures."""
 
-import json, os, tempfile, threading, time
+import json, tempfile, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from .data import GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, manifest, in_memory, many_repositories
+from .data import (APP, GIB, KIB, MANIFEST_TYPE, MIB, Certificates, Payload, digest_of, in_memory, manifest,
+                   many_repositories, read)
+from .disk import Disk
 from .load import ECDSA, RSA, Loader
 from .sides import Before, Distribution, Embedded, Nginx, Static, Wrong
 
-APP = "bench/app"  # the repository that is read
 TAGS = ["latest"] + [f"v{number:02}" for number in range(1, 100)]
 
 
@@ -20,6 +21,7 @@ class Work:
     sides: str
     run: Callable  # of the bench and a side, to figures
     rate: str = ""  # the unit of the rate, if there is one
+    windows: int = 1  # in each round, on each side; its figures are their means
 
 
 def requests(work):
@@ -27,8 +29,9 @@ def requests(work):
     def run(bench, side):
         seen = work(bench, side)
         thousands = seen["operations"] / 1000
-        return rest(seen) | {"rate": seen["operations"] / seen["seconds"], "cpu": seen["cpu"] / thousands,
-                             "front_cpu": seen["front"] / thousands, "p50": seen["p50"], "p99": seen["p99"]}
+        times = {name: seen[name] for name in ("p50", "p99") if name in seen}
+        return rest(seen) | times | {"rate": seen["operations"] / seen["seconds"], "cpu": seen["cpu"] / thousands,
+                                     "front_cpu": seen["front"] / thousands}
     return run
 
 
@@ -51,13 +54,31 @@ def small(method, path, version, length=None, accept=None):
     def run(bench, side):
         paths = path(bench) if callable(path) else [path]
         size = length(bench) if callable(length) else length
-        arguments = (side.authorization(APP), accept, bench.seconds, size)
+        arguments = (side.authorization(APP), accept, bench.half, size)
         if version == "h2":
             return bench.load.h2load(side, method, paths, *arguments)
         if method == "HEAD":
             return bench.load.head(side, paths[0], *arguments)
         return bench.load.wrk(side, paths, *arguments)
-    return requests(run)
+    return run
+
+
+def from_memory(work):
+    """Of blobs that the kernel has in memory when the window begins."""
+    def run(bench, side):
+        for digest in (bench.blob, *(digest for _, digest in bench.small)):
+            read(side.blob(digest))
+        return work(bench, side)
+    return run
+
+
+def to_disk(work):
+    """Of bytes that we have in memory, to a disk that is done with what others left to it."""
+    def run(bench, side):
+        bench.disk.settle()
+        read(bench.payload.path)
+        return work(bench, side)
+    return run
 
 
 def pull(connections):
@@ -65,12 +86,14 @@ def pull(connections):
                                                     bench.blob_size, connections))
 
 
+def pull_h2(bench, side):
+    return bench.load.pull_h2(side, bench.blob_path, side.authorization(APP), bench.blob_size)
+
+
 def push(size, count, connections, streamed, seconds=False):
     """Of new blobs into a new repository; what was pushed is looked at, and taken away again."""
     def run(bench, side):
         length = size(bench)
-        # Nobody should have to write what somebody else left to be written.
-        os.sync()
         repository = bench.new_repository()
         blobs = [bench.payload.blob(length) for _ in range(count)]
         authorization = side.authorization(repository)
@@ -88,9 +111,18 @@ def push(size, count, connections, streamed, seconds=False):
     return run
 
 
+def written(size, count, writers, seconds=False):
+    """What the disk takes of the same bytes without anybody in between."""
+    return lambda bench, disk: disk.write(bench.payload, size(bench), count, writers, bench.seconds if seconds else None)
+
+
+def handshakes(algorithms, resumed=False):
+    return lambda bench, side: bench.load.handshakes(side, algorithms, bench.half, resumed)
+
+
 def tokens(bench, side):
     path = side.token_path(APP)
-    return bench.load.wrk(side, [path], side.login(), None, bench.seconds, None)
+    return bench.load.wrk(side, [path], side.login(), None, bench.half, None)
 
 
 def memory(bench, side):
@@ -134,33 +166,40 @@ def start_with_many(bench, side):
         other.stop()
 
 
-blob_size, part_size = lambda bench: bench.blob_size, lambda bench: bench.blob_size // 4
+blob_size, part_size, tiny = lambda bench: bench.blob_size, lambda bench: bench.blob_size // 4, lambda _: 4 * KIB
 by_tag, by_digest = lambda bench: [f"/v2/{APP}/manifests/latest"], lambda bench: [f"/v2/{APP}/manifests/{bench.digest}"]
 small_paths = lambda bench: [f"/v2/{APP}/blobs/{digest}" for _, digest in bench.small]
 manifest_size = lambda bench: len(bench.manifest)
 PER_SECOND = "1/s"
 
+
+def counted(title, sides, run):
+    """Small requests: two windows in each round, so that what changes on the machine meanwhile concerns all alike."""
+    return Work(title, sides, requests(run), PER_SECOND, windows=2)
+
+
 WORKS = [
-    Work("handshake, ECDSA", "NER", requests(lambda bench, side: bench.load.handshakes(side, ECDSA, bench.seconds)),
-         PER_SECOND),
-    Work("handshake, RSA", "NE", requests(lambda bench, side: bench.load.handshakes(side, RSA, bench.seconds)), PER_SECOND),
-    Work("resumption", "NER", requests(lambda bench, side: bench.load.handshakes(side, ECDSA, bench.seconds, True)),
-         PER_SECOND),
-    *(Work(f"GET /v2/, {version}", "NERS", small("GET", "/v2/", version, 2), PER_SECOND) for version in ("h1", "h2")),
-    *(Work(f"{method} manifest by {what}, {version}", "NERSF" if (method, what, version) == ("GET", "tag", "h1") else "NERS",
-           small(method, path, version, manifest_size, MANIFEST_TYPE), PER_SECOND)
+    counted("handshake, ECDSA", "NER", handshakes(ECDSA)),
+    counted("handshake, RSA", "NE", handshakes(RSA)),
+    counted("resumption", "NER", handshakes(ECDSA, resumed=True)),
+    *(counted(f"GET /v2/, {version}", "NERS", small("GET", "/v2/", version, 2)) for version in ("h1", "h2")),
+    *(counted(f"{method} manifest by {what}, {version}",
+              "NERSF" if (method, what, version) == ("GET", "tag", "h1") else "NERS",
+              small(method, path, version, manifest_size, MANIFEST_TYPE))
       for method in ("GET", "HEAD") for what, path in (("tag", by_tag), ("digest", by_digest)) for version in ("h1", "h2")),
-    Work("tags list", "NER", small("GET", f"/v2/{APP}/tags/list", "h1", lambda bench: bench.tags_size), PER_SECOND),
-    *(Work(f"10 KiB blobs, {version}", "NERS", small("GET", small_paths, version, 10 * KIB), PER_SECOND)
+    counted("tags list", "NER", small("GET", f"/v2/{APP}/tags/list", "h1", lambda bench: bench.tags_size)),
+    *(counted(f"10 KiB blobs, {version}", "NERS", from_memory(small("GET", small_paths, version, 10 * KIB)))
       for version in ("h1", "h2")),
-    Work("tokens", "E", requests(tokens), PER_SECOND),
-    *(Work(f"pull by {clients}, h1", "NERSF", pull(clients), "MB/s") for clients in (1, 8, 64)),
-    Work("pull, h2", "NERSF", bulk(lambda bench, side: bench.load.pull_h2(side, bench.blob_path, side.authorization(APP),
-                                                                          bench.blob_size)), "MB/s"),
-    Work("push, monolithic", "NERF", bulk(push(blob_size, 1, 1, False)), "MB/s"),
-    Work("push, streamed", "NERF", bulk(push(blob_size, 1, 1, True)), "MB/s"),
-    Work("8 pushes at once", "NERF", bulk(push(part_size, 8, 8, True)), "MB/s"),
-    Work("4 KiB blobs pushed by 16", "NERF", requests(push(lambda _: 4 * KIB, 20_000, 16, False, seconds=True)), PER_SECOND),
+    counted("tokens", "E", tokens),
+    *(Work(f"pull by {clients}, h1", "NERSF", from_memory(pull(clients)), "MB/s") for clients in (1, 8, 64)),
+    Work("pull, h2", "NERSF", from_memory(bulk(pull_h2)), "MB/s"),
+    Work("disk, 1 writer", "D", to_disk(bulk(written(blob_size, 1, 1))), "MB/s"),
+    Work("push, monolithic", "NERF", to_disk(bulk(push(blob_size, 1, 1, False))), "MB/s"),
+    Work("push, streamed", "NERF", to_disk(bulk(push(blob_size, 1, 1, True))), "MB/s"),
+    Work("disk, 8 writers", "D", to_disk(bulk(written(part_size, 8, 8))), "MB/s"),
+    Work("8 pushes at once", "NERF", to_disk(bulk(push(part_size, 8, 8, True))), "MB/s"),
+    Work("disk, 4 KiB files by 16", "D", to_disk(requests(written(tiny, 20_000, 16, seconds=True))), PER_SECOND),
+    Work("4 KiB blobs pushed by 16", "NERF", to_disk(requests(push(tiny, 20_000, 16, False, seconds=True))), PER_SECOND),
     Work("memory", "NERSF", memory),
     Work("start with many repositories", "NE", start_with_many),
 ]
@@ -171,12 +210,14 @@ class Bench:
 
     def __init__(self, directory, binary, registry, letters, scale, seconds, running):
         self.directory, self.binary, self.scale, self.seconds, self.running = directory, binary, scale, seconds, running
+        self.half = max(1, seconds // 2)  # of a window, where there are two in a round
         self.blob_size = max(4 * MIB, int(GIB * scale) // 4096 * 4096)
         self.idle, self.many = max(64, int(5000 * scale)), max(100, int(100_000 * scale))
         self.repositories, self.others, self.many_tree = 0, {}, None
         self.load = Loader(directory)
         self.certificates = Certificates(directory / "certificates")
         self.payload = Payload(directory / "payload", self.blob_size)
+        self.disk = Disk(directory / "disk")
         self.sides = {}
         make = {"E": lambda at: Embedded(at, self.certificates, binary),
                 "N": lambda at: Nginx(at, self.certificates, self.sides["E"]),
@@ -189,6 +230,10 @@ class Bench:
             side.start()
         self.fill()
 
+    def taking_part(self, work):
+        everyone = self.sides | {"D": self.disk}
+        return [everyone[letter] for letter in work.sides if letter in everyone]
+
     def new_repository(self):
         self.repositories += 1
         return f"bench/push{self.repositories}"
@@ -197,7 +242,7 @@ class Bench:
 
     def fill(self):
         tail, blob = self.payload.blob(self.blob_size)
-        self.blob_path = f"/v2/{APP}/blobs/{blob}"
+        self.blob, self.blob_path = blob, f"/v2/{APP}/blobs/{blob}"
         self.small = [self.payload.blob(10 * KIB) for _ in range(max(32, int(1000 * min(1, self.scale))))]
         config = json.dumps({"architecture": "amd64", "os": "linux", "config": {},
                              "rootfs": {"type": "layers", "diff_ids": [digest for _, digest in self.small[:8]]}}).encode()
@@ -217,9 +262,9 @@ class Bench:
             (app / name).mkdir(parents=True)
         for name in ("latest", self.digest):
             (app / "manifests" / name).write_bytes(self.manifest)
-        self.payload.write(app / "blobs" / blob, self.blob_size, tail)
+        self.payload.write(side.blob(blob), self.blob_size, tail)
         for small_tail, digest in self.small:
-            self.payload.write(app / "blobs" / digest, 10 * KIB, small_tail)
+            self.payload.write(side.blob(digest), 10 * KIB, small_tail)
 
     def fill_registry(self, side, tail, blob, config):
         authorization, headers = side.authorization(APP), side.headers(APP)
