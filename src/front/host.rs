@@ -104,8 +104,8 @@ impl Origins {
             return Ok(named);
         }
         if let Some(known) = self.find(host, arrival.tls) {
-            let anyhow = address(&named).is_some() || is_probe(head.uri.path());
-            return match arrival.shown.filter(|shown| !anyhow && !shown.fits(named.host())) {
+            let anyhow = || address(&named).is_some() || is_probe(head.uri.path());
+            return match arrival.shown.filter(|shown| !shown.fits(named.host()) && !anyhow()) {
                 None => Ok(known.clone()),
                 Some(shown) => Err(Refusal::OtherCertificate { host: host.to_owned(), asked_for: shown.to.to_owned() }),
             };
