@@ -1,6 +1,6 @@
 //! What happens to a connection from `accept` to its end?
 //!
-//! Pingora accepts; then this is the application in front of its `HttpProxy`: [TLS](super::handshake), the choice between HTTP/1.1 and
+//! Pingora accepts; then this is its application: [TLS](super::handshake), the choice between HTTP/1.1 and
 //! [HTTP/2](super::http2), and the HTTP/1.1 keep-alive loop. Between two requests of that loop nothing is alive but the stream.
 //!
 //! **Invariant:** a connection is counted from its first moment here to its last, handshake included, so that a drain
@@ -152,19 +152,17 @@ impl<S: Service> Front<S> {
 
     /// Answers the request that has begun to come, and gives its stream back for the next one.
     async fn answer(&self, io: FrontIo, shutdown: &ShutdownWatch) -> Option<FrontIo> {
-        let mut session = ServerSession::new_http1(Box::new(io));
-        session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
         let plan = self.live.plan.load_full();
         let stream = if plan.upstreams.is_empty() {
             // Boxed, so that a connection between two requests does not keep room for one.
-            Box::pin(proxy::next_alone(self.live.clone(), plan, session)).await?
+            Box::pin(proxy::next_alone(&self.live, plan, session(io))).await?
         } else {
-            self.live.proxy.load_full().process_new_http(session, shutdown).await?.consume().0
+            self.live.proxy.load_full().process_new_http(session(io), shutdown).await?.consume().0
         };
         stream.into_any().downcast::<FrontIo>().ok().map(|same| *same)
     }
 
-    /// A request that could not be read reaches no phase of Pingora's, hence its line is written here.
+    /// A request that could not be read is nobody's to answer, hence its line is written here.
     fn log_refusal(&self, connection: &Connection) {
         let Some((refusal, request_id)) = connection.refused() else { return };
         self.live.reports.request(&Access {
@@ -192,6 +190,12 @@ impl<S: Service> Front<S> {
             login: false,
         });
     }
+}
+
+fn session(io: FrontIo) -> ServerSession {
+    let mut session = ServerSession::new_http1(Box::new(io));
+    session.set_keepalive(Some(0)); // no timers of Pingora's: the stream watches
+    session
 }
 
 fn clear(stream: Stream, connection: Arc<Connection>) -> io::Result<FrontIo> {

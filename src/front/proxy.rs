@@ -253,7 +253,7 @@ pub(super) async fn alone<S: Service>(live: &Live<S>, plan: &Plan<S>, session: &
 /// The same for the next request of an HTTP/1.1 connection, whose head is yet to be read. Gives the stream back for the one
 /// after it.
 pub(super) async fn next_alone<S: Service>(
-    live: Arc<Live<S>>,
+    live: &Live<S>,
     plan: Arc<Plan<S>>,
     mut session: ServerSession,
 ) -> Option<Stream> {
@@ -267,10 +267,7 @@ pub(super) async fn next_alone<S: Service>(
             return None;
         }
     }
-    if session.req_header().method == Method::CONNECT {
-        session.set_keepalive(None); // what its client sends next is meant for somebody else
-    }
-    if !alone(&live, &plan, &mut session).await {
+    if !alone(live, &plan, &mut session).await {
         return None;
     }
     let reusable = session.finish().await.ok()??;
@@ -287,7 +284,8 @@ fn begin<S>(plan: &Plan<S>, session: &mut ServerSession) -> Result<()> {
         connection.phase.set(Phase::Answering);
         let is_turned_away = connection.turned_away.is_some();
         session.set_read_timeout(None); // the stream watches
-        if is_turned_away {
+        // What comes after CONNECT is meant for somebody else.
+        if is_turned_away || session.req_header().method == Method::CONNECT {
             session.set_keepalive(None);
         }
     }

@@ -6,7 +6,7 @@ use super::forward::{Theirs, nobody, to_hub, upstream};
 use super::*;
 
 /// A door that knows nobody else's registry, and one that does.
-fn doors() -> [Door; 2] {
+pub(super) fn doors() -> [Door; 2] {
     let known = Door::built(|config, _| {
         config.routes = vec![to_hub("/theirs/")];
         config.upstreams = vec![upstream(&[nobody()])];
@@ -15,7 +15,7 @@ fn doors() -> [Door; 2] {
 }
 
 #[tokio::test]
-async fn nobody_is_connected_anywhere_and_the_connection_goes_on() {
+async fn nobody_is_connected_anywhere_and_what_comes_after_that_on_http1_is_taken_for_no_request() {
     for door in doors() {
         let authority = format!("localhost:{}", door.tls.port());
         let get = [(":method", "GET"), (":scheme", "https"), (":authority", authority.as_str()), (":path", "/origin")];
@@ -28,9 +28,13 @@ async fn nobody_is_connected_anywhere_and_the_connection_goes_on() {
 
         let mut wire = door.clear().await;
         let at = format!("localhost:{}", door.clear.port());
-        wire.send(format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n")).await;
-        assert_eq!(wire.reply().await.status, 405);
-        assert_eq!(told(door.lines(3).await.remove(2)), ("CONNECT".to_owned(), 405));
+        let get = door.request("GET /origin", "");
+        wire.send(format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n{get}")).await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.header("connection")), (405, Some("close")));
+        assert_eq!(wire.rest().await, b"");
+        let lines = door.lines(3).await;
+        assert_eq!((lines.len(), told(lines[2].clone())), (3, ("CONNECT".to_owned(), 405)));
     }
 }
 

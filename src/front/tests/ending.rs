@@ -1,54 +1,57 @@
 //! Draining: nobody who is being served is cut off, and nobody holds it up.
 
+use super::alone::doors;
 use super::*;
 
 #[tokio::test]
 async fn running_answers_are_finished_idle_connections_closed_and_new_ones_refused() {
-    let door = Door::open();
-    let mut idle = door.tls("http/1.1").await;
-    idle.send("GET /origin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
-    idle.reply().await;
-    let idle_http2 = door.http2();
-    idle_http2.get(door.url("/origin")).send().await.unwrap();
+    for door in doors() {
+        let mut idle = door.tls("http/1.1").await;
+        idle.send("GET /origin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+        idle.reply().await;
+        let idle_http2 = door.http2();
+        idle_http2.get(door.url("/origin")).send().await.unwrap();
 
-    let size = 50_000_000;
-    let mut download = door.clear().await;
-    download.send(door.request(&format!("GET /gen?n={size}"), "")).await;
-    assert_eq!(download.head().await.header("connection"), Some("keep-alive"));
-    let http2 = door.http2().get(door.url(&format!("/gen?n={size}"))).send().await.unwrap();
-    let mut upload = door.clear().await;
-    upload.send(door.request("PUT /sink", "Content-Length: 10\r\n") + "12345").await;
-    eventually(|| door.script.read.load(Ordering::Relaxed) == 5).await;
+        let size = 50_000_000;
+        let mut download = door.clear().await;
+        download.send(door.request(&format!("GET /gen?n={size}"), "")).await;
+        assert_eq!(download.head().await.header("connection"), Some("keep-alive"));
+        let http2 = door.http2().get(door.url(&format!("/gen?n={size}"))).send().await.unwrap();
+        let mut upload = door.clear().await;
+        upload.send(door.request("PUT /sink", "Content-Length: 10\r\n") + "12345").await;
+        eventually(|| door.script.read.load(Ordering::Relaxed) == 5).await;
 
-    let addresses = [door.tls, door.clear, door.internal];
-    let drain = tokio::spawn(door.running.drain());
-    assert_eq!(idle.rest().await, b"", "closed");
-    for address in addresses {
-        within(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+        let addresses = [door.tls, door.clear, door.internal];
+        let drain = tokio::spawn(door.running.drain());
+        assert_eq!(idle.rest().await, b"", "closed");
+        for address in addresses {
+            within(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+        }
+        assert_eq!(http2.bytes().await.unwrap().len(), size);
+        assert_eq!(download.rest().await.len(), size);
+        upload.send("67890").await;
+        let reply = upload.reply().await;
+        assert_eq!((reply.status, reply.header("connection")), (201, Some("close")));
+        assert_eq!(within(drain).await.unwrap().left, 0);
     }
-    assert_eq!(http2.bytes().await.unwrap().len(), size);
-    assert_eq!(download.rest().await.len(), size);
-    upload.send("67890").await;
-    let reply = upload.reply().await;
-    assert_eq!((reply.status, reply.header("connection")), (201, Some("close")));
-    assert_eq!(within(drain).await.unwrap().left, 0);
 }
 
 #[tokio::test]
 async fn a_client_that_connected_just_before_is_served() {
-    let door = Door::open();
-    let mut wires = [door.clear().await, door.tls("http/1.1").await];
-    eventually(|| door.running.connections() == 2).await;
-    let request = door.request("GET /origin", "");
-    let drain = tokio::spawn(door.running.drain());
-    tokio::task::yield_now().await;
-    for wire in &mut wires {
-        wire.send(&request).await;
-        let reply = wire.reply().await;
-        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
-        assert_eq!(wire.rest().await, b"");
+    for door in doors() {
+        let mut wires = [door.clear().await, door.tls("http/1.1").await];
+        eventually(|| door.running.connections() == 2).await;
+        let request = door.request("GET /origin", "");
+        let drain = tokio::spawn(door.running.drain());
+        tokio::task::yield_now().await;
+        for wire in &mut wires {
+            wire.send(&request).await;
+            let reply = wire.reply().await;
+            assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+            assert_eq!(wire.rest().await, b"");
+        }
+        assert_eq!(within(drain).await.unwrap().left, 0);
     }
-    assert_eq!(within(drain).await.unwrap().left, 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! HTTP/1.1: framing, keep-alive, refusals, names.
 
+use super::alone::doors;
 use super::*;
 
 #[tokio::test]
@@ -38,35 +39,37 @@ async fn head_and_body_of_a_small_answer_leave_as_one_tls_record() {
 
 #[tokio::test]
 async fn continue_is_sent_once_when_the_body_is_wanted_and_the_connection_stays() {
-    let door = Door::open();
-    let mut wire = door.clear().await;
-    let headers = "Content-Length: 5\r\nExpect: 100-Continue\r\n";
-    wire.send(door.request("PUT /refuse", headers)).await;
-    let reply = wire.reply().await;
-    assert_eq!((reply.status, reply.header("connection")), (401, Some("close")), "nobody asked for the body");
-
-    let mut wire = door.clear().await;
-    for _ in 0..3 {
-        wire.send(door.request("PUT /sink", headers)).await;
-        assert_eq!(wire.head().await.status, 100);
-        wire.send("12345").await;
+    for door in doors() {
+        let mut wire = door.clear().await;
+        let headers = "Content-Length: 5\r\nExpect: 100-Continue\r\n";
+        wire.send(door.request("PUT /refuse", headers)).await;
         let reply = wire.reply().await;
-        assert_eq!((reply.status, reply.text(), reply.header("connection")), (201, "5", Some("keep-alive")));
-        assert!(wire.buffer.is_empty());
+        assert_eq!((reply.status, reply.header("connection")), (401, Some("close")), "nobody asked for the body");
+
+        let mut wire = door.clear().await;
+        for _ in 0..3 {
+            wire.send(door.request("PUT /sink", headers)).await;
+            assert_eq!(wire.head().await.status, 100);
+            wire.send("12345").await;
+            let reply = wire.reply().await;
+            assert_eq!((reply.status, reply.text(), reply.header("connection")), (201, "5", Some("keep-alive")));
+            assert!(wire.buffer.is_empty());
+        }
     }
 }
 
 #[tokio::test]
 async fn a_head_request_gets_the_length_and_no_body() {
-    let door = Door::open();
-    let mut wire = door.clear().await;
-    for _ in 0..2 {
-        wire.send(door.request("HEAD /gen?n=1000", "")).await;
-        let head = wire.head().await;
-        assert_eq!((head.status, head.header("content-length")), (200, Some("1000")));
+    for door in doors() {
+        let mut wire = door.clear().await;
+        for _ in 0..2 {
+            wire.send(door.request("HEAD /gen?n=1000", "")).await;
+            let head = wire.head().await;
+            assert_eq!((head.status, head.header("content-length")), (200, Some("1000")));
+        }
+        wire.send(door.request("GET /origin", "")).await;
+        assert_eq!(wire.reply().await.status, 200, "nothing was left on the connection");
     }
-    wire.send(door.request("GET /origin", "")).await;
-    assert_eq!(wire.reply().await.status, 200, "nothing was left on the connection");
 }
 
 #[tokio::test]
@@ -84,14 +87,15 @@ async fn an_answer_reaches_a_client_that_reads_only_after_it_has_sent_everything
 
 #[tokio::test]
 async fn bodies_stream_both_ways_and_chunked_requests_are_read() {
-    let door = Door::open();
-    let mut wire = door.tls("http/1.1").await;
-    wire.send(door.request("POST /echo", "Content-Length: 10000000\r\n")).await;
-    wire.send(vec![b'a'; 10_000_000]).await;
-    assert_eq!(wire.reply().await.body.len(), 10_000_000);
-    wire.send(door.request("POST /echo", "Transfer-Encoding: chunked\r\n")).await;
-    wire.send("3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\n\r\n").await;
-    assert_eq!(wire.reply().await.text(), "abcdefg");
+    for door in doors() {
+        let mut wire = door.tls("http/1.1").await;
+        wire.send(door.request("POST /echo", "Content-Length: 10000000\r\n")).await;
+        wire.send(vec![b'a'; 10_000_000]).await;
+        assert_eq!(wire.reply().await.body.len(), 10_000_000);
+        wire.send(door.request("POST /echo", "Transfer-Encoding: chunked\r\n")).await;
+        wire.send("3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\n\r\n").await;
+        assert_eq!(wire.reply().await.text(), "abcdefg");
+    }
 }
 
 #[tokio::test]
@@ -172,53 +176,56 @@ async fn a_second_request_that_is_not_http_is_refused_like_the_first() {
 
 #[tokio::test]
 async fn after_a_body_of_which_nobody_knows_the_end_nothing_is_taken_for_a_request() {
-    let door = Door::open();
-    let mut wire = door.clear().await;
-    wire.send(door.request("PATCH /echo", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\nZZ\r\n").await;
-    let reply = wire.reply().await;
-    assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
-    let _ = wire.stream.write_all(door.request("GET /origin", "").as_bytes()).await; // it may be closed by now
-    assert_eq!(wire.rest().await, b"");
+    for door in doors() {
+        let mut wire = door.clear().await;
+        wire.send(door.request("PATCH /echo", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\nZZ\r\n").await;
+        let reply = wire.reply().await;
+        assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
+        let _ = wire.stream.write_all(door.request("GET /origin", "").as_bytes()).await; // it may be closed by now
+        assert_eq!(wire.rest().await, b"");
+    }
 }
 
 #[tokio::test]
 async fn chunks_that_programs_read_differently_are_no_body_and_end_the_connection() {
-    let door = Door::open();
-    for body in [
-        "2;a\nxx\r\n0\r\n\r\n",
-        "2\r\nabGET /origin HTTP/1.1\r\n\r\n",
-        "2\nab\n0\n\n",
-        "2;\0\r\nab\r\n0\r\n\r\n",
-        "2\r\nab\r\n0\r\nGET /origin HTTP/1.1\r\n\r\n",
-        "0x2\r\nab\r\n0\r\n\r\n",
-    ] {
-        let mut wire = door.clear().await;
-        let hidden = door.request("GET /origin", "");
-        wire.send(door.request("POST /echo", "Transfer-Encoding: chunked\r\n") + body + &hidden).await;
-        let reply = wire.reply().await;
-        assert_eq!((reply.status, reply.header("connection")), (400, Some("close")), "{body:?}");
-        assert_eq!(wire.rest().await, b"", "{body:?}");
+    for door in doors() {
+        for body in [
+            "2;a\nxx\r\n0\r\n\r\n",
+            "2\r\nabGET /origin HTTP/1.1\r\n\r\n",
+            "2\nab\n0\n\n",
+            "2;\0\r\nab\r\n0\r\n\r\n",
+            "2\r\nab\r\n0\r\nGET /origin HTTP/1.1\r\n\r\n",
+            "0x2\r\nab\r\n0\r\n\r\n",
+        ] {
+            let mut wire = door.clear().await;
+            let hidden = door.request("GET /origin", "");
+            wire.send(door.request("POST /echo", "Transfer-Encoding: chunked\r\n") + body + &hidden).await;
+            let reply = wire.reply().await;
+            assert_eq!((reply.status, reply.header("connection")), (400, Some("close")), "{body:?}");
+            assert_eq!(wire.rest().await, b"", "{body:?}");
+        }
     }
 }
 
 #[tokio::test]
 async fn requests_that_come_together_are_answered_in_their_order() {
-    let door = Door::open();
-    let mut wire = door.tls("http/1.1").await;
-    let host = "HTTP/1.1\r\nHost: 127.0.0.1\r\n";
-    let requests = [
-        format!("POST /echo {host}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n"),
-        format!("\r\nPOST /echo {host}Content-Length: 4\r\n\r\ndefg"),
-        format!("HEAD /gen?n=5 {host}\r\n"),
-        format!("POST /echo {host}Content-Length: 20000\r\n\r\n{}", "h".repeat(20_000)),
-        format!("GET /refuse {host}\r\n"),
-    ];
-    wire.send(requests.concat()).await;
-    assert_eq!(wire.reply().await.text(), "abc");
-    assert_eq!(wire.reply().await.text(), "defg");
-    assert_eq!(wire.head().await.header("content-length"), Some("5"));
-    assert_eq!(wire.reply().await.text(), "h".repeat(20_000));
-    assert_eq!(wire.reply().await.status, 401);
+    for door in doors() {
+        let mut wire = door.tls("http/1.1").await;
+        let host = "HTTP/1.1\r\nHost: 127.0.0.1\r\n";
+        let requests = [
+            format!("POST /echo {host}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n"),
+            format!("\r\nPOST /echo {host}Content-Length: 4\r\n\r\ndefg"),
+            format!("HEAD /gen?n=5 {host}\r\n"),
+            format!("POST /echo {host}Content-Length: 20000\r\n\r\n{}", "h".repeat(20_000)),
+            format!("GET /refuse {host}\r\n"),
+        ];
+        wire.send(requests.concat()).await;
+        assert_eq!(wire.reply().await.text(), "abc");
+        assert_eq!(wire.reply().await.text(), "defg");
+        assert_eq!(wire.head().await.header("content-length"), Some("5"));
+        assert_eq!(wire.reply().await.text(), "h".repeat(20_000));
+        assert_eq!(wire.reply().await.status, 401);
+    }
 }
 
 #[tokio::test]
@@ -281,12 +288,13 @@ async fn a_service_that_panics_or_says_nothing_is_answered_for() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_never_looks_whole() {
-    let door = Door::open();
-    let mut wire = door.clear().await;
-    wire.send(door.request("GET /half", "")).await;
-    assert_eq!(wire.head().await.header("content-length"), Some("200000"));
-    assert!(wire.rest().await.len() < 200_000);
-    assert_eq!(door.lines(1).await[0]["failure"], "the answer was broken off");
+    for door in doors() {
+        let mut wire = door.clear().await;
+        wire.send(door.request("GET /half", "")).await;
+        assert_eq!(wire.head().await.header("content-length"), Some("200000"));
+        assert!(wire.rest().await.len() < 200_000);
+        assert_eq!(door.lines(1).await[0]["failure"], "the answer was broken off");
+    }
 }
 
 #[tokio::test]
