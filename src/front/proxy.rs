@@ -258,7 +258,8 @@ pub(super) async fn next_alone<S: Service>(
     mut session: ServerSession,
 ) -> Option<Stream> {
     match session.read_request().await {
-        Ok(read) => read.then_some(())?,
+        Ok(true) => {}
+        Ok(false) => return None, // the client left
         Err(error) => {
             if error.etype() == &ErrorType::InvalidHTTPHeader {
                 let _ = session.respond_error(400).await; // the connection ends, whether that is heard or not
