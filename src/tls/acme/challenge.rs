@@ -82,14 +82,14 @@ impl Answers {
     /// The key authorization for a token of HTTP-01, if there is one.
     pub async fn http(&self, token: &str) -> Option<String> {
         let file = self.file(Challenge::Http01, token)?;
-        self.look(move || read(&file)).await
+        self.look(move || read(&file).ok()).await
     }
 
     /// What to do the handshake with that proves a name, if one is to be proven. The handshake is all of that connection.
     pub async fn tls(&self, name: &str) -> Option<Arc<ServerConfig>> {
         let name = name.to_ascii_lowercase();
         let file = self.file(Challenge::TlsAlpn01, &name)?;
-        match self.look(move || Some(proof(&name, &read(&file)?))).await? {
+        match self.look(move || Some(proof(&name, &read(&file).ok()?))).await? {
             Ok(config) => Some(config),
             Err(error) => {
                 tracing::error!(%error, "the proof that a name is ours cannot be made");
@@ -118,16 +118,23 @@ impl Answers {
         durable::write(&file, key_authorization.as_bytes(), durable::SECRET)
     }
 
-    /// Has no node answer any more.
-    pub(super) fn take(&self, kind: Challenge, subject: &str) -> io::Result<()> {
+    /// Has no node answer so any more. Another answer stays: a later order for the same name has put it there.
+    pub(super) fn take(&self, kind: Challenge, subject: &str, key_authorization: &str) -> io::Result<()> {
         let Some(file) = self.file(kind, subject) else { return Ok(()) };
-        match std::fs::remove_file(file) {
+        // What is put between the look and the removal is lost, and that order tries again: only a lock could help.
+        let taken = match read(&file) {
+            Ok(held) if held != key_authorization => Ok(()),
+            Ok(_) => std::fs::remove_file(file),
+            Err(error) => Err(error),
+        };
+        match taken {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// What was put before then and is still there: by what, its subject and the key authorization. Blocks.
+    /// What was put before then and is still there: by what, its subject and the key authorization. What cannot be read
+    /// is left out, for [`take`](Self::take) could not know it. Blocks.
     pub(super) fn older(&self, than: SystemTime) -> Vec<(Challenge, String, String)> {
         let is_older = |file: &std::fs::DirEntry| {
             let modified = file.metadata().and_then(|data| data.modified());
@@ -137,8 +144,8 @@ impl Answers {
         for kind in [Challenge::Http01, Challenge::TlsAlpn01] {
             let files = std::fs::read_dir(self.folder.join(kind.name())).into_iter().flatten().flatten();
             for subject in files.filter(is_older).filter_map(|file| file.file_name().into_string().ok()) {
-                let Some(file) = self.file(kind, &subject) else { continue };
-                found.push((kind, subject, read(&file).unwrap_or_default())); // of half an answer nothing was given
+                let Some(Ok(held)) = self.file(kind, &subject).map(|file| read(&file)) else { continue };
+                found.push((kind, subject, held));
             }
         }
         found
@@ -166,11 +173,11 @@ fn is_name(text: &str) -> bool {
     text.len() <= LONGEST_NAME && text.split('.').all(label)
 }
 
-fn read(file: &Path) -> Option<String> {
+fn read(file: &Path) -> io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(file).ok()?.take(LONGEST_ANSWER).read_to_string(&mut text).ok()?;
-    Some(text)
+    std::fs::File::open(file)?.take(LONGEST_ANSWER).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// RFC 8737 3: a certificate of the name that carries the digest of the key authorization.
@@ -205,9 +212,36 @@ mod tests {
         assert_eq!(other.http("to-Ken_1").await.as_deref(), Some("to-Ken_1.thumb"));
         let config = other.tls("A.test").await.unwrap();
         assert_eq!(config.alpn_protocols, [PROTOCOL]);
-        other.take(Challenge::Http01, "to-Ken_1").unwrap();
-        one.take(Challenge::Http01, "to-Ken_1").unwrap();
+        other.take(Challenge::Http01, "to-Ken_1", "to-Ken_1.thumb").unwrap();
+        one.take(Challenge::Http01, "to-Ken_1", "to-Ken_1.thumb").unwrap();
         assert!(one.http("to-Ken_1").await.is_none() && one.tls("b.test").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_a_later_order_stays_when_that_of_an_earlier_one_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Answers::of(folder.path());
+        answers.put(Challenge::TlsAlpn01, "a.test", "earlier.thumb").unwrap();
+        let listed = answers.older(SystemTime::now() + Duration::from_secs(60));
+        assert_eq!(listed, [(Challenge::TlsAlpn01, "a.test".to_owned(), "earlier.thumb".to_owned())]);
+        answers.put(Challenge::TlsAlpn01, "a.test", "later.thumb").unwrap();
+        for (kind, subject, held) in &listed {
+            answers.take(*kind, subject, held).unwrap();
+        }
+        assert!(answers.tls("a.test").await.is_some());
+        answers.take(Challenge::TlsAlpn01, "a.test", "later.thumb").unwrap();
+        assert!(answers.tls("a.test").await.is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_old_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Answers::of(folder.path());
+        answers.put(Challenge::Http01, "token", "token.thumb").unwrap();
+        std::fs::create_dir(folder.path().join("challenges/http-01/folder")).unwrap();
+        durable::write(&folder.path().join("challenges/http-01/bytes"), &[0xff], durable::SECRET).unwrap();
+        let listed = answers.older(SystemTime::now() + Duration::from_secs(60));
+        assert_eq!(listed, [(Challenge::Http01, "token".to_owned(), "token.thumb".to_owned())]);
     }
 
     #[test]

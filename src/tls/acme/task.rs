@@ -95,10 +95,13 @@ impl Task {
         }
         self.ask_for_window(&found).await;
         let (now, next) = (self.shared.now(), self.next(&found));
+        let is_wanted = self.is_wanted(&found);
+        if !is_wanted {
+            self.blind = 0; // a look was all there was to do
+        }
         self.note(&found, next);
         self.voice.remind(&found, next, now);
-        if !self.is_wanted(&found) {
-            self.blind = 0;
+        if !is_wanted {
             return LOOK.min(Duration::from_secs(u64::try_from(next.saturating_sub(now)).unwrap_or_default()));
         }
         let shared = Arc::clone(&self.shared);
@@ -108,7 +111,9 @@ impl Task {
             // Whoever has it may be at it: what he tried stays as he wrote it, and counts as that.
             Err(failure) => return self.is_blind(&failure, Some(&found)),
         };
-        self.blind = 0;
+        if std::mem::take(&mut self.blind) > 0 {
+            self.note(&found, next);
+        }
         let Some(held) = held else {
             self.desk.note(|seen| seen.since = found.history.begun); // another node's
             return POLL;
@@ -207,16 +212,21 @@ impl Task {
         self.case(found).interrupted() > self.shared.now()
     }
 
-    /// Notes how it is, for who wants to know.
+    /// Notes how it is, for who wants to know. What was tried before is no news while we are [blind](Self::is_blind):
+    /// that stays the failure that is shown, also between the rounds.
     fn note(&self, found: &Found, next: i64) {
         let Found { certificate, history } = found;
         let (now, barred) = (self.shared.now(), self.case(found).barred());
         self.desk.note(|seen| {
+            let (last, failures) = match self.blind {
+                0 => (history.last.clone(), history.failures()),
+                _ => (seen.last.clone(), seen.failures),
+            };
             *seen = Seen {
                 next: next.max(now),
                 since: history.begun.filter(|_| self.is_another_at_it(found)),
-                last: history.last.clone(),
-                failures: history.failures(),
+                last,
+                failures,
                 barred,
                 ordered: certificate.as_ref().and_then(Certificate::ordered),
                 asked: seen.asked,
@@ -323,6 +333,7 @@ impl Task {
         let next = self.next(&found);
         self.desk.note(|seen| seen.asked = None);
         if let Some(failure) = failure {
+            self.blind = 0; // whatever hung meanwhile, this is what came of it
             self.note(&found, next);
             self.voice.failed(failure, Some(&found), next, now);
         } else {

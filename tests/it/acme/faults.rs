@@ -54,7 +54,7 @@ fn a_name_that_cannot_be_proven_is_said_with_its_port_and_tried_again_later_and_
             at(&of["next"]).expect("a time").as_second() - from.expect("a time").as_second()
         };
         assert!((14 * 60..=17 * 60).contains(&seconds(&failed, "error")), "{failed}");
-        assert!(scene.shown().is_err(), "the local authority's is shown");
+        scene.shows_the_local_authority();
         let orders = scene.pebble.orders();
         assert_eq!(server.stop().code(), Some(0));
         // A restart forgets nothing of it.
@@ -82,7 +82,7 @@ fn an_account_is_bound_to_one_that_the_authority_knows() {
             refused["error"]["reason"].as_str().is_some_and(|reason| reason.to_lowercase().contains("external")),
             "{refused}"
         );
-        assert!(scene.shown().is_err());
+        scene.shows_the_local_authority();
         fs::write(scene.site.directory().join("eab.key"), format!("{KEY}\n")).expect("ours");
         scene.configure("challenges: [tls-alpn-01], eab: { id: kid-1, key: eab.key }");
         scene.site.run(&["reload"]).ok();

@@ -81,6 +81,14 @@ impl Scene {
         Ok(shown(&self.pebble.root, name, self.site.port())?.remove(0))
     }
 
+    /// Clients that trust only the authority are shown one of somebody else, and for that reason alone turn away.
+    fn shows_the_local_authority(&self) {
+        let error = self.shown().expect_err("the local authority's is shown");
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert_eq!(cause, Some(&unknown), "{error}");
+    }
+
     /// Waits until an ordered certificate is shown.
     fn ordered(&self, seconds: u64) -> CertificateDer<'static> {
         self.wait_for("an ordered certificate", seconds, || self.shown().ok())

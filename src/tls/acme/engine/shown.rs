@@ -5,7 +5,8 @@
 //! being presented at that moment is taken away after that.
 //!
 //! **Not here, because nobody could promise it:** a process that ends takes its tasks with it, and what they presented
-//! stays: in folders until it is a day old ([`Proofs::clean`]), in the DNS for ever.
+//! stays: in folders until the daily sweep that finds it a day old ([`Proofs::clean`], which does not reach every webroot),
+//! in the DNS for ever.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,8 +11,11 @@
 //! - What a proof needs is read when there is something to prove, so that a new key or another program counts at once.
 //! - A folder that hangs takes few threads, however many names are to be proven. What is put there and hangs is waited for,
 //!   or it could come after it was taken away; whoever orders says so and gives the order up ([`Progress`]).
-//! - Nothing stays in a folder for ever: the answer in the storage folder is there before, and until after, the file in
-//!   the webroot, and says a day later what is still to be taken away.
+//! - What stayed in folders is taken away a day or two later: the answer in the storage folder is there before, and until
+//!   after, the file in the webroot, and says what is still to be taken away.
+//!
+//! **Not here:** a sweep of the webroot itself, which is another server's. So a file stays in one where the node that
+//! sweeps has another webroot than the node that put it there, or has none mounted at that moment.
 
 mod hook;
 mod key;
@@ -127,7 +130,8 @@ impl Places {
             }
             _ => {}
         }
-        self.answers.take(proof.by, &subject(proof)).map_err(|error| error.to_string())
+        let taken = self.answers.take(proof.by, &subject(proof), &proof.key_authorization);
+        taken.map_err(|error| error.to_string())
     }
 
     /// RFC 8555 8.4.

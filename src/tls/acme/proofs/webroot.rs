@@ -19,13 +19,15 @@ use rustix::io::Errno;
 
 /// The folders below the webroot (RFC 8555 8.3).
 const BELOW: [&str; 2] = [".well-known", "acme-challenge"];
+/// How a folder is opened.
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 /// The most of a file that is read to see whether it is ours.
 const LIMIT: u64 = 512;
 
 /// Puts the answer there, for anybody to read.
 pub(super) fn put(webroot: &Path, token: &str, answer: &str) -> Result<(), String> {
     let inner = || {
-        let folder = folder(webroot, true)?;
+        let folder = below(root(webroot)?, true)?;
         match create(&folder, token) {
             Ok(file) => fill(file, answer).inspect_err(|_| {
                 // The failure that matters is the one that is returned; what stays is half an answer to nobody.
@@ -40,10 +42,14 @@ pub(super) fn put(webroot: &Path, token: &str, answer: &str) -> Result<(), Strin
     inner().map_err(|error| explain(webroot, token, &error))
 }
 
-/// Takes it away again, if it is there. What is there and is not ours stays, and that is no failure.
+/// Takes it away again, if it is there. What is there and is not ours stays, and that is no failure; neither is a link or a
+/// file where a folder below the webroot should be, for we put nothing behind one.
 pub(super) fn take(webroot: &Path, token: &str, answer: &str) -> Result<(), String> {
     let inner = || {
-        let folder = folder(webroot, false)?;
+        let folder = match below(root(webroot)?, false) {
+            Err(error) if is_other(&error) => return Ok(()),
+            opened => opened?,
+        };
         match held(&folder, token) {
             Ok(held) if answer.starts_with(&held) => {
                 unlinkat(&folder, token, AtFlags::empty()).map_err(io::Error::from)
@@ -59,17 +65,20 @@ pub(super) fn take(webroot: &Path, token: &str, answer: &str) -> Result<(), Stri
     }
 }
 
-/// The folder of answers, opened step by step; with `make`, what is missing is made.
-fn folder(webroot: &Path, make: bool) -> io::Result<OwnedFd> {
-    let is_folder = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-    let mut folder = openat(CWD, webroot, is_folder, Mode::empty())?;
+/// The webroot itself, which may be a link.
+fn root(webroot: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, webroot, FOLDER, Mode::empty())?)
+}
+
+/// The folder of answers, opened step by step from the webroot; with `make`, what is missing is made.
+fn below(mut folder: OwnedFd, make: bool) -> io::Result<OwnedFd> {
     for name in BELOW {
-        let opened = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty());
+        let opened = openat(&folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
         folder = match opened {
             Err(Errno::NOENT) if make => {
                 let everybody = Mode::from_raw_mode(0o755);
                 let made = mkdirat(&folder, name, everybody);
-                let there = openat(&folder, name, is_folder | OFlags::NOFOLLOW, Mode::empty());
+                let there = openat(&folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
                 match made {
                     Ok(()) => fchmod(there.as_ref().map_err(|error| *error)?, everybody)?, // whatever the umask says
                     Err(Errno::EXIST) => {} // another order made it this moment
@@ -102,10 +111,10 @@ fn held(folder: &OwnedFd, token: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// A link, a folder, or what is no text: nothing that we put there.
+/// A link, a folder, a file where a folder should be, or what is no text: nothing that we put there.
 fn is_other(error: &io::Error) -> bool {
     let odd = error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::IsADirectory;
-    odd || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+    odd || matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::LOOP | Errno::NOTDIR))
 }
 
 fn explain(webroot: &Path, token: &str, error: &io::Error) -> String {
@@ -171,10 +180,14 @@ mod tests {
         symlink(elsewhere.path(), root.join(".well-known")).unwrap();
         let said = put(root, "token", "answer").unwrap_err();
         assert!(said.contains("there may be no link"), "{said}");
+        take(root, "token", "answer").unwrap();
         std::fs::remove_file(root.join(".well-known")).unwrap();
         std::fs::create_dir(root.join(".well-known")).unwrap();
         symlink(elsewhere.path(), root.join(".well-known/acme-challenge")).unwrap();
         assert!(put(root, "token", "answer").is_err());
+        std::fs::File::create(elsewhere.path().join("token")).unwrap().write_all(b"answer").unwrap();
+        take(root, "token", "answer").unwrap();
+        std::fs::remove_file(elsewhere.path().join("token")).unwrap();
         assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
 
         std::fs::remove_file(root.join(".well-known/acme-challenge")).unwrap();
@@ -202,6 +215,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (real, link) = (folder.path().join("real"), folder.path().join("link"));
         assert!(put(&link, "token", "answer").unwrap_err().contains("Make the folder"));
+        std::fs::File::create(&real).unwrap();
+        assert!(take(&real, "token", "answer").is_err(), "what is there when it is a folder is still to be taken away");
+        std::fs::remove_file(&real).unwrap();
         std::fs::create_dir(&real).unwrap();
         symlink(&real, &link).unwrap();
         put(&link, "token", "answer").unwrap();

@@ -1,6 +1,7 @@
 //! The storage folder that cannot be written, that hangs, or that lacks something.
 
 use super::*;
+use crate::telemetry::Exposition;
 
 #[tokio::test(start_paused = true)]
 async fn a_folder_that_cannot_be_written_costs_no_certificate() {
@@ -104,6 +105,51 @@ async fn whoever_cannot_take_the_lease_counts_nothing_against_the_node_that_is_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_taken_is_told_of_between_the_rounds_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let occupied = folder.path().join("leases/a.test.1");
+    durable::make_dirs(&occupied).unwrap();
+    let fake = Fake::new();
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until(|status| status[0].failures > 1).await;
+    let shown = |node: &Node| {
+        let status = node.status().remove(0);
+        let is_counted = !node.metrics.page(Exposition::Prometheus).contains("failures{certificate=\"a.test\"} 0");
+        (status.error.map(|error| error.reason), status.failures, is_counted)
+    };
+    let before = shown(&node);
+    assert!(before.0.as_ref().is_some_and(|said| said.contains("take the lease")) && before.2, "{before:?}");
+    // The next round gets no further than to the wait for its turn.
+    let turns = node.orders.0.turns.acquire_many(AT_A_TIME.try_into().unwrap()).await.unwrap();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(shown(&node), before);
+    drop(turns);
+    node.until(|status| status[0].failures > 2).await;
+    // As soon as there is a lease that is over.
+    std::fs::remove_dir(&occupied).unwrap();
+    fake.always(Deed::Hang);
+    node.until_orders(1).await;
+    assert_eq!(shown(&node), (None, 0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_answers_again_is_told_of_no_more_where_nothing_is_to_be_ordered() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let node = Node::start(config(folder.path(), &[&["a.test"]]), &fake);
+    node.until(|status| status[0].ordered.is_some()).await;
+    let file = folder.path().join("attempts/a.test.json");
+    let tried = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    node.until(|status| status[0].failures > 1 && status[0].error.is_some()).await;
+    std::fs::remove_dir(&file).unwrap();
+    durable::write(&file, &tried, durable::SECRET).unwrap();
+    node.until(|status| status[0].failures == 0 && status[0].error.is_none()).await;
+    assert_eq!(fake.times().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_account_whose_key_was_removed_is_made_anew_after_a_refusal() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::new().will([Deed::Fail(Kind::Refused)]);
@@ -168,7 +214,7 @@ fn a_folder_that_hangs_is_told_of_takes_few_threads_and_is_used_again_when_it_an
                 tokio::time::advance(Duration::from_secs(1)).await; // it does not go by itself while a thread hangs
                 assert!(began.elapsed() < Duration::from_secs(60), "{part}: {:#?}", node.status());
             }
-            assert!(node.metrics.page(crate::telemetry::Exposition::Prometheus).contains("pierhead_acme_failures"));
+            assert!(node.metrics.page(Exposition::Prometheus).contains("pierhead_acme_failures"));
             assert_eq!(tokio::task::spawn_blocking(|| "a thread for others").await.unwrap(), "a thread for others");
             for file in &hanging {
                 let answer = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
@@ -204,7 +250,7 @@ async fn proofs_that_hang_at_a_folder_are_told_of_and_not_blamed_on_the_authorit
     node.until(|status| said(status, "the proof that a.test is ours cannot be shown by tls-alpn-01")).await;
     assert!(fake.start.elapsed() < Duration::from_secs(90), "while the order goes on: {:?}", fake.start.elapsed());
     node.until(|status| said(status, "it was given up after 900 s: the proof that a.test is ours")).await;
-    let page = node.metrics.page(crate::telemetry::Exposition::Prometheus);
+    let page = node.metrics.page(Exposition::Prometheus);
     assert!(page.contains("pierhead_acme_orders_total{outcome=\"ours\"} 1"), "{page}");
     node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
 }
@@ -237,6 +283,6 @@ async fn an_account_key_that_hangs_is_waited_for_and_not_blamed_on_the_authority
     drop(answer);
     assert!((30..60).contains(&told_after), "{told_after} s: {:#?}", node.status());
     node.until(|status| status[0].ordered.is_some() && status[0].error.is_none()).await;
-    let page = node.metrics.page(crate::telemetry::Exposition::Prometheus);
+    let page = node.metrics.page(Exposition::Prometheus);
     assert!(!page.contains("outcome=\"unreachable\"} 1"), "{page}");
 }
