@@ -1,6 +1,6 @@
 """The disk below the sides: a moment when it has nothing to do, and how fast it is by itself."""
 
-import os, time
+import os, shutil, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class Disk:
     letter, name = "D", "the disk itself, plain files with fdatasync"
 
     def __init__(self, directory):
-        self.directory = directory
+        self.directory, self.folders = directory, 0
         directory.mkdir()
         number = os.stat(directory).st_dev
         self.device = [str(os.major(number)), str(os.minor(number))]
@@ -46,23 +46,26 @@ class Disk:
     def write(self, payload, size, count, writers, seconds=None):
         """So many files, by several writers at once, or as many as there is time for."""
         until, numbers = time.monotonic() + (seconds or float("inf")), iter(range(count))
+        self.folders += 1
+        folder = self.directory / str(self.folders)
+        folder.mkdir()
 
         def writer(_):
-            mine = [self.write_one(payload, size, number) for number in numbers if time.monotonic() < until]
+            mine = [write(folder / str(number), payload, size, number) for number in numbers if time.monotonic() < until]
             return len(mine)
 
         with Meter(self) as meter, ThreadPoolExecutor(writers) as pool:
             done = sum(pool.map(writer, range(writers)))
-        for file in self.directory.iterdir():
-            file.unlink()
+        if not seconds:  # as what was pushed
+            shutil.rmtree(folder)
         return meter.add({"operations": done, "bytes": done * size, "seconds": meter.wall})
-
-    def write_one(self, payload, size, number):
-        path = self.directory / str(number)
-        payload.write(path, size, f"{number:0{TAIL}x}")
-        with open(path, "rb") as file:
-            os.fdatasync(file.fileno())
 
     def cpu(self):
         """As of a side: nothing ends TLS, and the writers are threads of this process."""
         return 0, cpu_of(os.getpid())
+
+
+def write(path, payload, size, number):
+    payload.write(path, size, f"{number:0{TAIL}x}")
+    with open(path, "rb") as file:
+        os.fdatasync(file.fileno())
