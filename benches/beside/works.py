@@ -107,8 +107,8 @@ def push(size, count, connections, streamed, seconds=False):
                     raise Wrong(f"{side.name} does not have what was pushed: {status} {headers}")
             return seen
         finally:
-            # Thousands of small ones stay: for half a minute ext4 passes over each inode that was freed, one by one, whenever
-            # it looks for a new one, so that who pushes most in one round would pay most in the next.
+            # Thousands of small ones stay: when ext4 looks for a new inode it passes one by one over those that were freed
+            # not long ago, so that who pushes most in one round would pay most in the next.
             if not seconds:
                 side.forget(repository, [digest for _, digest in blobs])
     return run
