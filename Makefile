@@ -52,8 +52,9 @@ bench: build ## nginx + docker-registry and others beside us, as ratios (BENCH=-
 soak: tools clients fuzz ## the long forms: every crash point, hours where the tests take seconds
 	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests
 
+# Not optimised at link time: only our own crates are to count what they reach.
 fuzz: tools ## ten million random requests for the parsers, guided by what they reach (FUZZ_RUNS=... for another number)
-	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/coverage cargo build $(PROFILE) --locked -p pierhead-fuzz
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/coverage CARGO_PROFILE_RELEASE_LTO=off cargo build $(PROFILE) --locked -p pierhead-fuzz
 	mkdir -p target/fuzz && cd target/fuzz && mkdir -p found && ../release/pierhead-fuzz -runs=$${FUZZ_RUNS:-10000000} -max_len=16384 -print_final_stats=1 found ../../fuzz/corpus
 
 # What the build itself needs: cmake (zlib-ng, through Pingora), make and a C compiler (aws-lc, SQLite, jemalloc).
