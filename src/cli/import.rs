@@ -31,6 +31,7 @@ Ruby is read, never run. What only running could tell (ENV, if, interpolation) i
 
 The report, on stderr, says what became of every line, and ends with the commands that hand over, and back:
 
+  install -d /etc/pierhead
   pierhead import -o /etc/pierhead/pierhead.yml /etc/gitlab/gitlab.rb
   pierhead check -c /etc/pierhead/pierhead.yml";
 

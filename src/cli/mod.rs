@@ -57,7 +57,10 @@ pub enum Command {
         SIGTERM and SIGINT let running requests end (timeouts.drain); a second one does not wait.")]
     Serve,
     /// Make the running server go by the configuration as it is now; a bad one changes nothing
-    #[command(after_help = "SIGHUP does the same, and then what went wrong is in the log.")]
+    #[command(
+        after_help = "SIGHUP does the same, and then what went wrong is in the log. Some keys take a restart: where one \
+        of these is another now, nothing changes, and it is named."
+    )]
     Reload,
     /// Let somebody try again who failed to log in, or asked, too often
     Unban {
@@ -116,6 +119,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 fn obey(cli: Cli) -> Result<(), Failure> {
+    takes_its_file(&cli)?;
     let named = std::env::var_os("PIERHEAD_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
     let file = cli.config.or(named);
     let file = file.as_deref();
@@ -140,6 +144,17 @@ fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Token(command) => token::run(&command, &desk::with_accounts(settings()?)?),
         Command::Registry(command) => registry::run(command),
     }
+}
+
+/// `-c` is for commands that read a configuration of ours; nobody is to believe that another one read it.
+fn takes_its_file(cli: &Cli) -> Result<(), Failure> {
+    let message = match cli.command {
+        _ if cli.config.is_none() => return Ok(()),
+        Command::Registry(_) => "-c is not for Distribution's command line: pierhead registry serve FILE",
+        Command::Import(_) => "import reads SOURCE and no configuration: leave -c out",
+        _ => return Ok(()),
+    };
+    Err(Failure { code: 2, message: message.to_owned() })
 }
 
 /// The configuration, or every problem of it. All commands that look at it read it the same way; only those that serve, or check for

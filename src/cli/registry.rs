@@ -87,4 +87,13 @@ mod tests {
         }
         assert!(parsed("/opt/registry/pierhead serve").is_none());
     }
+
+    #[test]
+    fn a_configuration_that_would_not_be_read_is_refused() {
+        for line in ["registry serve", "import gitlab.rb"] {
+            let cli = Cli::parse_from(format!("pierhead {line} -c mine.yml").split(' '));
+            let failure = crate::cli::run(cli).unwrap_err();
+            assert!(failure.code == 2 && failure.message.contains("-c"), "{line}: {}", failure.message);
+        }
+    }
 }

@@ -13,8 +13,10 @@ const STATE: &str = "/var/lib/pierhead";
 pub(super) fn commands(draft: &Draft<'_>, format: Format) -> String {
     let authority = draft.external.as_ref().map_or("REGISTRY:PORT", |origin| origin.authority());
     let scheme = if draft.external.as_ref().is_none_or(Origin::is_secure) { "https" } else { "http" };
-    let mut text =
-        String::from("Next, as root, with the file at /etc/pierhead/pierhead.yml, which may hold secrets:\n\n");
+    let mut text = String::from(
+        "Next, as root, with the program at /usr/local/bin/pierhead, conf/pierhead.service in /etc/systemd/system\n\
+                      (systemctl daemon-reload), and the file at /etc/pierhead/pierhead.yml, which may hold secrets:\n\n",
+    );
     text.push_str("  pierhead check -c /etc/pierhead/pierhead.yml\n\n");
     if draft.site.mode == Mode::Embedded {
         text.push_str(&before_embedding(draft));
@@ -98,7 +100,7 @@ fn omnibus(draft: &Draft<'_>) -> (String, String) {
     if draft.is_front() {
         let over = "  # in /etc/gitlab/gitlab.rb (up to GitLab 19.1: registry_nginx['enable'] = false)\n  \
                     registry['nginx']['enable'] = false\n\n  gitlab-ctl reconfigure\n";
-        let back = "  # in /etc/gitlab/gitlab.rb\n  registry['nginx']['enable'] = true\n\n  gitlab-ctl reconfigure\n";
+        let back = "  # in /etc/gitlab/gitlab.rb: take that line out again\n\n  gitlab-ctl reconfigure\n";
         return (over.to_owned(), back.to_owned());
     }
     let text = |path: &[&str]| match draft.page.get(path) {

@@ -173,7 +173,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
 
     key("database.enabled", "G", RefusedWhenOn, "true", "there is no metadata database of GitLab's here; prefer and false are accepted"),
     key("database", "G", Accepted, "{ host: localhost }", NO_DATABASE),
-    key("gc", "G", Warned, "{ noidlebackoff: true }", "nothing is collected while the registry runs"),
+    key("gc", "G", Warned, "{ noidlebackoff: true }", "there is no garbage collection here"),
     key("rate_limiter.enabled", "G", RefusedWhenOn, "true", "nobody would be held back by these limits"),
     key("rate_limiter", "G", Accepted, "{ limiters: [] }", "it is nothing unless enabled"),
 ];

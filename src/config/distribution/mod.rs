@@ -129,6 +129,10 @@ impl Dialect<'_> {
             variables::overlay(&mut self.root, &variables, warnings, problems);
             self.reader.registry_variables = variables;
         }
+        if self.is_ours() {
+            let Reader { warnings, registry_variables, .. } = &mut *self.reader;
+            variables::leave_out(registry_variables, warnings);
+        }
         self.our_variables();
         short_forms(&mut self.root);
         let root = std::mem::replace(&mut self.root.value, Value::Refused);

@@ -47,6 +47,15 @@ pub(super) fn overlay(
     }
 }
 
+/// Says of variables that count for Distribution's own file, and there is none, how they would be read.
+pub(super) fn leave_out(variables: &[(String, String)], warnings: &mut Vec<Problem>) {
+    let keys = variables.iter().filter(|(name, value)| is_key(name, value) && is_known(&levels(name)));
+    for (name, _) in keys {
+        let message = format!("not read here: write PIERHEAD_{name}, or let `registry` name Distribution's own file");
+        warnings.push(Problem::new(&Place::variable(name), &**name, message));
+    }
+}
+
 fn is_key(name: &str, value: &str) -> bool {
     name.starts_with(PREFIX) && name != FILE && !name.starts_with(FLAGS) && !is_of_kubernetes(name, value)
 }

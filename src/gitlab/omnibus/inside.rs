@@ -92,7 +92,7 @@ fn left_out(path: &[&str], value: &Value, text: &str) -> Fate {
         }
         ["database", "enabled"] => later("GitLab's metadata database is not read"),
         ["database", ..] => Fate::NotNeeded("GitLab's metadata database is not used".to_owned()),
-        ["gc", ..] => Fate::NotNeeded("nothing is collected while the registry runs".to_owned()),
+        ["gc", ..] => Fate::NotNeeded("there is no garbage collection here".to_owned()),
         ["middleware", ..] | ["reporting", ..] | ["notifications", ..] if off => {
             Fate::NotNeeded("there are none".to_owned())
         }

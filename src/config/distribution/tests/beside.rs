@@ -31,6 +31,23 @@ fn our_file_may_name_theirs_whose_lines_are_named_and_whose_paths_start_beside_i
 }
 
 #[test]
+fn their_variables_count_for_their_file_only_and_others_are_told_how_they_would() {
+    let variables =
+        "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/srv/tree\nREGISTRY_USER=me\nREGISTRY_PORT=tcp://10.0.0.1:5000";
+    for text in ["", "registry: { catalog: { maxentries: 7 } }"] {
+        let settings = Desk::new().good(text, variables);
+        assert_ne!(settings.registry.root, Path::new("/srv/tree"));
+        let name = "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY";
+        let wanted = format!(
+            "environment: {name}: not read here: write PIERHEAD_{name}, or let `registry` name Distribution's own file"
+        );
+        assert_eq!(warnings(&settings), [wanted], "{text}");
+    }
+    let settings = Desk::new().good("", &format!("PIERHEAD_{}", variables.lines().next().unwrap()));
+    assert_eq!((settings.registry.root.as_path(), warnings(&settings).len()), (Path::new("/srv/tree"), 0));
+}
+
+#[test]
 fn monitoring_looks_where_the_operator_says_in_either_dialect() {
     let desk = Desk::new();
     let debug = |text: &str| {
