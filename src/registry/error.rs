@@ -136,6 +136,7 @@ fn outside(kind: ErrorKind) -> &'static str {
         ErrorKind::Full => "the registry has no space left: nothing was lost, but its operator must make room first",
         ErrorKind::Denied => "the registry may not write to its storage: its operator finds the reason in the log",
         ErrorKind::ReadOnly => "the registry's storage is read-only at the moment",
+        ErrorKind::Busy => "another server of this registry goes on with this upload: one at a time",
         ErrorKind::NotFound | ErrorKind::TooLarge | ErrorKind::Other => {
             "the registry's storage failed: its operator finds the reason in the log"
         }
@@ -169,6 +170,7 @@ impl Error {
             Self::Storage(cause) => match cause.kind {
                 ErrorKind::Full => (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE"),
                 ErrorKind::Denied | ErrorKind::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+                ErrorKind::Busy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
                 ErrorKind::NotFound | ErrorKind::TooLarge | ErrorKind::Other => {
                     (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
                 }

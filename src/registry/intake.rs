@@ -27,12 +27,11 @@
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::Instrument as _;
 
 use super::store::{Store, present};
 use super::turns::{Attendance, Turn};
 use super::uploads::discard;
-use super::{Error, ended, hash_state, layout};
+use super::{Error, ended, go_on, hash_state, layout};
 use crate::exchange::{Exchange, content_length};
 use crate::oci::{Algorithm, Hasher, RepositoryName, UploadId};
 use crate::storage::{self, Appender, Durability, PIECE};
@@ -172,7 +171,7 @@ impl Intake {
         let wanted = PIECE - (arrived.upload.size % PIECE as u64) as usize;
         let capacity = length.map_or(wanted, |length| length.min(wanted as u64) as usize);
         let hasher = arrived.hasher.clone();
-        let work = tokio::spawn(write_down(store, arrived, waiting).in_current_span());
+        let work = go_on(write_down(store, arrived, waiting));
         Self { gathered: BytesMut::with_capacity(capacity), wanted, hasher, pieces, work }
     }
 
@@ -216,8 +215,9 @@ async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<P
     // The turn is held here until the last of this is done.
     let mut upload = arrived.upload;
     let data = layout::upload_data(&upload.name, upload.id);
-    let appender = store.driver().append(&data, upload.size).await?;
-    match append(appender, first, pieces).await {
+    let opened = present(store.driver().append(&data, upload.size).await)?;
+    let mut appender = opened.ok_or(Error::UploadUnknown)?; // another server has made a blob of it
+    match append(&mut *appender, first, pieces).await {
         Ok((size, hasher)) => {
             upload.size = size;
             let arrived = Arrived { upload, hasher };
@@ -225,7 +225,7 @@ async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<P
             Ok(arrived)
         }
         Err(error) => {
-            cut_back(&store, &upload).await;
+            cut_back(&mut *appender, &store, &upload).await;
             Err(error.into())
         }
     }
@@ -233,7 +233,7 @@ async fn write_down(store: Store, arrived: Arrived, mut pieces: mpsc::Receiver<P
 
 /// Returns the object's size and hash.
 async fn append(
-    mut appender: Box<dyn Appender>,
+    appender: &mut dyn Appender,
     first: Piece,
     mut pieces: mpsc::Receiver<Piece>,
 ) -> Result<(u64, Hasher), storage::Error> {
@@ -248,9 +248,8 @@ async fn append(
 
 /// Takes an upload back to what earlier requests made durable. That also gives back the space when this one filled the
 /// disk: everybody else needs it more than half a layer does. An upload that cannot be taken back is not to be trusted.
-async fn cut_back(store: &Store, upload: &Upload) {
-    let data = layout::upload_data(&upload.name, upload.id);
-    if let Err(error) = store.driver().append(&data, upload.size).await {
+async fn cut_back(appender: &mut dyn Appender, store: &Store, upload: &Upload) {
+    if let Err(error) = appender.cut_back().await {
         tracing::warn!(%error, "an upload that could not be written could not be cut back either and is given up");
         discard(store, &upload.name, upload.id).await;
     }

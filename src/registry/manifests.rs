@@ -25,15 +25,17 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, VARY};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::remembered::Remembered;
 use super::store::{Store, absorb, present};
+use super::writers::{Place, Writers};
 use super::{
     DOCKER_CONTENT_DIGEST, Error, Named, Registry, ended, is_known_to_client, layout, negotiation, references,
     to_the_end,
 };
-use crate::exchange::{Answer, CollectError, Exchange, collect};
+use crate::auth::Grant;
+use crate::exchange::{Answer, CollectError, Exchange, collect, content_length};
 use crate::oci::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCTET_STREAM};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
 use crate::storage::{Durability, ErrorKind};
@@ -47,6 +49,41 @@ const PARSE_HERE: usize = 64 << 10;
 /// How many of those at once, in the whole process: in pieces a document takes several times its memory.
 const LARGE_AT_ONCE: usize = 2;
 static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+
+/// Up to this length, which most have, a manifest may come in at any time.
+const SMALL: u64 = 64 << 10;
+/// How many larger ones may be coming in at once, each of them in memory until it is whole: of all, and of one account.
+const COMING: usize = 64;
+const COMING_OF_ONE: usize = 8;
+
+/// Room in memory for manifests that are coming in.
+#[derive(Debug)]
+pub(super) struct Room {
+    all: Semaphore,
+    each: Arc<Writers>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { all: Semaphore::new(COMING), each: Arc::default() }
+    }
+}
+
+impl Room {
+    /// Room for the manifest of a request, as long as what this gives back lives. A small one needs none.
+    pub(super) fn enter<E: Exchange>(
+        &self,
+        grant: &Grant,
+        exchange: &E,
+    ) -> Result<Option<(Place, SemaphorePermit<'_>)>, Error> {
+        if content_length(&exchange.head().headers).is_some_and(|length| length <= SMALL) {
+            return Ok(None);
+        }
+        let place = self.each.enter(grant, exchange.caller(), COMING_OF_ONE)?;
+        let permit = self.all.try_acquire().map_err(|_| Error::TooManyUploads)?;
+        Ok(Some((place, permit)))
+    }
+}
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");

@@ -22,7 +22,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument as _;
 
 use crate::auth::Grant;
@@ -117,6 +117,7 @@ pub struct Registry {
     turns: Arc<Turns>,
     gates: Arc<Gates>,
     writers: Arc<Writers>,
+    room: Arc<manifests::Room>,
     index: Arc<Index>,
     pages: Arc<Pages>,
     documents: Arc<Documents>,
@@ -139,6 +140,7 @@ impl Registry {
             },
             config,
             writers: Arc::default(),
+            room: Arc::default(),
             store: Store::new(driver),
             turns: Arc::default(),
             gates: Arc::new(Gates::new()),
@@ -160,6 +162,7 @@ impl Registry {
             turns: self.turns.clone(),
             gates: self.gates.clone(),
             writers: self.writers.clone(),
+            room: self.room.clone(),
             index: self.index.clone(),
             pages: self.pages.clone(),
             documents: self.documents.clone(),
@@ -256,9 +259,9 @@ impl Registry {
 
     /// Answers a request that changes something, if it may, as long as it may.
     async fn change<E: Exchange>(&self, endpoint: Endpoint, grant: &Grant, exchange: &mut E) -> Result<Answer, Error> {
-        let _writing = self.maintenance.enter(&endpoint, Timestamp::now())?;
+        let writing = Arc::new(self.maintenance.enter(&endpoint, Timestamp::now())?);
         tokio::select! {
-            answered = self.dispatch(endpoint, grant, exchange) => answered,
+            answered = WRITING.scope(writing, self.dispatch(endpoint, grant, exchange)) => answered,
             refusal = self.maintenance.over() => Err(refusal),
         }
     }
@@ -279,6 +282,7 @@ impl Registry {
             Endpoint::Tags { name, page } => self.list_tags(name, page).await,
             Endpoint::ManifestRead { name, reference } => self.read_manifest(name, reference, exchange).await,
             Endpoint::ManifestWrite { name, reference, tags } => {
+                let _room = self.room.enter(grant, exchange)?;
                 self.write_manifest(name, reference, tags, exchange).await
             }
             Endpoint::ManifestDelete { name, reference } => self.delete_manifest(name, reference).await,
@@ -360,11 +364,27 @@ fn is_known_to_client(head: &Parts, digest: &Digest) -> bool {
     })
 }
 
+tokio::task_local! {
+    /// The request that changes something, for the tasks that go on when it is over.
+    static WRITING: Arc<Writing>;
+}
+
 /// Runs a change to its end, also when the client that asked for it disconnects and nobody waits for the outcome.
 async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    ended(tokio::spawn(change.in_current_span()).await)
+    ended(go_on(change).await)
+}
+
+/// A task that changes something. Until it ends it is being written, whatever became of the request: who is told that
+/// nobody writes may believe it.
+fn go_on<T: Send + 'static>(change: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let writing = WRITING.try_with(Arc::clone).ok();
+    let change = async move {
+        let _writing = writing;
+        change.await
+    };
+    tokio::spawn(change.in_current_span())
 }
 
 /// The outcome of a task. A panic there goes on here.

@@ -8,7 +8,8 @@
 //! A request can be gone while its work is not. So a [`Turn`] belongs to the work, which ends in a task of its own, and
 //! an [`Attendance`] to the request. A request that does not read any more, because it commits, is waited for.
 //!
-//! Absent on purpose: anything between processes. Two servers on one tree rely on the digest at the end.
+//! Absent on purpose: anything between processes. Of two servers on one tree the storage lets one append at a time
+//! ([`Driver::append`](crate::storage::Driver::append)), and the other's client is told so (409).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -302,7 +302,8 @@ async fn commit(store: &Store, arrived: Arrived, digest: &Digest) -> Result<(), 
     if found != *digest {
         return Err(Error::DigestDiffers { expected: digest.clone(), found });
     }
-    store.driver().rename(&data, &layout::blob(digest)).await?;
+    // Exactly what was hashed: another server that went on with it finds it taken, or has made it longer.
+    store.driver().rename(&data, &layout::blob(digest), upload.size).await?;
     store.write_link(&layout::layer(&upload.name, digest), digest).await?;
     discard(store, &upload.name, upload.id).await;
     // Held to here: what is left of the upload is no longer anybody's to write to.

@@ -30,7 +30,7 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use tokio::task::spawn_blocking;
 
-use super::filesystem::finished;
+use super::filesystem::{finished, release};
 use super::{Appender, Error, Key};
 
 /// How much of each file stays in the page cache: more than most layers have.
@@ -46,6 +46,7 @@ const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 pub(super) struct FileAppender {
     key: Key,
     file: Arc<File>,
+    begun: u64,
     size: u64,
     /// Whether the kernel has refused to write past the cache.
     cache_all: bool,
@@ -56,7 +57,7 @@ pub(super) struct FileAppender {
 impl FileAppender {
     /// Goes on with a file of so many bytes.
     pub(super) fn new(key: Key, file: File, size: u64) -> Self {
-        Self { key, file: Arc::new(file), size, cache_all: false, let_go: size.max(CACHED) }
+        Self { key, file: Arc::new(file), begun: size, size, cache_all: false, let_go: size.max(CACHED) }
     }
 
     /// What the cache is to be asked to let go once the file has `size` bytes, if it is time for that: all that is not to
@@ -90,11 +91,18 @@ impl Appender for FileAppender {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, Error> {
-        let Self { key, file, size, .. } = *self;
+    async fn finish(&mut self) -> Result<u64, Error> {
+        let file = self.file.clone();
         // The size is part of what fdatasync writes; times are not worth a journal commit.
-        finished(&key, spawn_blocking(move || file.sync_data()).await)?;
-        Ok(size)
+        let syncing = spawn_blocking(move || file.sync_data().map(|()| release(&file)));
+        finished(&self.key, syncing.await)?;
+        Ok(self.size)
+    }
+
+    async fn cut_back(&mut self) -> Result<(), Error> {
+        let (file, size) = (self.file.clone(), self.begun);
+        let cutting = spawn_blocking(move || file.set_len(size).map(|()| release(&file)));
+        finished(&self.key, cutting.await)
     }
 }
 

@@ -70,7 +70,7 @@ async fn missing_is_an_answer(driver: &dyn Driver) {
     for missing in ["absent", "present/other"] {
         let missing = key(missing);
         assert!(driver.delete(&missing, Durability::Durable).await.unwrap_err().is_not_found(), "delete {missing}");
-        assert!(driver.rename(&missing, &key("target")).await.unwrap_err().is_not_found(), "rename {missing}");
+        assert!(driver.rename(&missing, &key("target"), 1).await.unwrap_err().is_not_found(), "rename {missing}");
         assert!(
             driver.list(&missing, None, 10).await.is_ok_and(|found| found.is_empty()) || {
                 driver.list(&missing, None, 10).await.unwrap_err().is_not_found()
@@ -223,10 +223,13 @@ async fn deleting_takes_an_object_or_everything_below(driver: &dyn Driver) {
 async fn renaming_replaces_the_target(driver: &dyn Driver) {
     put(driver, "renamed/from", "new").await;
     put(driver, "renamed/to/here", "old and longer").await;
-    driver.rename(&key("renamed/from"), &key("renamed/to/here")).await.unwrap();
+    let refused = driver.rename(&key("renamed/from"), &key("renamed/to/here"), 2).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Busy, "somebody has written to it");
+    assert_eq!(driver.get(&key("renamed/to/here"), 100).await.unwrap(), "old and longer");
+    driver.rename(&key("renamed/from"), &key("renamed/to/here"), 3).await.unwrap();
     assert_eq!(driver.get(&key("renamed/to/here"), 100).await.unwrap(), "new");
     assert!(driver.stat(&key("renamed/from")).await.unwrap_err().is_not_found());
-    driver.rename(&key("renamed/to/here"), &key("renamed/other/folder/there")).await.unwrap();
+    driver.rename(&key("renamed/to/here"), &key("renamed/other/folder/there"), 3).await.unwrap();
     assert_eq!(driver.get(&key("renamed/other/folder/there"), 100).await.unwrap(), "new");
 }
 
@@ -240,7 +243,7 @@ async fn readers_keep_what_they_opened(driver: &dyn Driver) {
         let reader = driver.open(&key("opened/kept"), 0, None).await.unwrap();
         match change {
             "replace" => put(driver, "opened/kept", "short").await,
-            "rename" => driver.rename(&key("opened/new"), &key("opened/kept")).await.unwrap(),
+            "rename" => driver.rename(&key("opened/new"), &key("opened/kept"), 3).await.unwrap(),
             _ => driver.delete(&key("opened/kept"), Durability::Durable).await.unwrap(),
         }
         let pieces: Vec<Bytes> = reader.pieces.try_collect().await.unwrap();
@@ -276,10 +279,13 @@ async fn appending_grows_an_object_at_an_exact_offset(driver: &dyn Driver) {
     drop(appender);
     assert_eq!(driver.get(&grown, 100).await.unwrap(), "hello world!", "a dropped appender keeps what was written");
 
-    let mut appender = driver.append(&grown, 5).await.unwrap();
-    appender.write(".".into()).await.unwrap();
-    assert_eq!(appender.finish().await.unwrap(), 6);
-    assert_eq!(driver.get(&grown, 100).await.unwrap(), "hello.", "what lies beyond the offset is cut off");
-    assert_eq!(driver.append(&grown, 7).await.err().unwrap().kind, ErrorKind::Other, "no holes");
-    assert_eq!(driver.get(&grown, 100).await.unwrap(), "hello.");
+    let mut appender = driver.append(&grown, 12).await.unwrap();
+    appender.write("?".into()).await.unwrap();
+    appender.cut_back().await.unwrap();
+    drop(appender);
+    for offset in [0, 11, 13] {
+        let refused = driver.append(&grown, offset).await.err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::Busy, "no holes, and nobody's bytes are cut off");
+    }
+    assert_eq!(driver.get(&grown, 100).await.unwrap(), "hello world!");
 }

@@ -126,8 +126,8 @@ impl Driver for FaultDriver {
         self.calls.around(below, self.inner.sweep(below, before)).await
     }
 
-    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
-        self.calls.around(to, self.inner.rename(from, to)).await
+    async fn rename(&self, from: &Key, to: &Key, size: u64) -> Result<(), Error> {
+        self.calls.around(to, self.inner.rename(from, to, size)).await
     }
 
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {
@@ -162,9 +162,12 @@ impl Appender for FaultAppender {
         self.calls.around(&self.key, self.inner.write(bytes)).await
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, Error> {
-        let Self { inner, key, calls } = *self;
-        calls.around(&key, inner.finish()).await
+    async fn finish(&mut self) -> Result<u64, Error> {
+        self.calls.around(&self.key, self.inner.finish()).await
+    }
+
+    async fn cut_back(&mut self) -> Result<(), Error> {
+        self.calls.around(&self.key, self.inner.cut_back()).await
     }
 }
 

@@ -95,8 +95,8 @@ impl Driver for Measured {
         timed(&self.metrics, StorageCall::Sweep, self.inner.sweep(below, before)).await
     }
 
-    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
-        timed(&self.metrics, StorageCall::Rename, self.inner.rename(from, to)).await
+    async fn rename(&self, from: &Key, to: &Key, size: u64) -> Result<(), Error> {
+        timed(&self.metrics, StorageCall::Rename, self.inner.rename(from, to, size)).await
     }
 
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {
@@ -117,8 +117,12 @@ impl Appender for MeasuredAppender {
         timed(&self.metrics, StorageCall::Write, self.inner.write(bytes)).await
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, Error> {
+    async fn finish(&mut self) -> Result<u64, Error> {
         timed(&self.metrics, StorageCall::Finish, self.inner.finish()).await
+    }
+
+    async fn cut_back(&mut self) -> Result<(), Error> {
+        timed(&self.metrics, StorageCall::Append, self.inner.cut_back()).await
     }
 }
 

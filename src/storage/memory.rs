@@ -111,8 +111,11 @@ impl Driver for Memory {
         Ok(Swept::default())
     }
 
-    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error> {
+    async fn rename(&self, from: &Key, to: &Key, size: u64) -> Result<(), Error> {
         let mut objects = self.objects.lock();
+        if objects.get(from.as_str()).is_some_and(|object| object.bytes.len() as u64 != size) {
+            return Err(Error::new(ErrorKind::Busy, from));
+        }
         let moved = objects.remove(from.as_str()).ok_or_else(|| Error::new(ErrorKind::NotFound, from))?;
         objects.insert(to.as_str().to_owned(), moved);
         *self.removed.lock() = Some(SystemTime::now());
@@ -126,11 +129,11 @@ impl Driver for Memory {
             None if offset == 0 => Bytes::new(),
             None => return Err(Error::new(ErrorKind::NotFound, key)),
         };
-        if (there.len() as u64) < offset {
-            return Err(Error::new(ErrorKind::Other, key));
+        if there.len() as u64 != offset {
+            return Err(Error::new(ErrorKind::Busy, key));
         }
-        objects.insert(key.as_str().to_owned(), Object::new(there.slice(..offset as usize)));
-        Ok(Box::new(Growing { memory: self.clone(), key: key.clone(), size: offset }))
+        objects.insert(key.as_str().to_owned(), Object::new(there));
+        Ok(Box::new(Growing { memory: self.clone(), key: key.clone(), begun: offset, size: offset }))
     }
 }
 
@@ -138,6 +141,7 @@ impl Driver for Memory {
 struct Growing {
     memory: Memory,
     key: Key,
+    begun: u64,
     size: u64,
 }
 
@@ -155,8 +159,15 @@ impl Appender for Growing {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, Error> {
+    async fn finish(&mut self) -> Result<u64, Error> {
         Ok(self.size)
+    }
+
+    async fn cut_back(&mut self) -> Result<(), Error> {
+        if let Some(object) = self.memory.objects.lock().get_mut(self.key.as_str()) {
+            *object = Object::new(object.bytes.slice(..self.begun as usize));
+        }
+        Ok(())
     }
 }
 

@@ -12,8 +12,9 @@
 //!   it back or leave it empty. Only the state of uploads in progress is written that way.
 //! - **Appending is the exception.** [`Driver::append`] makes bytes visible as they come; [`Appender::finish`] makes
 //!   them durable. Only uploads in progress are written this way, under keys that nothing else reads as truth.
-//! - **One appender at a time** for a key is the caller's duty. A call that is abandoned (its future dropped) may still
-//!   take effect for a moment: who needs an order must keep the future until it ends.
+//! - **One appender at a time** for a key, and nobody gives an object another name that somebody appends to: not between
+//!   processes either, where the file system has locks. In one process it is the caller's duty, and a call that is abandoned
+//!   (its future dropped) may still take effect for a moment: who needs an order must keep the future until it ends.
 //! - **Missing is an answer**, [`ErrorKind::NotFound`], never an empty object. Deleting what is missing is `NotFound`.
 //! - **A full disk is [`ErrorKind::Full`]** and leaves what was there before.
 //! - What a write that never ended leaves behind (`NAME.UUID.tmp`, a name that no object may have) is never listed, and
@@ -206,23 +207,28 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// long; when it is abandoned, it stops soon. A key with nothing below it has no leftovers.
     async fn sweep(&self, below: &Key, before: SystemTime) -> Result<Swept, Error>;
 
-    /// Moves an object over whatever is at `to`. Atomic and durable; the bytes of `from` are made durable first.
-    async fn rename(&self, from: &Key, to: &Key) -> Result<(), Error>;
+    /// Moves an object of `size` bytes over whatever is at `to`. Atomic and durable; the bytes of `from` are made durable
+    /// first. One that has another size, or that somebody appends to, is [`ErrorKind::Busy`].
+    async fn rename(&self, from: &Key, to: &Key, size: u64) -> Result<(), Error>;
 
-    /// Opens (or makes) an object for appending at exactly `offset`; what lies beyond it is cut off.
-    /// An object shorter than `offset` is [`ErrorKind::Other`].
+    /// Opens an object of exactly `offset` bytes for appending, or makes it. One that has another size, or that somebody
+    /// else appends to, is [`ErrorKind::Busy`].
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error>;
 }
 
 /// An object that grows at its end. Dropping it keeps what was written so far, not yet durable. After a failure there is
-/// nothing to do but drop it.
+/// nothing to do but to cut it back.
 #[async_trait]
 pub trait Appender: Send {
     /// Adds bytes at the end; best given in pieces of about [`PIECE`].
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error>;
 
-    /// Makes everything written durable and returns the object's size.
-    async fn finish(self: Box<Self>) -> Result<u64, Error>;
+    /// Makes everything written durable and returns the object's size. It is the last that is done, but for cutting back
+    /// where it fails.
+    async fn finish(&mut self) -> Result<u64, Error>;
+
+    /// Takes the object back to the size that it had when it was opened. It is the last that is done.
+    async fn cut_back(&mut self) -> Result<(), Error>;
 }
 
 /// What went wrong, with which object.
@@ -252,6 +258,9 @@ pub enum ErrorKind {
     /// The storage is mounted read-only.
     #[error("read-only storage")]
     ReadOnly,
+    /// Somebody else, in another process perhaps, is writing to the object or has written to it.
+    #[error("somebody else writes to the object")]
+    Busy,
     /// The object is larger than the caller was ready to take.
     #[error("object larger than expected")]
     TooLarge,
@@ -268,6 +277,7 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::Full,
             io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            io::ErrorKind::ResourceBusy => ErrorKind::Busy,
             _ => ErrorKind::Other,
         };
         Self { kind, key: key.to_string(), source: Some(source) }

@@ -185,8 +185,9 @@ fn started_as_root_every_new_file_is_the_trees_owners() {
         const OWNER: u32 = 4321;
         let site = Site::new();
         fs::create_dir(site.tree()).expect("the site can be written");
-        for path in [machine, site.directory()] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the machine is ours");
+        // The folder above the tree is root's, to go through and not to look into, as GitLab's is.
+        for (path, mode) in [(machine, 0o755), (site.directory(), 0o711)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the machine is ours");
         }
         std::os::unix::fs::chown(site.tree(), Some(OWNER), Some(OWNER)).expect("we are root");
         // As a fresh volume is: there, empty and root's. The local authority lies in it, as it does by default.

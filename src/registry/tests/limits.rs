@@ -1,5 +1,8 @@
 //! How much may be pushed.
 
+use futures_util::FutureExt as _;
+
+use super::uploads::Hanging;
 use super::*;
 use crate::registry::Limits;
 
@@ -109,4 +112,34 @@ async fn new_limits_hold_for_the_next_request() {
     small.ask(&put).await.expect_error(429, "TOOMANYREQUESTS");
     drop(held);
     fixture.ask(&put).await.expect(201);
+}
+
+#[tokio::test]
+async fn large_manifests_that_do_not_end_leave_room_for_small_ones_and_for_others() {
+    let fixture = Fixture::new();
+    fixture.push_image("a", "v1", "x").await;
+    let path = "/v2/a/manifests/large";
+    let hanging = || {
+        let request = Request::builder().method("PUT").uri(path).body(()).unwrap();
+        Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("{".into()) }
+    };
+    let endpoint = || Endpoint::parse(&http::Method::PUT, path, None).unwrap();
+    let (alice, bob) = (Grant::everything(Some("alice".into())), Grant::everything(Some("bob".into())));
+    let mut exchanges: Vec<Hanging> = (0..10).map(|_| hanging()).collect();
+    let grants = std::iter::repeat_n(&alice, 9).chain([&bob]);
+    let answers = exchanges.iter_mut().zip(grants).map(|(exchange, grant)| {
+        let registry = fixture.registry.clone();
+        async move { registry.answer(endpoint(), grant, exchange).await.status.as_u16() }.boxed()
+    });
+    let mut answers: Vec<_> = answers.collect();
+    let told: Vec<Option<u16>> = answers.iter_mut().map(|answer| answer.now_or_never()).collect();
+    assert_eq!(told, [vec![None; 8], vec![Some(429), None]].concat());
+    let alice = Fixture { dir: fixture.dir.clone(), registry: fixture.registry.clone(), grant: alice.clone() };
+    let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]).to_string();
+    let (length, put) = (document.len().to_string(), "PUT /v2/a/manifests/small");
+    let headers = [("content-type", OCI_MANIFEST), ("content-length", length.as_str())];
+    alice.send(put, &headers, document.clone()).await.expect(201);
+    alice.send(put, &headers[..1], document.clone()).await.expect_error(429, "TOOMANYREQUESTS");
+    drop(answers);
+    alice.send(put, &headers[..1], document).await.expect(201);
 }

@@ -71,3 +71,31 @@ async fn what_the_configuration_says_holds_whatever_is_ordered() {
     maintenance.configure(false, Timestamp::now(), Duration::ZERO);
     fixture.push_image("a", "v1", "x").await;
 }
+
+#[tokio::test]
+async fn a_change_that_is_on_its_way_to_the_disk_is_being_written_although_its_request_was_refused() {
+    let fixture = Fixture::new();
+    fixture.push_image("a", "v1", "x").await;
+    let maintenance = fixture.registry.maintenance();
+    let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]);
+    // Whoever deletes in a repository keeps pushes to it waiting.
+    let alone = fixture.registry.gates.delete(&"a".parse().unwrap()).await;
+    let refused = async {
+        while maintenance.writing() == 0 {
+            tokio::task::yield_now().await;
+        }
+        fixture.pause(Mode::ReadOnly, Duration::ZERO);
+    };
+    let (refused, ()) = futures_util::join!(fixture.push_manifest("a", "v2", &document), refused);
+    refused.expect(405);
+    assert_eq!(maintenance.writing(), 1, "it goes on");
+    fixture.ask("GET /v2/a/manifests/v2").await.expect(404);
+    drop(alone);
+    let written = async {
+        while maintenance.writing() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
+    fixture.ask("GET /v2/a/manifests/v2").await.expect(200);
+}

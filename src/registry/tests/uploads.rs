@@ -271,9 +271,9 @@ async fn a_torn_blob_of_another_program_is_replaced() {
 }
 
 /// A client that sends one piece and then neither more nor an end, and may be made to vanish.
-struct Hanging {
-    inner: Recorded,
-    first: Option<Bytes>,
+pub(super) struct Hanging {
+    pub(super) inner: Recorded,
+    pub(super) first: Option<Bytes>,
 }
 
 impl Exchange for Hanging {
@@ -332,6 +332,69 @@ async fn a_client_that_comes_back_goes_on_although_its_old_request_still_hangs()
         let content: &[u8] = if patched.header("range") == "0-11" { b"first second" } else { b"second" };
         fixture.ask(&format!("PUT {location}?digest={}", sha256(content))).await.expect(201);
         assert_blob(&fixture, "a", content).await;
+    }
+}
+
+/// A client whose connection to one server is lost goes on at another, and the first learns of it much later.
+#[tokio::test]
+async fn two_servers_on_one_tree_never_mix_what_they_receive_of_an_upload() {
+    let first = Fixture::new();
+    let second = first.restarted();
+    let location = first.start("a").await;
+    let path = location.strip_prefix("https://localhost:5050").unwrap();
+    let request = Request::builder().method("PATCH").uri(path).body(()).unwrap();
+    let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
+    let mut late = Recorded::with_pieces(request, vec![Ok("stale".into()), Err(BodyError::Stalled)]);
+    let (begun, go_on) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let mut held = Held { inner: &mut late, begun: &begun, go_on: &go_on };
+    let stale = first.registry.answer(endpoint, &first.grant, &mut held);
+    let (layer, rest) = (Bytes::from(vec![7; 2 * PIECE]), Bytes::from_static(b"the end"));
+    let content = [&layer[..], &rest[..]].concat();
+    let fresh = async {
+        begun.notified().await;
+        second.send(&format!("PATCH {location}"), &[], layer).await.expect(202);
+        go_on.notify_one();
+    };
+    let (stale, ()) = futures_util::join!(stale, fresh);
+    assert_eq!(stale.status, StatusCode::CONFLICT, "somebody else has gone on");
+    let put = format!("PUT {location}?digest={}", sha256(&content));
+    second.send(&put, &[], rest).await.expect(201);
+    assert_blob(&second, "a", &content).await;
+}
+
+/// A client whose body comes when it is told to, and says when it is waited for.
+struct Held<'a> {
+    inner: &'a mut Recorded,
+    begun: &'a tokio::sync::Notify,
+    go_on: &'a tokio::sync::Notify,
+}
+
+impl Exchange for Held<'_> {
+    fn head(&self) -> &Parts {
+        self.inner.head()
+    }
+
+    fn caller(&self) -> &Caller {
+        self.inner.caller()
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        self.inner.notes()
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
+        self.begun.notify_one();
+        self.go_on.notified().await;
+        self.go_on.notify_one(); // from now on without waiting
+        self.inner.read().await
+    }
+
+    async fn respond(&mut self, head: http::response::Parts, end: bool) -> Result<(), Gone> {
+        self.inner.respond(head, end).await
+    }
+
+    async fn write(&mut self, piece: Bytes, end: bool) -> Result<(), Gone> {
+        self.inner.write(piece, end).await
     }
 }
 
