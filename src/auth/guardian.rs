@@ -88,9 +88,7 @@ impl Guardian {
     pub fn forgive(&self, whom: &Whom) -> usize {
         match (&self.kind, whom) {
             (Kind::Own(authority), _) => authority.forgive(whom),
-            (Kind::Htpasswd(htpasswd), Whom::Account(name)) => {
-                htpasswd.attempts.forgive_account(&name.clone().into_boxed_str())
-            }
+            (Kind::Htpasswd(htpasswd), Whom::Account(name)) => htpasswd.forgive_name(name),
             (Kind::Htpasswd(htpasswd), Whom::Address(address)) => {
                 htpasswd.attempts.forgive_network(network(*address)) + self.anonymous.forgive(*address)
             }

@@ -11,6 +11,10 @@
 //! [`Attempts`] how often may be guessed. The order of the checks is that of [`super::accounts`], which argues for it; a name
 //! that is not in the file costs a hash of the dearest line's cost.
 //!
+//! What fails is counted by a digest of the name that was sent ([`NameDigest`]): names may be as long as a header, and as
+//! many are remembered as it pleases whoever guesses. All names alike, in the file or not, long or short: whatever held for
+//! some alone would tell which names exist.
+//!
 //! Absent on purpose: other hashes than bcrypt (Distribution knows no others; MD5, SHA-1 and crypt are guessed too fast), and
 //! making a user up when the file is missing, as Distribution does.
 
@@ -25,6 +29,7 @@ use aws_lc_rs::hmac;
 use bcrypt::HashParts;
 use http::request::Parts;
 use moka::sync::Cache;
+use sha2::{Digest as _, Sha256};
 
 use super::accounts::{self, Refusal, UNGUESSABLE};
 use super::attempts::{Attempt, Attempts};
@@ -45,11 +50,14 @@ const VERIFIED: u64 = 10_000;
 /// For how long, whether used or not.
 const VERIFIED_FOR: Duration = Duration::from_secs(5 * 60);
 
+/// What a name is counted by: its SHA-256.
+type NameDigest = [u8; 32];
+
 /// Names and passwords in a file.
 pub(super) struct Htpasswd {
     realm: String,
     users: Watched<Users>,
-    pub(super) attempts: Attempts<Box<str>>,
+    pub(super) attempts: Attempts<NameDigest>,
     lanes: Lanes,
     verified: Cache<[u8; 32], ()>,
     key: hmac::Key,
@@ -65,7 +73,7 @@ struct Users {
 
 /// One login on its way.
 struct Login<'a> {
-    attempt: Attempt<'a, Box<str>>,
+    attempt: Attempt<'a, NameDigest>,
     /// Of the password and the name's hash, if the name is in the file.
     digest: Option<[u8; 32]>,
     hash: Arc<str>,
@@ -105,7 +113,7 @@ impl Htpasswd {
         let users = self.users.content(now).await;
         let known = users.hashes.get(name.as_str());
         let login = Login {
-            attempt: self.attempts.attempt(Some(&name.clone().into_boxed_str()), caller.network),
+            attempt: self.attempts.attempt(Some(&counted_by(&name)), caller.network),
             digest: known.map(|hash| self.digest(hash, &password)),
             hash: known.unwrap_or(&users.dearest).clone(),
             password,
@@ -120,6 +128,11 @@ impl Htpasswd {
             Err(Refusal::Limited(wait)) => Err(endpoint::limited(wait)),
             Err(Refusal::Busy) => Err(endpoint::busy()),
         }
+    }
+
+    /// Gives a name its tries back, wherever it is tried from; says how many limits that concerned.
+    pub(super) fn forgive_name(&self, name: &str) -> usize {
+        self.attempts.forgive_account(&counted_by(name))
     }
 
     async fn login(&self, login: Login<'_>, now: Instant) -> Result<(), Refusal> {
@@ -160,6 +173,10 @@ impl Htpasswd {
     fn digest(&self, hash: &str, password: &[u8]) -> [u8; 32] {
         accounts::fingerprint(&self.key, hash, password)
     }
+}
+
+fn counted_by(name: &str) -> NameDigest {
+    Sha256::digest(name.as_bytes()).into()
 }
 
 impl Users {

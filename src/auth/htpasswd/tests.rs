@@ -101,6 +101,26 @@ async fn behind_a_proxy_that_names_nobody_a_guesser_does_not_lock_the_others_out
 }
 
 #[tokio::test]
+async fn names_of_any_length_have_limits_of_their_own_and_cost_the_same_to_count() {
+    let mut desk = Desk::new(&line("alice", "right", Version::TwoY));
+    desk.through_a_proxy = true;
+    let [one, other] = ["1", "2"].map(|last| "n".repeat(39_999) + last);
+    for _ in 0..3 {
+        assert_eq!(desk.status(&format!("{one}:wrong")).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(desk.status(&format!("{one}:wrong")).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(desk.status(&format!("{other}:wrong")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(desk.htpasswd.forgive_name(&one), 2, "of the name, and of it at the proxy");
+    assert_eq!(desk.status(&format!("{one}:wrong")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(desk.htpasswd.forgive_name("nobody tried this"), 0);
+    assert_eq!(size_of_names(&desk.htpasswd.attempts), 32);
+}
+
+fn size_of_names<N: crate::auth::attempts::Name>(_: &Attempts<N>) -> usize {
+    size_of::<N>()
+}
+
+#[tokio::test]
 async fn a_changed_line_counts_after_a_second_and_what_was_remembered_does_not() {
     let mut desk = Desk::new(&line("alice", "old", Version::TwoY));
     assert_eq!(desk.status("alice:old").await, StatusCode::OK);
