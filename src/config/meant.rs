@@ -319,12 +319,14 @@ fn limits_meant(written: &written::Limits) -> front::Limits {
     let number = |setting: &Setting<u64>, usual| {
         setting.written().and_then(|(value, _)| usize::try_from(*value).ok()).unwrap_or(usual)
     };
+    let connections_per_client = number(&written.connections_per_client, usual.connections_per_client);
     let streams = written.streams.written().and_then(|(value, _)| u32::try_from(*value).ok());
     front::Limits {
         connections: number(&written.connections, usual.connections),
-        connections_per_client: number(&written.connections_per_client, usual.connections_per_client),
+        connections_per_client,
         by_address: usual.by_address,
         streams: streams.unwrap_or(usual.streams),
+        further_streams: usual.further_streams.max(connections_per_client),
         header: number(&written.header, usual.header),
         fields: number(&written.fields, usual.fields),
         target: number(&written.target, usual.target),

@@ -2,12 +2,15 @@
 //!
 //! The loop that Pingora would run, with bounds that Pingora has not. One connection gets
 //! - as much of a window as an upload needs over a long link, out of a store for all connections together;
-//! - as many requests at once as the codec lets it have open, those included that it gave up and we still work on;
+//! - as many requests at once as the codec lets it have open, those included that it gave up and we still work on, and as
+//!   there are [places](super::limits) for;
 //! - a task of its own for each request that waits and is no download, and none for the others;
 //! - a limit to the requests that it gives up, and to those that are none.
 //!
 //! **Invariants**
 //! - What clients have sent and we have not taken fits in [`WINDOWS`] and 64 KiB for each connection.
+//! - For a request without a place nothing is opened, nor is it told of as a request: its stream is reset as not looked at.
+//!   Clients know that they may repeat it, and most do by themselves.
 //! - A connection on which no request runs is closed after the idle time, whatever else comes on it.
 //!
 //! Absent on purpose: frames that carry nothing ([`frames`](super::frames)), stalls ([`watch`](super::watch) and
@@ -36,6 +39,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::io::FrontIo;
+use super::limits::{Full, OWN_STREAMS, Place};
 use super::running::Live;
 use super::stream::watched;
 use super::{Limits, Service, proxy};
@@ -63,6 +67,9 @@ const RUNNING: usize = 2;
 const GIVEN_UP: usize = 200;
 /// How many malformed requests one connection may send.
 const MALFORMED: usize = 32;
+/// What the stream of a request is reset with that was not looked at, so that it may be repeated whatever it was (RFC 9113
+/// 7 and 8.7).
+const REFUSED_STREAM: u32 = 7;
 
 /// Our bounds on header lists and streams, and our windows.
 fn options(limits: &Limits) -> H2Options {
@@ -130,8 +137,11 @@ impl GivenUp {
 }
 
 /// The requests that run on a connection.
+#[derive(Debug)]
 struct Requests {
     running: AtomicUsize,
+    /// Those of them that the connection's place pays for.
+    own: AtomicUsize,
     none: Notify,
     /// When the last one ended; before the first, when the connection began.
     ended: Mutex<Instant>,
@@ -139,12 +149,25 @@ struct Requests {
 
 impl Requests {
     fn new() -> Self {
-        Self { running: AtomicUsize::new(0), none: Notify::new(), ended: Mutex::new(Instant::now()) }
+        Self {
+            running: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
+            none: Notify::new(),
+            ended: Mutex::new(Instant::now()),
+        }
     }
 
-    fn begin(self: &Arc<Self>) -> Running {
+    /// One more. `further` is asked for a place when the connection's own is used up. Only the connection's task begins
+    /// requests, so that between a look at the numbers and their change others can but make room.
+    fn begin(self: &Arc<Self>, further: impl FnOnce() -> Result<Place, Full>) -> Result<Running, Full> {
+        let place = if self.own.load(Ordering::Relaxed) < OWN_STREAMS {
+            self.own.fetch_add(1, Ordering::Relaxed);
+            None
+        } else {
+            Some(further()?)
+        };
         self.running.fetch_add(1, Ordering::Relaxed);
-        Running(self.clone())
+        Ok(Running { requests: self.clone(), place })
     }
 
     async fn none(&self) {
@@ -166,13 +189,22 @@ impl Requests {
     }
 }
 
-struct Running(Arc<Requests>);
+#[derive(Debug)]
+struct Running {
+    requests: Arc<Requests>,
+    /// `None`: its connection's.
+    place: Option<Place>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *self.0.ended.lock() = Instant::now();
-        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_one();
+        let requests = &self.requests;
+        if self.place.is_none() {
+            requests.own.fetch_sub(1, Ordering::Relaxed);
+        }
+        *requests.ended.lock() = Instant::now();
+        if requests.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            requests.none.notify_one();
         }
     }
 }
@@ -232,7 +264,7 @@ async fn drive<S: Service>(
             }
             () = &mut idle => return,
         };
-        let stream = match accepted {
+        let mut stream = match accepted {
             Ok(Some(H2Accept::Session(stream))) => stream,
             Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED => {
                 malformed += 1;
@@ -245,9 +277,19 @@ async fn drive<S: Service>(
             return report(&connection, "requests given up");
         }
         let plan = live.plan.load_full();
+        let further = || live.connections.admit_further(connection.own_network(&plan.trusted), &plan.limits);
+        let running = match requests.begin(further) {
+            Ok(running) => running,
+            Err(full) => {
+                stream.shutdown_with_reason(REFUSED_STREAM.into());
+                live.reports.metrics.limit_hit(full.limit());
+                live.connections.refused(full, connection.peer.ip(), std::time::Instant::now());
+                continue;
+            }
+        };
         let ours = plan.upstreams.is_empty();
         let download = matches!(stream.req_header().method, Method::GET | Method::HEAD);
-        let (mut stream, running) = (ServerSession::new_http2(stream), requests.begin());
+        let mut stream = ServerSession::new_http2(stream);
         let mut request = if ours {
             let live = live.clone();
             let answer = async move {
@@ -300,7 +342,12 @@ pub(super) fn report(connection: &Connection, what: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::Connections;
     use super::*;
+
+    fn begin(requests: &Arc<Requests>) -> Running {
+        requests.begin(|| panic!("a connection's own place is enough for a few")).unwrap()
+    }
 
     #[test]
     fn there_is_always_a_window_for_the_next_and_all_of_them_fit() {
@@ -317,8 +364,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_goes_as_far_as_it_can_at_once_and_its_panic_ends_nothing_else() {
         let requests = Arc::new(Requests::new());
-        assert!(is_done(&mut request(async {}, requests.begin())).await);
-        assert!(is_done(&mut request(async { panic!("as the test wants") }, requests.begin())).await);
+        assert!(is_done(&mut request(async {}, begin(&requests))).await);
+        assert!(is_done(&mut request(async { panic!("as the test wants") }, begin(&requests))).await);
         let gate = Arc::new(Notify::new());
         let opened = gate.clone();
         let mut waiting = request(
@@ -326,13 +373,47 @@ mod tests {
                 opened.notified().await;
                 panic!("as the test wants")
             },
-            requests.begin(),
+            begin(&requests),
         );
         assert!(!is_done(&mut waiting).await);
         assert_eq!(requests.running.load(Ordering::Relaxed), 1);
         let elsewhere = tokio::spawn(waiting);
         gate.notify_one();
         elsewhere.await.unwrap();
+        assert_eq!(requests.running.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_connections_place_does_not_pay_for_has_a_place_until_its_work_ends_however_it_does() {
+        let (connections, requests) = (Connections::default(), Arc::new(Requests::new()));
+        let limits = Limits { further_streams: 1, ..Limits::default() };
+        let client = Some("192.0.2.1".parse().unwrap());
+        let further = || connections.admit_further(client, &limits);
+        let own: Vec<Running> = (0..OWN_STREAMS).map(|_| begin(&requests)).collect();
+        let ways: [fn(Running); 3] = [
+            |running| {
+                assert_eq!(is_done(&mut request(async {}, running)).now_or_never(), Some(true));
+            },
+            |running| {
+                let panicking = async { panic!("as the test wants") };
+                assert_eq!(is_done(&mut request(panicking, running)).now_or_never(), Some(true));
+            },
+            |running| {
+                let mut waiting = request(std::future::pending(), running);
+                assert_eq!(is_done(&mut waiting).now_or_never(), Some(false));
+            },
+        ];
+        for end in ways {
+            let running = requests.begin(further).unwrap();
+            assert_eq!(requests.begin(further).unwrap_err(), Full::Client);
+            assert_eq!(requests.running.load(Ordering::Relaxed), OWN_STREAMS + 1, "what was refused does not run");
+            end(running);
+        }
+        let running = requests.begin(further).unwrap();
+        drop(own);
+        let own: Vec<Running> = (0..OWN_STREAMS).map(|_| begin(&requests)).collect();
+        assert_eq!(requests.begin(further).unwrap_err(), Full::Client);
+        drop((running, own));
         assert_eq!(requests.running.load(Ordering::Relaxed), 0);
     }
 
@@ -346,7 +427,7 @@ mod tests {
         });
         for _ in 0..3 {
             tokio::time::sleep(minute / 2).await;
-            let running = requests.begin();
+            let running = begin(&requests);
             tokio::time::sleep(3 * minute).await;
             drop(running);
         }

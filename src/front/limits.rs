@@ -10,9 +10,15 @@
 //! closed before the first byte of a handshake. A flood thus costs a few percent of one core, and the engineer whose
 //! build farm opens too many connections still reads the reason.
 //!
+//! **A connection's place pays for a few requests at once, and no more.** Over HTTP/2 one connection has many, each of which
+//! may hold a file and a piece of it, or a connection to an upstream, for as long as its client has patience. The first
+//! [`OWN_STREAMS`] of each connection, which are all that most clients have, are counted nowhere but there. Those beyond are
+//! counted as connections are: for each client, and in all as many as there may be connections. What is over that is
+//! refused before anything is opened for it.
+//!
 //! **Invariants**
-//! - A connection that was admitted counts until its guard is dropped, whatever becomes of it; the table of clients holds
-//!   no more entries than there are such connections.
+//! - What was admitted counts until its guard is dropped, whatever becomes of it; a table of clients holds no more entries
+//!   than there are such connections, or requests.
 //! - A drain counts every connection, those turned away and those whose client is not known yet among them.
 //! - A client behind a proxy on this machine that does not say for whom it speaks has no network of its own, and no limit
 //!   of its own either: it would be everybody's. For a registry alone, which cannot be told of proxies, that holds for all.
@@ -33,6 +39,13 @@ const WORDS: u32 = 50;
 /// How often the log says that connections are turned away.
 const REMARK: Duration = Duration::from_secs(60);
 
+/// How many requests at once a connection's own place pays for.
+pub(super) const OWN_STREAMS: usize = 4;
+/// How many more one client may have on all its connections together, or as many as it may have connections if that is
+/// more. A build farm behind one address that pulls ten layers at a time on a hundred connections needs 600. With 512
+/// connections a client thus has 3,072 requests at once, and not the 51,200 that streams and connections multiply to.
+const FURTHER_STREAMS: usize = 1024;
+
 /// How much clients may have at once (`limits`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -45,6 +58,8 @@ pub struct Limits {
     pub by_address: bool,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
+    /// Requests at once of one client on HTTP/2 beyond the first few of each connection.
+    pub further_streams: usize,
     /// Bytes of a request's header section, from the method to the empty line.
     pub header: usize,
     /// Fields of a request's header.
@@ -60,6 +75,7 @@ impl Default for Limits {
             connections_per_client: 512,
             by_address: true,
             streams: 100,
+            further_streams: FURTHER_STREAMS,
             header: 64 << 10,
             fields: 100,
             target: 8 << 10,
@@ -67,10 +83,10 @@ impl Default for Limits {
     }
 }
 
-/// Which limit a connection found reached.
+/// Which limit a connection, or a request beyond the first of one, found reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// That of all connections.
+    /// That of all together.
     Everybody,
     /// That of its client.
     Client,
@@ -91,14 +107,60 @@ impl Full {
 pub(super) struct Connections {
     open: AtomicUsize,
     none: Notify,
-    admitted: Mutex<Table>,
+    admitted: Arc<Places>,
     turned_away: Mutex<TurnedAway>,
+    /// Of requests beyond [`OWN_STREAMS`].
+    streams: Arc<Places>,
+    refused: Mutex<Remarks>,
 }
+
+/// The places that are taken.
+#[derive(Debug, Default)]
+struct Places(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
     all: usize,
     clients: HashMap<IpAddr, usize>,
+}
+
+impl Places {
+    /// One more of so many in all, and of so many of this client; `None`: of nobody in particular.
+    fn take(self: &Arc<Self>, client: Option<IpAddr>, all: usize, of_client: usize) -> Result<Place, Full> {
+        let mut table = self.0.lock();
+        if table.all >= all {
+            return Err(Full::Everybody);
+        }
+        if let Some(client) = client {
+            if table.clients.get(&client).copied().unwrap_or_default() >= of_client {
+                return Err(Full::Client);
+            }
+            *table.clients.entry(client).or_default() += 1;
+        }
+        table.all += 1;
+        Ok(Place { places: self.clone(), client })
+    }
+}
+
+/// A place under the limits, until dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    client: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.places.0.lock();
+        table.all -= 1;
+        let Some(client) = self.client else { return };
+        if let Some(count) = table.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                table.clients.remove(&client);
+            }
+        }
+    }
 }
 
 impl Connections {
@@ -109,19 +171,31 @@ impl Connections {
     }
 
     /// Whether there is room for a connection of this client; `None`: of nobody in particular.
-    pub(super) fn admit(self: &Arc<Self>, client: Option<IpAddr>, limits: &Limits) -> Result<Admitted, Full> {
-        let mut table = self.admitted.lock();
-        if table.all >= limits.connections {
-            return Err(Full::Everybody);
-        }
-        if let Some(client) = client {
-            if table.clients.get(&client).is_some_and(|count| *count >= limits.connections_per_client) {
-                return Err(Full::Client);
+    pub(super) fn admit(&self, client: Option<IpAddr>, limits: &Limits) -> Result<Place, Full> {
+        self.admitted.take(client, limits.connections, limits.connections_per_client)
+    }
+
+    /// The same for a request beyond [`OWN_STREAMS`] of its connection.
+    pub(super) fn admit_further(&self, client: Option<IpAddr>, limits: &Limits) -> Result<Place, Full> {
+        self.streams.take(client, limits.connections, limits.further_streams)
+    }
+
+    /// Such a request was refused. The log hears of it once a minute.
+    pub(super) fn refused(&self, full: Full, address: IpAddr, now: Instant) {
+        let remark = self.refused.lock().next(now);
+        match (remark, full) {
+            (None, _) => {}
+            (Some(count), Full::Everybody) => {
+                tracing::warn!(count, "HTTP/2 requests refused, too many at once: limits.connections");
             }
-            *table.clients.entry(client).or_default() += 1;
+            (Some(count), Full::Client) => {
+                tracing::warn!(
+                    count,
+                    client = %address,
+                    "HTTP/2 requests refused, too many at once: limits.connections_per_client"
+                );
+            }
         }
-        table.all += 1;
-        Ok(Admitted { connections: self.clone(), client })
     }
 
     /// Whether a connection that is turned away hears why. The log hears of it once a minute.
@@ -165,34 +239,12 @@ impl Drop for Counted {
     }
 }
 
-/// A connection's place under the limits, until dropped.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    connections: Arc<Connections>,
-    client: Option<IpAddr>,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut table = self.connections.admitted.lock();
-        table.all -= 1;
-        let Some(client) = self.client else { return };
-        if let Some(count) = table.clients.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                table.clients.remove(&client);
-            }
-        }
-    }
-}
-
 /// Those turned away of late.
 #[derive(Debug, Default)]
 struct TurnedAway {
     /// When the words that were said are all paid for: each costs a [`WORDS`]th of a second.
     paid: Option<Instant>,
-    remarked: Option<Instant>,
-    since: u64,
+    remarks: Remarks,
 }
 
 impl TurnedAway {
@@ -204,12 +256,26 @@ impl TurnedAway {
         if tells {
             self.paid = Some(paid);
         }
+        (tells, self.remarks.next(now))
+    }
+}
+
+/// What is said once a minute and not each time.
+#[derive(Debug, Default)]
+struct Remarks {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl Remarks {
+    /// One more: when it is time to say so, how many there were since that was last said.
+    fn next(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
-        if self.remarked.is_some_and(|last| now < last + REMARK) {
-            return (tells, None);
+        if self.last.is_some_and(|last| now < last + REMARK) {
+            return None;
         }
-        self.remarked = Some(now);
-        (tells, Some(std::mem::take(&mut self.since)))
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.since))
     }
 }
 
@@ -222,6 +288,7 @@ mod tests {
         connections_per_client: 2,
         by_address: true,
         streams: 1,
+        further_streams: 1,
         header: 0,
         fields: 0,
         target: 0,
@@ -249,7 +316,20 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| connections.admit(None, &LIMITS).unwrap()).collect();
         assert_eq!(connections.admit(None, &LIMITS).unwrap_err(), Full::Everybody);
         drop(held);
-        assert_eq!(connections.admitted.lock().all, 0);
+        assert_eq!(connections.admitted.0.lock().all, 0);
+    }
+
+    #[test]
+    fn requests_beyond_the_first_of_a_connection_have_limits_of_their_own() {
+        let connections = Arc::new(Connections::default());
+        let _connection = connections.admit(client(1), &LIMITS).unwrap();
+        let further = |client| connections.admit_further(client, &LIMITS);
+        let one = further(client(1)).unwrap();
+        assert_eq!(further(client(1)).unwrap_err(), Full::Client);
+        let _others = [further(client(2)).unwrap(), further(None).unwrap()];
+        assert_eq!(further(client(3)).unwrap_err(), Full::Everybody);
+        drop(one);
+        assert!(further(client(1)).is_ok(), "a place that was left is free");
     }
 
     #[test]
@@ -260,7 +340,7 @@ mod tests {
             assert!(connections.admit(client(last), &LIMITS).is_err());
             drop(held);
         }
-        assert!(connections.admitted.lock().clients.is_empty());
+        assert!(connections.admitted.0.lock().clients.is_empty());
     }
 
     #[test]

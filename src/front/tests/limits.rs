@@ -141,6 +141,114 @@ async fn http2_is_told_how_many_streams_there_may_be() {
     assert_eq!(streams, [(MAX_CONCURRENT_STREAMS, vec![0, 0, 0, 7])]);
 }
 
+/// An HTTP/2 client at this address that repeats nothing by itself, on one connection.
+async fn client_at(door: &Door, address: &str) -> reqwest::Client {
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(door.client_config(&["h2"])).no_proxy();
+    let address: std::net::IpAddr = address.parse().unwrap();
+    let client = builder.timeout(FOREVER).retry(reqwest::retry::never()).local_address(address).build().unwrap();
+    assert_eq!(within(client.get(door.url("/origin")).send()).await.unwrap().status(), 200);
+    client
+}
+
+/// A request that is held up once it is served, repeated until it is.
+async fn held_up(door: &Door, client: &reqwest::Client) -> u16 {
+    loop {
+        if let Ok(reply) = client.get(door.url("/task")).send().await {
+            return reply.status().as_u16();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Two connections, each with many requests that do not end: `further` is how many of both may run beyond the first four of
+/// each.
+async fn has_a_bound(door: Door, further: u64, hit: &str) {
+    const EACH: usize = 10;
+    let most = 2 * 4 + further;
+    let clients = [client_at(&door, "127.0.0.1").await, client_at(&door, "127.0.0.1").await];
+    // Whether it brings a body or takes one.
+    let gets = (0..EACH).map(|_| tokio::spawn(clients[0].get(door.url("/task")).send()));
+    let posts = (0..EACH).map(|_| tokio::spawn(clients[1].post(door.url("/task")).body("x").send()));
+    let (mut served, mut refused) = (0, 0);
+    let requests: Vec<_> = gets.chain(posts).collect();
+    eventually(|| door.script.read.load(Ordering::Relaxed) >= most).await;
+    assert_eq!(settled(&door.script.read).await, most);
+
+    let other = client_at(&door, "127.0.0.2").await; // which has sent one more
+    for _ in 0..3 {
+        assert_eq!(within(other.get(door.url("/origin")).send()).await.unwrap().status(), 200);
+    }
+    door.script.gate.add_permits(usize::try_from(most).unwrap());
+    for request in requests {
+        match within(request).await.unwrap() {
+            Ok(reply) => {
+                assert_eq!(reply.status(), 200);
+                served += 1;
+            }
+            Err(error) => {
+                assert!(format!("{error:?}").contains("REFUSED_STREAM"), "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((served, refused), (most, 2 * EACH as u64 - most));
+    let page = door.reports.metrics.page(crate::telemetry::Exposition::Prometheus);
+    assert!(page.contains(&format!("pierhead_limit_hits_total{{limit=\"{hit}\"}} {refused}\n")), "{page}");
+    let lines = door.lines(usize::try_from(most).unwrap() + 6).await;
+    assert!(lines.iter().all(|line| line["status"] == 200), "what was refused is nobody's request");
+
+    // The places are free again, as many as there were.
+    let all = (0..most).map(|n| held_up(&door, &clients[usize::from(n >= 4)]));
+    let served_again = async {
+        eventually(|| door.script.read.load(Ordering::Relaxed) >= 2 * most).await;
+        door.script.gate.add_permits(usize::try_from(most).unwrap());
+    };
+    let (statuses, ()) = within(futures_util::future::join(futures_util::future::join_all(all), served_again)).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_clients_requests_beyond_the_first_of_each_connection_have_a_bound_whoever_answers() {
+    let limits = Limits { further_streams: 3, ..Limits::default() };
+    has_a_bound(limited(limits), 3, "connections_per_client").await;
+    let known = |config: &mut Config, _: &mut _| {
+        config.limits = limits;
+        config.routes = vec![forward::to_hub("/theirs/")];
+        config.upstreams = vec![forward::upstream(&[forward::nobody()])];
+    };
+    has_a_bound(Door::built(known), 3, "connections_per_client").await;
+}
+
+#[tokio::test]
+async fn where_no_address_has_a_limit_all_together_have_one() {
+    let limits = Limits {
+        connections: 3,
+        connections_per_client: 1,
+        further_streams: 1,
+        by_address: false,
+        ..Limits::default()
+    };
+    has_a_bound(limited(limits), 3, "connections").await;
+}
+
+#[tokio::test]
+async fn a_few_requests_at_once_find_place_on_any_connection() {
+    let door = limited(Limits { further_streams: 0, ..Limits::default() });
+    for _ in 0..3 {
+        let client = client_at(&door, "127.0.0.1").await;
+        let before = door.script.read.load(Ordering::Relaxed);
+        let all = futures_util::future::join_all((0..4).map(|_| held_up(&door, &client)));
+        let at_once = async {
+            eventually(|| door.script.read.load(Ordering::Relaxed) == before + 4).await;
+            let error = client.get(door.url("/origin")).send().await.unwrap_err();
+            assert!(format!("{error:?}").contains("REFUSED_STREAM"), "{error:?}");
+            door.script.gate.add_permits(4);
+        };
+        let (statuses, ()) = within(futures_util::future::join(all, at_once)).await;
+        assert_eq!(statuses, [200; 4]);
+    }
+}
+
 #[tokio::test]
 async fn new_limits_hold_at_once_and_those_who_are_there_stay() {
     let mut door = Door::open();
