@@ -132,7 +132,7 @@ impl Places {
             return Err(Full::Everybody);
         }
         if let Some(client) = client {
-            if table.clients.get(&client).is_some_and(|count| *count >= of_client) {
+            if table.clients.get(&client).copied().unwrap_or_default() >= of_client {
                 return Err(Full::Client);
             }
             *table.clients.entry(client).or_default() += 1;

@@ -94,15 +94,23 @@ impl Appender for FileAppender {
     async fn finish(&mut self) -> Result<u64, Error> {
         let file = self.file.clone();
         // The size is part of what fdatasync writes; times are not worth a journal commit.
-        let syncing = spawn_blocking(move || file.sync_data().map(|()| release(&file)));
+        let syncing = spawn_blocking(move || file.sync_data());
         finished(&self.key, syncing.await)?;
         Ok(self.size)
     }
 
     async fn cut_back(&mut self) -> Result<(), Error> {
         let (file, size) = (self.file.clone(), self.begun);
-        let cutting = spawn_blocking(move || file.set_len(size).map(|()| release(&file)));
-        finished(&self.key, cutting.await)
+        finished(&self.key, spawn_blocking(move || file.set_len(size)).await)
+    }
+}
+
+impl Drop for FileAppender {
+    fn drop(&mut self) {
+        // A write that nobody waits for any more has the file as well: then it is released when that ends.
+        if let Some(file) = Arc::get_mut(&mut self.file) {
+            release(file);
+        }
     }
 }
 

@@ -408,9 +408,9 @@ mod tests {
         }
         assert_eq!(theirs.rename(&data, &blob, 4).await.unwrap_err().kind, ErrorKind::Busy);
         appender.finish().await.unwrap();
+        drop(appender);
         assert_eq!(theirs.append(&data, 0).await.err().unwrap().kind, ErrorKind::Busy, "what it knew is old");
         theirs.append(&data, 4).await.unwrap().finish().await.unwrap();
-        drop(appender);
         theirs.rename(&data, &blob, 4).await.unwrap();
         assert!(ours.append(&data, 4).await.err().unwrap().is_not_found(), "it is a blob");
         assert_eq!(ours.get(&blob, 10).await.unwrap(), "ours");
