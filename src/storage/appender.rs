@@ -173,8 +173,9 @@ mod tests {
     #[test]
     fn where_the_cache_cannot_be_passed_by_it_is_asked_to_let_go_and_never_of_the_beginning() {
         let appender = |size, cache_all| {
-            let appender = FileAppender::new(Key::new("data"), tempfile::tempfile().unwrap(), size);
-            FileAppender { cache_all, ..appender }
+            let mut appender = FileAppender::new(Key::new("data"), tempfile::tempfile().unwrap(), size);
+            appender.cache_all = cache_all;
+            appender
         };
         let steps = [CACHED..CACHED + STEP, CACHED..CACHED + 2 * STEP];
         for begun in [0, 63 << 20, CACHED] {
