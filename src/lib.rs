@@ -35,3 +35,6 @@ pub mod server;
 pub mod storage;
 pub mod telemetry;
 pub mod tls;
+
+#[cfg(test)]
+mod heard; // what tests of all rooms hear of the log

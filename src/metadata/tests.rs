@@ -1,8 +1,6 @@
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
@@ -328,33 +326,11 @@ async fn an_index_that_was_removed_tells_no_state() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Keeps what is said on this thread as a warning.
-fn warnings() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
-    let writer = Said::default();
-    let said = Arc::clone(&writer.0);
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || writer.clone()).finish();
-    (tracing::subscriber::set_default(subscriber), said)
-}
-
 #[tokio::test]
 async fn that_an_index_was_removed_is_said_once_and_at_the_end_of_the_server_not_at_all() {
     let (folder, removed) = database().await;
     let (_other, closed) = database().await;
-    let (_guard, said) = warnings();
+    let (_guard, said) = crate::heard::heard(tracing::Level::WARN);
     closed.close().await;
     assert_eq!(closed.state(), None);
     assert!(said.lock().is_empty(), "{said:?}");

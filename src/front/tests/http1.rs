@@ -324,13 +324,7 @@ async fn the_access_line_tells_who_did_what() {
 
 /// Keeps what is logged at error level on this thread, where the door of a single-threaded test runs as well.
 pub(super) fn errors() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let writer = kept.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::ERROR)
-        .with_writer(move || Sink(writer.clone()))
-        .finish();
-    (tracing::subscriber::set_default(subscriber), kept)
+    crate::heard::heard(tracing::Level::ERROR)
 }
 
 #[tokio::test]
