@@ -8,7 +8,7 @@ SHELL := /bin/sh
 PROFILE := --release
 BINARY  := target/release/pierhead
 DENY    := 0.20
-# What is built with a feature for its own tests alone need not be fast: our crate is not optimised there.
+# What is built for tests of its own alone need not be fast. To optimise all of it at link time would take longer than the tests.
 UNOPTIMISED := --config 'profile.release.package.pierhead.opt-level=0'
 
 # The tests make network and mount namespaces: whoever is not root runs them, and nothing else, with sudo.
@@ -30,7 +30,8 @@ build: tools ## compile the binary
 
 test: tools clients ## every test, with docker, podman, buildah, skopeo and docker-registry
 	cargo test $(PROFILE) --locked $(UNOPTIMISED) --features opentelemetry --lib --test it traces::
-	cargo test $(PROFILE) --locked --tests
+	cargo test $(PROFILE) --locked $(UNOPTIMISED) --lib
+	cargo test $(PROFILE) --locked --bins --test '*'
 
 check: tools deny ## formatting, lints, licences and sources of what we link, links in the documentation
 	cargo fmt --check
@@ -50,7 +51,8 @@ bench: build ## nginx + docker-registry and others beside us, as ratios (BENCH=-
 	benches/listing $(LISTING) $(BINARY)
 
 soak: tools clients fuzz ## the long forms: every crash point, hours where the tests take seconds
-	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --tests
+	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked $(UNOPTIMISED) --lib
+	PIERHEAD_SOAK=1 cargo test $(PROFILE) --locked --bins --test '*'
 
 # Not optimised at link time: only our own crates are to count what they reach.
 fuzz: tools ## ten million random requests for the parsers, guided by what they reach (FUZZ_RUNS=... for another number)

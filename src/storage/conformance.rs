@@ -273,6 +273,7 @@ async fn appending_grows_an_object_at_an_exact_offset(driver: &dyn Driver) {
     assert_eq!(driver.stat(&grown).await.unwrap().size, 6, "visible as it comes");
     appender.write("world".into()).await.unwrap();
     assert_eq!(appender.finish().await.unwrap(), 11);
+    drop(appender);
 
     let mut appender = driver.append(&grown, 11).await.unwrap();
     appender.write("!".into()).await.unwrap();
