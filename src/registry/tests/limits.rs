@@ -161,3 +161,19 @@ async fn large_manifests_that_do_not_end_leave_room_for_small_ones_and_for_other
     drop(begun);
     alice.push_of_length(false).await.expect(201);
 }
+
+#[tokio::test]
+async fn so_many_large_manifests_come_in_at_once_whosever_they_are() {
+    let fixture = Fixture::new();
+    fixture.push_image("a", "v1", "x").await;
+    let accounts: Vec<String> = (0..65).map(|number| format!("account-{number}")).collect();
+    let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
+    let (mut begun, told) = begin_manifests(&fixture.registry, &accounts);
+    assert_eq!(told, [vec![None; 64], vec![Some(429)]].concat());
+    let other = fixture.as_account("somebody else");
+    other.push_of_length(true).await.expect(201);
+    let refused = other.push_of_length(false).await.expect_error(429, "TOOMANYREQUESTS");
+    assert_eq!(refused.header("retry-after"), "5");
+    drop(begun.swap_remove(0));
+    other.push_of_length(false).await.expect(201);
+}
