@@ -99,6 +99,15 @@ impl Database {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Has every write refused, or none any more, as a disk does that is full or read-only.
+    #[cfg(test)]
+    pub async fn refuse_writes(&self, refuse: bool) {
+        sqlx::query(if refuse { "PRAGMA query_only = 1" } else { "PRAGMA query_only = 0" })
+            .execute(&self.writer)
+            .await
+            .unwrap();
+    }
+
     /// How often rows were taken out so far.
     pub async fn manifests_forgotten(&self) -> Result<i64, Error> {
         Ok(sqlx::query_scalar("SELECT times FROM manifests_forgotten").fetch_one(&self.readers).await?)

@@ -6,7 +6,8 @@
 //!
 //! **Invariant:** a candidate is never missing. Before the database is asked, every revision that lies in the tree has a
 //! row, whoever wrote it, we or another program: those without one are read. So no push waits for the database, and none
-//! fails with it; a question fails when it does, and is never answered with less than there is.
+//! fails with it; a question fails when the database cannot be read, and is never answered with less than there is. Where
+//! it cannot be written (its disk is full), what was read counts as if it had a row, and is read again the next time.
 //!
 //! To list all revisions for each question would cost what the repository holds. So it is remembered that all of a
 //! repository have rows, together with the [`Mark`]s of their folders: a new revision is a new folder, and changes its
@@ -14,11 +15,12 @@
 //!
 //! - Changes within one step of the clock that stamps folders: a mark counts only when it was settled before.
 //! - A folder whose link or content is not there yet (another program is writing it, or took the link away and left the
-//!   folder): it is remembered as `unread`, and tried again at each question.
+//!   folder): it is remembered as `unread`, and tried again at each question. So is what could not be noted.
 //! - Rows that are taken out ([`Registry::reindex`]): the database counts how often that happened.
 //!
 //! **Invariant:** what is remembered is bounded by [`REMEMBERED`], and what is held while looking by [`LISTED`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -30,7 +32,7 @@ use moka::sync::Cache;
 use super::referrers::DOCUMENTS;
 use super::store::{Store, present};
 use super::{Error, Registry, layout, manifests};
-use crate::metadata::{Database, KnownManifest, MANIFESTS_AT_ONCE};
+use crate::metadata::{self, Database, KnownManifest, MANIFESTS_AT_ONCE};
 use crate::oci::{Algorithm, Digest, Manifest, RepositoryName};
 use crate::storage::Mark;
 
@@ -77,6 +79,46 @@ impl AsOf {
     }
 }
 
+/// What a question reads that the database cannot take: the first candidates among it, as many as the database would give.
+struct Unnoted<'a> {
+    subject: &'a Digest,
+    after: Option<&'a Digest>,
+    candidates: BTreeSet<Digest>,
+    /// Whether a write has failed. Then no other is tried for this question: it may wait long for each.
+    failed: bool,
+}
+
+impl<'a> Unnoted<'a> {
+    fn new(subject: &'a Digest, after: Option<&'a Digest>) -> Self {
+        Self { subject, after, candidates: BTreeSet::new(), failed: false }
+    }
+
+    fn fail(&mut self, error: &metadata::Error) {
+        self.failed = true;
+        tracing::warn!(%error, "what was read of manifests could not be kept, and is read again at the next question");
+    }
+
+    fn add(&mut self, known: KnownManifest) {
+        let follows = self.after.is_none_or(|after| known.digest > *after);
+        if follows && known.subject.as_ref() == Some(self.subject) {
+            self.candidates.insert(known.digest);
+            if self.candidates.len() > MANIFESTS_AT_ONCE {
+                self.candidates.pop_last();
+            }
+        }
+    }
+
+    /// The first of what was noted and what was not.
+    fn merged(self, noted: Vec<Digest>) -> Vec<Digest> {
+        if self.candidates.is_empty() {
+            return noted;
+        }
+        let mut all = self.candidates;
+        all.extend(noted);
+        all.into_iter().take(MANIFESTS_AT_ONCE).collect()
+    }
+}
+
 /// How far a [`Registry::reindex`] is.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -113,26 +155,29 @@ impl Index {
     ) -> Result<Vec<Digest>, Error> {
         let Some(index) = &self.0 else { return revisions(store, name, after, MANIFESTS_AT_ONCE).await };
         loop {
-            let forgotten = index.complete(store, name).await?;
+            let mut unnoted = Unnoted::new(subject, after);
+            let forgotten = index.complete(store, name, &mut unnoted).await?;
             let found = index.database.referring_manifests(name, subject, after).await?;
             // Rows that were taken out in between may be among those that were wanted.
             if index.database.manifests_forgotten().await? == forgotten {
-                return Ok(found);
+                return Ok(unnoted.merged(found));
             }
         }
     }
 }
 
 impl Indexed {
-    /// Sees to it that every revision has a row, and says how often rows had been taken out before.
-    async fn complete(&self, store: &Store, name: &RepositoryName) -> Result<i64, Error> {
+    /// Sees to it that every revision has a row or is among the `unnoted`, and says how often rows had been taken out before.
+    async fn complete(&self, store: &Store, name: &RepositoryName, unnoted: &mut Unnoted<'_>) -> Result<i64, Error> {
         // All of it before the first look, so that whatever happens meanwhile is seen the next time.
         let as_of = AsOf { forgotten: self.database.manifests_forgotten().await?, marks: marks(store, name).await? };
         let (forgotten, settled) = (as_of.forgotten, as_of.is_settled(SystemTime::now()));
         let unread = match self.complete.get(name).filter(|complete| complete.as_of == as_of) {
             Some(complete) if complete.unread.is_empty() => return Ok(forgotten),
-            Some(complete) => self.learn(store, name, complete.unread.clone(), &Counts::default()).await?,
-            None => self.learn_all(store, name, &Counts::default()).await?,
+            Some(complete) => {
+                self.learn(store, name, complete.unread.clone(), &Counts::default(), Some(unnoted)).await?
+            }
+            None => self.learn_all(store, name, &Counts::default(), Some(unnoted)).await?,
         };
         if settled && unread.len() <= UNREAD {
             self.complete.insert(name.clone(), Arc::new(Complete { as_of, unread }));
@@ -140,9 +185,15 @@ impl Indexed {
         Ok(forgotten)
     }
 
-    /// Reads every revision that has no row, and returns those that cannot be read, or enough of them to see that there
-    /// are too many.
-    async fn learn_all(&self, store: &Store, name: &RepositoryName, counts: &Counts) -> Result<Vec<Digest>, Error> {
+    /// Reads every revision that has no row, and returns those that have none yet, or enough of them to see that there are
+    /// too many.
+    async fn learn_all(
+        &self,
+        store: &Store,
+        name: &RepositoryName,
+        counts: &Counts,
+        mut unnoted: Option<&mut Unnoted<'_>>,
+    ) -> Result<Vec<Digest>, Error> {
         let (mut unread, mut last) = (Vec::new(), None);
         loop {
             let listed = revisions(store, name, last.as_ref(), LISTED).await?;
@@ -150,21 +201,22 @@ impl Indexed {
             last = Some(end.clone());
             for digests in listed.chunks(MANIFESTS_AT_ONCE) {
                 let unknown = self.database.unknown_manifests(name, digests.to_vec()).await?;
-                let mut left = self.learn(store, name, unknown, counts).await?;
+                let mut left = self.learn(store, name, unknown, counts, unnoted.as_deref_mut()).await?;
                 left.truncate((UNREAD + 1).saturating_sub(unread.len()));
                 unread.append(&mut left);
             }
         }
     }
 
-    /// Reads revisions and notes what they say; returns those that cannot be read. What was noted stays, also when
-    /// whoever asked goes away.
+    /// Reads revisions and notes what they say; returns those that cannot be read, or noted where there is somebody to take
+    /// what was not. What was noted stays, also when whoever asked goes away.
     async fn learn(
         &self,
         store: &Store,
         name: &RepositoryName,
         digests: Vec<Digest>,
         counts: &Counts,
+        mut unnoted: Option<&mut Unnoted<'_>>,
     ) -> Result<Vec<Digest>, Error> {
         let mut unread = Vec::new();
         let read = stream::iter(digests).map(|digest| async move {
@@ -180,11 +232,34 @@ impl Indexed {
                     None => unread.push(digest),
                 }
             }
-            self.database.note_manifests(name, &known).await?;
+            if let Some(unnoted) = self.note(name, &known, unnoted.as_deref_mut()).await? {
+                unread.extend(known.iter().map(|known| known.digest.clone()));
+                known.drain(..).for_each(|known| unnoted.add(known));
+            }
             counts.manifests.fetch_add(known.len() as u64, Ordering::Relaxed);
         }
         counts.unreadable.fetch_add(unread.len() as u64, Ordering::Relaxed);
         Ok(unread)
+    }
+
+    /// Notes what was read, or gives back who takes it: to answer a question needs no write.
+    async fn note<'a, 'b>(
+        &self,
+        name: &RepositoryName,
+        known: &[KnownManifest],
+        unnoted: Option<&'a mut Unnoted<'b>>,
+    ) -> Result<Option<&'a mut Unnoted<'b>>, Error> {
+        match unnoted {
+            None => Ok(self.database.note_manifests(name, known).await.map(|()| None)?),
+            Some(unnoted) if unnoted.failed => Ok(Some(unnoted)),
+            Some(unnoted) => Ok(match self.database.note_manifests(name, known).await {
+                Ok(()) => None,
+                Err(error) => {
+                    unnoted.fail(&error);
+                    Some(unnoted)
+                }
+            }),
+        }
     }
 }
 
@@ -203,7 +278,7 @@ impl Registry {
             let Some(last) = names.last() else { return Ok(()) };
             after = Some(last.clone());
             for name in &names {
-                index.learn_all(&self.store, name, counts).await?;
+                index.learn_all(&self.store, name, counts, None).await?;
                 counts.repositories.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -30,6 +30,7 @@ impl Registry {
     pub(super) async fn mount(&self, name: &RepositoryName, mount: &Mount, grant: &Grant) -> Result<bool, Error> {
         let digest = &mount.digest;
         if self.held_by(name, digest).await?.is_some() {
+            self.store.driver().settle(&layout::layer(name, digest)).await?;
             return Ok(true);
         }
         let found = match &mount.from {

@@ -5,6 +5,9 @@
 //! may be (`validation.manifests.urls`), which of an index's children must be there (`validation.manifests.indexes`), or
 //! that nothing is asked at all (`validation.disabled`).
 //!
+//! What is there was perhaps never sent to this process: a client asks (HEAD) and skips what there is. So its link is made
+//! durable before the manifest is; for what this process wrote itself that costs nothing.
+//!
 //! Absent on purpose: the subject. A signature may come before what it signs (OCI distribution-spec, "Pushing Manifests
 //! with Subject").
 
@@ -94,10 +97,16 @@ async fn is_there(
     digest: &Digest,
     wanted: Wanted,
 ) -> Result<bool, storage::Error> {
-    if matches!(wanted, Wanted::Manifest | Wanted::Either)
-        && let Some(target) = store.read_link(&layout::revision(name, digest)).await?
+    let revision = layout::revision(name, digest);
+    let (link, there) = if matches!(wanted, Wanted::Manifest | Wanted::Either)
+        && let Some(target) = store.read_link(&revision).await?
     {
-        return Ok(present(store.driver().stat(&layout::blob(&target)).await)?.is_some());
-    }
-    Ok(matches!(wanted, Wanted::Blob | Wanted::Either) && store.find_blob(name, digest).await?.is_some())
+        (revision, present(store.driver().stat(&layout::blob(&target)).await)?.is_some())
+    } else if matches!(wanted, Wanted::Blob | Wanted::Either) {
+        (layout::layer(name, digest), store.find_blob(name, digest).await?.is_some())
+    } else {
+        return Ok(false);
+    };
+    // One that goes away meanwhile is not there.
+    Ok(there && present(store.driver().settle(&link).await)?.is_some())
 }

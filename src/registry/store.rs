@@ -4,6 +4,10 @@
 //! when what it wrote is durable, so the order of calls is the order on the disk, and a crash between two of them leaves
 //! something that nobody can see yet.
 //!
+//! What is there need not be durable, though: another process may have been killed before its last step was. Whoever
+//! acknowledges something because it is there makes it durable first (`Driver::settle`). The last step is enough: what a
+//! link names was durable before the link was written.
+//!
 //! **Invariant:** a link that is empty or holds no digest (another program died while it wrote it) counts as missing,
 //! never as a failure.
 

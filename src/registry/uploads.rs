@@ -159,7 +159,7 @@ impl Registry {
 
     /// A commit that is asked for once more, because its answer was lost or its last step failed. When the link is there,
     /// what is left of the upload is all there is to do. When only the blob is there, the upload's hash state proves that
-    /// this upload brought it.
+    /// this upload brought it. Either may be what a killed process left, and is made durable before it is acknowledged.
     async fn commit_again(
         &self,
         name: &RepositoryName,
@@ -178,8 +178,12 @@ impl Registry {
         let (store, name, digest) = (self.store.clone(), name.clone(), digest.clone());
         to_the_end(async move {
             let _turn = turn;
-            if !linked {
-                store.write_link(&layout::layer(&name, &digest), &digest).await?;
+            let link = layout::layer(&name, &digest);
+            if linked {
+                store.driver().settle(&link).await?;
+            } else {
+                store.driver().settle(&layout::blob(&digest)).await?;
+                store.write_link(&link, &digest).await?;
             }
             discard(&store, &name, id).await;
             Ok(())

@@ -21,6 +21,7 @@ pub(crate) async fn suite(driver: &dyn Driver) {
     a_folders_mark_is_another_once_a_child_was_added_or_taken_away(driver).await;
     deleting_takes_an_object_or_everything_below(driver).await;
     renaming_replaces_the_target(driver).await;
+    settling_changes_nothing_that_can_be_seen(driver).await;
     readers_keep_what_they_opened(driver).await;
     writing_changes_the_time_and_reading_does_not(driver).await;
     appending_grows_an_object_at_an_exact_offset(driver).await;
@@ -64,6 +65,7 @@ async fn missing_is_an_answer(driver: &dyn Driver) {
         let missing = key(missing);
         assert!(driver.get(&missing, 10).await.unwrap_err().is_not_found(), "get {missing}");
         assert!(driver.stat(&missing).await.unwrap_err().is_not_found(), "stat {missing}");
+        assert!(driver.settle(&missing).await.unwrap_err().is_not_found(), "settle {missing}");
         assert!(driver.open(&missing, 0, None).await.err().unwrap().is_not_found(), "open {missing}");
         assert!(driver.append(&missing, 1).await.is_err(), "append {missing}");
     }
@@ -231,6 +233,20 @@ async fn renaming_replaces_the_target(driver: &dyn Driver) {
     assert!(driver.stat(&key("renamed/from")).await.unwrap_err().is_not_found());
     driver.rename(&key("renamed/to/here"), &key("renamed/other/folder/there"), 3).await.unwrap();
     assert_eq!(driver.get(&key("renamed/other/folder/there"), 100).await.unwrap(), "new");
+}
+
+async fn settling_changes_nothing_that_can_be_seen(driver: &dyn Driver) {
+    for durability in [Durability::Light, Durability::Durable] {
+        driver.put(&key("settled/deep/object"), "x".into(), durability).await.unwrap();
+        let before = driver.stat(&key("settled/deep/object")).await.unwrap();
+        for _ in 0..2 {
+            driver.settle(&key("settled/deep/object")).await.unwrap();
+            assert_eq!(driver.get(&key("settled/deep/object"), 10).await.unwrap(), "x");
+            assert_eq!(driver.stat(&key("settled/deep/object")).await.unwrap(), before);
+        }
+    }
+    driver.delete(&key("settled/deep"), Durability::Durable).await.unwrap();
+    assert!(driver.settle(&key("settled/deep/object")).await.unwrap_err().is_not_found(), "it is gone");
 }
 
 /// A download goes on with what it began, whatever replaces or removes the object meanwhile.

@@ -85,6 +85,12 @@ fn fill(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
     if sync { file.sync_all() } else { Ok(()) }
 }
 
+/// Makes a file that somebody else wrote durable, and its name.
+pub(super) fn settle(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    sync_parent(path)
+}
+
 /// Moves a file over whatever is at `to`, in the same file system. Its bytes are made durable first, its name after.
 ///
 /// Only the target's directory is synced: a journalled rename is one transaction, so the old name cannot come back

@@ -1,5 +1,6 @@
 //! A driver for tests that counts the calls and makes one of them fail.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{Appender, Driver, Durability, Entry, Error, ErrorKind, Key, Mark, Reader, Stat, Swept};
 
@@ -28,6 +30,7 @@ pub(crate) struct FaultDriver {
     inner: Arc<dyn Driver>,
     calls: Arc<Calls>,
     older: Duration,
+    durable: Mutex<BTreeSet<Key>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl FaultDriver {
     /// Fails the call with this number (the first is 0) and every later one with `kind`.
     pub(crate) fn failing(inner: Arc<dyn Driver>, fatal: usize, failure: Failure, kind: ErrorKind) -> Self {
         let calls = Calls { made: AtomicUsize::new(0), fatal, failure, kind };
-        Self { inner, calls: Arc::new(calls), older: Duration::ZERO }
+        Self { inner, calls: Arc::new(calls), older: Duration::ZERO, durable: Mutex::default() }
     }
 
     /// Only counts, and says of every mark that it is so much older than it is: as if the test had waited. What is
@@ -66,6 +69,17 @@ impl FaultDriver {
     /// How many calls were made so far, failed ones included.
     pub(crate) fn calls(&self) -> usize {
         self.calls.made.load(Ordering::SeqCst)
+    }
+}
+
+impl FaultDriver {
+    /// Whether a call made this object durable. One that was there before may be what a killed process left unsynced.
+    pub(crate) fn made_durable(&self, key: &Key) -> bool {
+        self.durable.lock().contains(key)
+    }
+
+    fn note(&self, key: &Key) {
+        self.durable.lock().insert(key.clone());
     }
 }
 
@@ -106,7 +120,17 @@ impl Driver for FaultDriver {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<(), Error> {
-        self.calls.around(key, self.inner.put(key, bytes, durability)).await
+        self.calls.around(key, self.inner.put(key, bytes, durability)).await?;
+        if durability == Durability::Durable {
+            self.note(key);
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, key: &Key) -> Result<(), Error> {
+        self.calls.around(key, self.inner.settle(key)).await?;
+        self.note(key);
+        Ok(())
     }
 
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
@@ -127,7 +151,9 @@ impl Driver for FaultDriver {
     }
 
     async fn rename(&self, from: &Key, to: &Key, size: u64) -> Result<(), Error> {
-        self.calls.around(to, self.inner.rename(from, to, size)).await
+        self.calls.around(to, self.inner.rename(from, to, size)).await?;
+        self.note(to);
+        Ok(())
     }
 
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {

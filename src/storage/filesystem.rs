@@ -31,10 +31,12 @@ use parking_lot::Mutex;
 mod here;
 mod read;
 mod seen;
+mod settled;
 
 use here::{Branch, Here};
 use read::Begun;
 use seen::Moment;
+use settled::Settled;
 
 use super::appender::FileAppender;
 use super::sweep::Sweep;
@@ -53,6 +55,7 @@ pub struct Filesystem {
 struct Tree {
     root: PathBuf,
     folders: Folders,
+    settled: Settled,
     here: Here,
 }
 
@@ -61,7 +64,7 @@ impl Filesystem {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let (folders, here) = (Folders::new(root.clone()), Here::below(&root));
-        Self { tree: Arc::new(Tree { root, folders, here }) }
+        Self { tree: Arc::new(Tree { root, folders, settled: Settled::default(), here }) }
     }
 
     /// One that does everything on the blocking pool, as on an old kernel.
@@ -143,7 +146,25 @@ impl Driver for Filesystem {
             Durability::Durable => tree.folders.with_parent(&path, || durable::write(&path, &bytes, durable::PUBLIC)),
             Durability::Light => with_light_parent(&path, || durable::write_lightly(&path, &bytes, durable::PUBLIC)),
         })
-        .await
+        .await?;
+        match durability {
+            Durability::Durable => self.tree.settled.remember(key),
+            Durability::Light => self.tree.settled.forget(key),
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, key: &Key) -> Result<(), Error> {
+        if self.tree.settled.knows(key) {
+            return Ok(());
+        }
+        self.blocking(key, |tree, path| {
+            read::stat(path.metadata()?)?; // the way to what is missing is not to be made
+            tree.folders.with_parent(&path, || durable::settle(&path))
+        })
+        .await?;
+        self.tree.settled.remember(key);
+        Ok(())
     }
 
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
@@ -157,6 +178,7 @@ impl Driver for Filesystem {
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
+        self.tree.settled.forget(key);
         self.blocking(key, move |tree, path| {
             if path.symlink_metadata()?.is_dir() {
                 tree.folders.forget_below(&path);
@@ -204,10 +226,14 @@ impl Driver for Filesystem {
             release(&file);
             renamed
         })
-        .await
+        .await?;
+        self.tree.settled.forget(from);
+        self.tree.settled.remember(to);
+        Ok(())
     }
 
     async fn append(&self, key: &Key, offset: u64) -> Result<Box<dyn Appender>, Error> {
+        self.tree.settled.forget(key);
         let file = self
             .blocking(key, move |_, path| {
                 let mut options = OpenOptions::new();
@@ -431,6 +457,33 @@ mod tests {
             assert_eq!(mode(file), 0o644 & umask, "{file}");
         }
         assert_eq!((mode("a"), mode("b")), (0o755 & umask, 0o755 & umask));
+    }
+
+    /// Another driver is what another process would have.
+    #[tokio::test]
+    async fn what_another_process_wrote_is_settled_with_the_way_to_it_and_what_this_one_wrote_is_known() {
+        let (dir, killed) = driver();
+        let key = Key::new("a/b/link");
+        killed.put(&key, "x".into(), Durability::Light).await.unwrap();
+        assert!(!killed.tree.settled.knows(&key), "nobody has synced it");
+        let after = Filesystem::new(dir.path().join("made/on/demand"));
+        after.settle(&key).await.unwrap();
+        let known: Vec<PathBuf> = after.tree.folders.known.lock().iter().cloned().collect();
+        assert_eq!(known, ["", "a", "a/b"].map(|folder| after.tree.root.join(folder)));
+        assert!(after.tree.settled.knows(&key));
+        after.delete(&key, Durability::Durable).await.unwrap();
+        assert!(after.settle(&key).await.unwrap_err().is_not_found(), "it is looked at again");
+
+        killed.put(&key, "x".into(), Durability::Durable).await.unwrap();
+        killed.rename(&key, &Key::new("a/moved"), 1).await.unwrap();
+        assert_eq!([key, Key::new("a/moved")].map(|key| killed.tree.settled.knows(&key)), [false, true]);
+    }
+
+    #[tokio::test]
+    async fn to_settle_what_is_missing_makes_no_folder() {
+        let (dir, driver) = driver();
+        assert!(driver.settle(&Key::new("a/b/link")).await.unwrap_err().is_not_found());
+        assert!(!dir.path().join("made").exists());
     }
 
     #[tokio::test]

@@ -79,6 +79,10 @@ impl Driver for Measured {
         timed(&self.metrics, StorageCall::Put, self.inner.put(key, bytes, durability)).await
     }
 
+    async fn settle(&self, key: &Key) -> Result<(), Error> {
+        timed(&self.metrics, StorageCall::Settle, self.inner.settle(key)).await
+    }
+
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
         timed(&self.metrics, StorageCall::List, self.inner.list(key, after, limit)).await
     }

@@ -70,6 +70,10 @@ impl Driver for Memory {
         Ok(())
     }
 
+    async fn settle(&self, key: &Key) -> Result<(), Error> {
+        self.find(key).map(|_| ())
+    }
+
     async fn list(&self, key: &Key, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
         let below = format!("{key}/");
         let objects = self.objects.lock();

@@ -10,6 +10,8 @@
 //! - **What is [`Durability::Durable`] survives a power cut** from the moment the call returns: the object, its name and
 //!   every folder on the way to it. What is [`Durability::Light`] survives the end of the process; a power cut may take
 //!   it back or leave it empty. Only the state of uploads in progress is written that way.
+//! - **What lies there need not be durable**: the process that wrote it may have been killed before it had synced it, and the
+//!   next one sees it all the same. Who tells somebody that a thing is kept because it is there calls [`Driver::settle`].
 //! - **Appending is the exception.** [`Driver::append`] makes bytes visible as they come; [`Appender::finish`] makes
 //!   them durable. Only uploads in progress are written this way, under keys that nothing else reads as truth.
 //! - **One appender at a time** for a key, and nobody gives an object another name that somebody appends to: not between
@@ -199,6 +201,10 @@ pub trait Driver: fmt::Debug + Send + Sync {
 
     /// The state of a key's children, without looking at them. A key with nothing below it may be [`ErrorKind::NotFound`].
     async fn mark(&self, key: &Key) -> Result<Mark, Error>;
+
+    /// Makes an object that is there durable, whoever wrote it. Costs nothing where this process has done so before, by
+    /// writing it or by this.
+    async fn settle(&self, key: &Key) -> Result<(), Error>;
 
     /// Removes an object, or everything below a key (that is not atomic).
     async fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error>;

@@ -65,6 +65,7 @@ pub enum StorageCall {
     Append,
     Write,
     Finish,
+    Settle,
 }
 
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", OTHER];
@@ -88,6 +89,7 @@ const CALL: Label = Label {
     name: "call",
     values: &[
         "get", "open", "read", "stat", "put", "list", "mark", "delete", "sweep", "rename", "append", "write", "finish",
+        "settle",
     ],
 };
 

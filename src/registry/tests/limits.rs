@@ -1,8 +1,9 @@
 //! How much may be pushed.
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
-use super::uploads::Hanging;
+use super::uploads::Held;
 use super::*;
 use crate::registry::Limits;
 
@@ -114,32 +115,65 @@ async fn new_limits_hold_for_the_next_request() {
     fixture.ask(&put).await.expect(201);
 }
 
+/// Requests that begin a large manifest and do not end it, one for each of these accounts, as long as they are kept; and
+/// what each was told, `None` where more is waited for.
+fn begin_manifests(registry: &Arc<Registry>, accounts: &[&str]) -> (Vec<BoxFuture<'static, u16>>, Vec<Option<u16>>) {
+    let path = "/v2/a/manifests/large";
+    let answers = accounts.iter().map(|account| {
+        let (registry, grant) = (registry.clone(), Grant::everything(Some((*account).to_owned())));
+        let request = Request::builder().method("PUT").uri(path).body(()).unwrap();
+        let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
+        let mut exchange = Held::after(request, "{");
+        async move { registry.answer(endpoint, &grant, &mut exchange).await.status.as_u16() }.boxed()
+    });
+    let mut answers: Vec<_> = answers.collect();
+    let told = answers.iter_mut().map(|answer| answer.now_or_never()).collect();
+    (answers, told)
+}
+
+impl Fixture {
+    /// The same registry for an account that may do everything.
+    fn as_account(&self, account: &str) -> Self {
+        let grant = Grant::everything(Some(account.to_owned()));
+        Self { dir: self.dir.clone(), registry: self.registry.clone(), grant }
+    }
+
+    /// Pushes a manifest of an image that is there, with its length or without: then it may be a large one.
+    async fn push_of_length(&self, announced: bool) -> Response {
+        let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]).to_string();
+        let length = document.len().to_string();
+        let headers = [("content-type", OCI_MANIFEST), ("content-length", length.as_str())];
+        let headers = if announced { &headers[..] } else { &headers[..1] };
+        self.send("PUT /v2/a/manifests/small", headers, document).await
+    }
+}
+
 #[tokio::test]
 async fn large_manifests_that_do_not_end_leave_room_for_small_ones_and_for_others() {
     let fixture = Fixture::new();
     fixture.push_image("a", "v1", "x").await;
-    let path = "/v2/a/manifests/large";
-    let hanging = || {
-        let request = Request::builder().method("PUT").uri(path).body(()).unwrap();
-        Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("{".into()) }
-    };
-    let endpoint = || Endpoint::parse(&http::Method::PUT, path, None).unwrap();
-    let (alice, bob) = (Grant::everything(Some("alice".into())), Grant::everything(Some("bob".into())));
-    let mut exchanges: Vec<Hanging> = (0..10).map(|_| hanging()).collect();
-    let grants = std::iter::repeat_n(&alice, 9).chain([&bob]);
-    let answers = exchanges.iter_mut().zip(grants).map(|(exchange, grant)| {
-        let registry = fixture.registry.clone();
-        async move { registry.answer(endpoint(), grant, exchange).await.status.as_u16() }.boxed()
-    });
-    let mut answers: Vec<_> = answers.collect();
-    let told: Vec<Option<u16>> = answers.iter_mut().map(|answer| answer.now_or_never()).collect();
+    let accounts: Vec<&str> = std::iter::repeat_n("alice", 9).chain(["bob"]).collect();
+    let (begun, told) = begin_manifests(&fixture.registry, &accounts);
     assert_eq!(told, [vec![None; 8], vec![Some(429), None]].concat());
-    let alice = Fixture { dir: fixture.dir.clone(), registry: fixture.registry.clone(), grant: alice.clone() };
-    let document = image(&sha256(b"config of x"), &[&sha256(b"layer of x")]).to_string();
-    let (length, put) = (document.len().to_string(), "PUT /v2/a/manifests/small");
-    let headers = [("content-type", OCI_MANIFEST), ("content-length", length.as_str())];
-    alice.send(put, &headers, document.clone()).await.expect(201);
-    alice.send(put, &headers[..1], document.clone()).await.expect_error(429, "TOOMANYREQUESTS");
-    drop(answers);
-    alice.send(put, &headers[..1], document).await.expect(201);
+    let alice = fixture.as_account("alice");
+    alice.push_of_length(true).await.expect(201);
+    alice.push_of_length(false).await.expect_error(429, "TOOMANYREQUESTS");
+    drop(begun);
+    alice.push_of_length(false).await.expect(201);
+}
+
+#[tokio::test]
+async fn so_many_large_manifests_come_in_at_once_whosever_they_are() {
+    let fixture = Fixture::new();
+    fixture.push_image("a", "v1", "x").await;
+    let accounts: Vec<String> = (0..65).map(|number| format!("account-{number}")).collect();
+    let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
+    let (mut begun, told) = begin_manifests(&fixture.registry, &accounts);
+    assert_eq!(told, [vec![None; 64], vec![Some(429)]].concat());
+    let other = fixture.as_account("somebody else");
+    other.push_of_length(true).await.expect(201);
+    let refused = other.push_of_length(false).await.expect_error(429, "TOOMANYREQUESTS");
+    assert_eq!(refused.header("retry-after"), "5");
+    drop(begun.swap_remove(0));
+    other.push_of_length(false).await.expect(201);
 }

@@ -28,6 +28,7 @@ mod options;
 mod purge;
 mod referrers;
 mod remembered;
+mod repeated;
 mod uploads;
 mod validation;
 

@@ -196,6 +196,60 @@ async fn without_the_database_there_are_pushes_and_pulls_and_no_short_lists() {
 }
 
 #[tokio::test]
+async fn where_the_database_takes_nothing_new_a_list_is_whole_and_in_order_all_the_same() {
+    let both = Indexed::new().await;
+    let subject = sha256(b"not there");
+    let mut expected = Vec::new();
+    for number in 0..8 {
+        // Some have rows, some were never read: in the order of digests both are everywhere.
+        if number == 4 {
+            both.listed(&subject).await;
+            both.database.refuse_writes(true).await;
+        }
+        expected.push(push_referrer(&both.ours, &subject, &number.to_string()).await.to_string());
+        push_referrer(&both.ours, &sha256(b"of another"), &number.to_string()).await;
+    }
+    expected.sort();
+    for _ in 0..3 {
+        assert_eq!(both.listed(&subject).await, expected);
+    }
+    let rest = both.ours.ask(&format!("GET /v2/a/referrers/{subject}?last={}", expected[2])).await.expect(200);
+    assert_eq!(digests_of(&rest), expected[3..]);
+    let noted = both.database.referring_manifests(&"a".parse().unwrap(), &subject, None).await.unwrap();
+    assert_eq!(noted.len(), 4, "nothing was noted");
+
+    both.database.refuse_writes(false).await;
+    both.settle(&subject).await;
+    assert_eq!(both.listed(&subject).await, expected);
+    let noted = both.database.referring_manifests(&"a".parse().unwrap(), &subject, None).await.unwrap();
+    assert_eq!(noted.len(), 8);
+}
+
+/// Once all is remembered, but for what could not be noted, a question reads that and no more.
+#[tokio::test]
+async fn what_could_not_be_noted_is_all_that_is_read_again() {
+    let both = Indexed::new().await;
+    let subject = sha256(b"not there");
+    for number in 0..4 {
+        push_referrer(&both.ours, &sha256(b"of another"), &number.to_string()).await;
+    }
+    both.listed(&subject).await;
+    both.database.refuse_writes(true).await;
+    push_referrer(&both.ours, &subject, "unnoted").await;
+    let started = Instant::now();
+    loop {
+        let before = both.driver.calls();
+        assert_eq!(both.listed(&subject).await.len(), 1);
+        // For each of two looks two marks, and a link, a blob and an age to learn; a link and a blob to list.
+        if both.driver.calls() - before == 2 * (2 + 3) + 2 {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "questions stay expensive");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn filters_and_pages_are_the_same_with_an_index() {
     let both = Indexed::new().await;
     let subject = sha256(b"not there");

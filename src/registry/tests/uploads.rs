@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::*;
 use crate::exchange::{Caller, Gone};
 use crate::storage::PIECE;
@@ -270,13 +272,24 @@ async fn a_torn_blob_of_another_program_is_replaced() {
     }
 }
 
-/// A client that sends one piece and then neither more nor an end, and may be made to vanish.
-pub(super) struct Hanging {
-    pub(super) inner: Recorded,
-    pub(super) first: Option<Bytes>,
+/// A client that sends some pieces, says that it is waited for, and goes on when it is told to: perhaps never.
+pub(super) struct Held {
+    inner: Recorded,
+    /// How many pieces come by themselves.
+    free: usize,
+    begun: Arc<Notify>,
+    go_on: Arc<Notify>,
 }
 
-impl Exchange for Hanging {
+impl Held {
+    /// One that sends this piece and then neither more nor an end, and may be made to vanish.
+    pub(super) fn after(request: Request<()>, first: &'static str) -> Self {
+        let inner = Recorded::with_pieces(request, vec![Ok(first.into())]);
+        Self { inner, free: 1, begun: Arc::default(), go_on: Arc::default() }
+    }
+}
+
+impl Exchange for Held {
     fn head(&self) -> &Parts {
         self.inner.head()
     }
@@ -290,18 +303,21 @@ impl Exchange for Hanging {
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
-        match self.first.take() {
-            Some(piece) => Ok(Some(piece)),
-            None => std::future::pending().await,
+        if self.free == 0 {
+            self.begun.notify_one();
+            self.go_on.notified().await;
+            self.free = usize::MAX;
         }
+        self.free -= 1;
+        self.inner.read().await
     }
 
-    async fn respond(&mut self, _: http::response::Parts, _: bool) -> Result<(), Gone> {
-        Err(Gone)
+    async fn respond(&mut self, head: http::response::Parts, end: bool) -> Result<(), Gone> {
+        self.inner.respond(head, end).await
     }
 
-    async fn write(&mut self, _: Bytes, _: bool) -> Result<(), Gone> {
-        Err(Gone)
+    async fn write(&mut self, piece: Bytes, end: bool) -> Result<(), Gone> {
+        self.inner.write(piece, end).await
     }
 }
 
@@ -314,7 +330,7 @@ async fn a_client_that_comes_back_goes_on_although_its_old_request_still_hangs()
         let path = location.strip_prefix("https://localhost:5050").unwrap();
         let request = Request::builder().method("PATCH").uri(path).body(()).unwrap();
         let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
-        let mut exchange = Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("first ".into()) };
+        let mut exchange = Held::after(request, "first ");
         let mut hanging = Box::pin(fixture.registry.answer(endpoint, &fixture.grant, &mut exchange));
         // Until it has the turn.
         while !fixture.registry.turns.is_taken(id.parse().unwrap()) {
@@ -344,9 +360,9 @@ async fn two_servers_on_one_tree_never_mix_what_they_receive_of_an_upload() {
     let path = location.strip_prefix("https://localhost:5050").unwrap();
     let request = Request::builder().method("PATCH").uri(path).body(()).unwrap();
     let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
-    let mut late = Recorded::with_pieces(request, vec![Ok("stale".into()), Err(BodyError::Stalled)]);
-    let (begun, go_on) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
-    let mut held = Held { inner: &mut late, begun: &begun, go_on: &go_on };
+    let inner = Recorded::with_pieces(request, vec![Ok("stale".into()), Err(BodyError::Stalled)]);
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut held = Held { inner, free: 0, begun: begun.clone(), go_on: go_on.clone() };
     let stale = first.registry.answer(endpoint, &first.grant, &mut held);
     let (layer, rest) = (Bytes::from(vec![7; 2 * PIECE]), Bytes::from_static(b"the end"));
     let content = [&layer[..], &rest[..]].concat();
@@ -360,42 +376,6 @@ async fn two_servers_on_one_tree_never_mix_what_they_receive_of_an_upload() {
     let put = format!("PUT {location}?digest={}", sha256(&content));
     second.send(&put, &[], rest).await.expect(201);
     assert_blob(&second, "a", &content).await;
-}
-
-/// A client whose body comes when it is told to, and says when it is waited for.
-struct Held<'a> {
-    inner: &'a mut Recorded,
-    begun: &'a tokio::sync::Notify,
-    go_on: &'a tokio::sync::Notify,
-}
-
-impl Exchange for Held<'_> {
-    fn head(&self) -> &Parts {
-        self.inner.head()
-    }
-
-    fn caller(&self) -> &Caller {
-        self.inner.caller()
-    }
-
-    fn notes(&mut self) -> &mut Notes {
-        self.inner.notes()
-    }
-
-    async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
-        self.begun.notify_one();
-        self.go_on.notified().await;
-        self.go_on.notify_one(); // from now on without waiting
-        self.inner.read().await
-    }
-
-    async fn respond(&mut self, head: http::response::Parts, end: bool) -> Result<(), Gone> {
-        self.inner.respond(head, end).await
-    }
-
-    async fn write(&mut self, piece: Bytes, end: bool) -> Result<(), Gone> {
-        self.inner.write(piece, end).await
-    }
 }
 
 #[tokio::test]
@@ -444,7 +424,7 @@ async fn a_whole_blob_whose_client_vanishes_leaves_no_upload() {
     let (path, query) = ("/v2/a/blobs/uploads/", format!("digest={}", sha256(b"first and more")));
     let request = Request::builder().method("POST").uri(format!("{path}?{query}")).body(()).unwrap();
     let endpoint = Endpoint::parse(request.method(), path, Some(&query)).unwrap();
-    let mut exchange = Hanging { inner: Recorded::with_pieces(request, Vec::new()), first: Some("first".into()) };
+    let mut exchange = Held::after(request, "first");
     let mut hanging = Box::pin(fixture.registry.answer(endpoint, &fixture.grant, &mut exchange));
     while fixture.count_uploads("a").await == 0 {
         assert!(tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.is_err());
