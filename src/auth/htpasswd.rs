@@ -8,8 +8,9 @@
 //! has another hash, so what is remembered of it is not found again.
 //!
 //! A hash of cost 10 takes some 60 ms, so work is bounded as it is for accounts: [`Lanes`] bounds how much is hashed at once,
-//! [`Attempts`] how often may be guessed. The order of the checks is that of [`super::accounts`], which argues for it; a name
-//! that is not in the file costs a hash of the dearest line's cost.
+//! [`Attempts`] how often may be guessed. The order of the checks is that of [`super::accounts`], which argues for it. What
+//! fails takes as long as with the dearest line, whether the name is in the file and whatever its own line costs: that a
+//! cheap one is sooner done would tell that it is there.
 //!
 //! What fails is counted by a digest of the name that was sent ([`NameDigest`]): names may be as long as a header, and as
 //! many are remembered as it pleases whoever guesses. All names alike, in the file or not, long or short: whatever held for
@@ -69,6 +70,8 @@ struct Users {
     hashes: HashMap<Box<str>, Arc<str>>,
     /// What unknown names are compared with.
     dearest: Arc<str>,
+    /// The cost of that.
+    most: u32,
 }
 
 /// One login on its way.
@@ -78,6 +81,8 @@ struct Login<'a> {
     digest: Option<[u8; 32]>,
     hash: Arc<str>,
     password: Vec<u8>,
+    /// The dearest line's.
+    most: u32,
 }
 
 impl Htpasswd {
@@ -117,6 +122,7 @@ impl Htpasswd {
             digest: known.map(|hash| self.digest(hash, &password)),
             hash: known.unwrap_or(&users.dearest).clone(),
             password,
+            most: users.most,
         };
         match self.login(login, now).await {
             Ok(()) => Ok(Grant::everything(Some(name))),
@@ -139,9 +145,8 @@ impl Htpasswd {
         if !self.is_verified(&login, now)? {
             let seat = self.lanes.seat(login.attempt.is_regular()).await?;
             if !self.is_verified(&login, now)? {
-                let Login { attempt, digest, hash, password } = login;
-                let work =
-                    tokio::task::spawn_blocking(move || (bcrypt::verify(password, &hash).unwrap_or(false), seat));
+                let Login { attempt, digest, hash, password, most } = login;
+                let work = tokio::task::spawn_blocking(move || (matches(&password, &hash, most), seat));
                 let failed = |_| Refusal::Failed(Error::Internal("the password hashing thread"));
                 let (matches, _seat) = work.await.map_err(failed)?;
                 let Some(digest) = digest.filter(|_| matches) else {
@@ -207,9 +212,21 @@ impl Users {
             }
             hashes.insert(name.into(), hash); // the last line of a name counts, as in Distribution
         }
-        let (_, dearest) = dearest.ok_or("has no line `name:bcrypt hash`, so nobody could log in")?;
-        Ok(Self { hashes, dearest })
+        let (most, dearest) = dearest.ok_or("has no line `name:bcrypt hash`, so nobody could log in")?;
+        Ok(Self { hashes, dearest, most })
     }
+}
+
+/// Whether that is the password of the hash. If not, to say so takes as long as a hash of the cost `most`, and no longer.
+fn matches(password: &[u8], hash: &str, most: u32) -> bool {
+    let matches = bcrypt::verify(password, hash).unwrap_or(false);
+    if !matches {
+        // Each takes as long as all before it together, the one above included.
+        for cost in cost(hash).unwrap_or(most)..most {
+            let _ = std::hint::black_box(bcrypt::hash_with_salt(password, cost, [0; 16])); // only its time is wanted
+        }
+    }
+    matches
 }
 
 /// The cost of a bcrypt hash; otherwise what is wrong with it.

@@ -15,7 +15,9 @@
 //!
 //! What Pingora decides: a peer that stops taking a body is given up only after `write`, and then `read` for an answer that
 //! it may have given. After an answer that came before the end of the body the request goes on until the client ends it, or
-//! owes it for too long. A write that a peer has refused on HTTP/2 is tried again only if it has no body.
+//! owes it for too long. A write that a peer has refused on HTTP/2 is tried again only if it has no body. `read` is one time
+//! from the header to the end, which each piece of a body starts anew: so that a client has its own for the next piece, it
+//! is not less than `stall` where there is a body.
 //!
 //! Absent on purpose: which peer ([`upstream`](super::upstream)), what stands in the headers
 //! ([`rewrite`]), upgrades of the connection: nobody pushes images through them.
@@ -174,7 +176,7 @@ impl Forwarding {
     }
 
     /// The client owes nothing now: only that it takes the answer is waited for.
-    fn awaits_peer(&self) {
+    fn owes_nothing(&self) {
         self.set_phase(Phase::Awaiting);
     }
 
@@ -248,6 +250,10 @@ pub(super) async fn choose(session: &mut Session, record: &mut Record) -> Result
     if session.req_header().version < Version::HTTP_11 || http2::has_long_body(session) {
         peer.options.alpn = ALPN::H1;
     }
+    if !session.is_body_empty() {
+        let stall = forwarding.terms.steadiness.stall;
+        peer.options.read_timeout = peer.options.read_timeout.map(|read| read.max(stall));
+    }
     let progress = &mut forwarding.progress;
     progress.attempts += 1;
     progress.answered = None;
@@ -278,7 +284,7 @@ pub(super) async fn send_header(session: &mut Session, header: &mut RequestHeade
     }
     invite_body(session, header, forwarding).await?;
     if session.is_body_done() {
-        forwarding.awaits_peer();
+        forwarding.owes_nothing();
     } else if forwarding.progress.expects {
         forwarding.set_phase(Phase::Expecting);
     }
@@ -336,7 +342,7 @@ pub(super) fn take_piece(
         return forwarding.stop(Stop::Withdrawn);
     }
     if end {
-        forwarding.awaits_peer();
+        forwarding.owes_nothing();
     } else if came >= LENT_AFTER && !forwarding.progress.lent && forwarding.way.passage.kind == Kind::Upload {
         forwarding.progress.lent = true;
         if http2::is_long(session) {
@@ -491,7 +497,9 @@ pub(super) async fn fail(session: &mut Session, error: &Error, record: &mut Reco
     if let (false, Some(answer)) = (answered, answer) {
         session.set_keepalive(None);
         let Forwarding { caller, terms, connection, .. } = &*forwarding;
-        forwarding.set_phase(Phase::Answering);
+        // It owes nothing any more. How long it was waited for is not held against what it is told now, whoever's time was
+        // over first.
+        forwarding.owes_nothing();
         let mut call = Call::new(session, caller, record, terms, connection);
         let _ = send(&mut call, answer).await; // the call remembers whether the client left
         call.discard_unwanted().await;

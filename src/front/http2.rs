@@ -40,6 +40,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::io::FrontIo;
 use super::limits::{Full, OWN_STREAMS, Place};
+use super::plan::Plan;
 use super::running::Live;
 use super::stream::watched;
 use super::{Limits, Service, proxy};
@@ -277,32 +278,53 @@ async fn drive<S: Service>(
             return report(&connection, "requests given up");
         }
         let plan = live.plan.load_full();
-        let further = || live.connections.admit_further(connection.own_network(&plan.trusted), &plan.limits);
-        let running = match requests.begin(further) {
-            Ok(running) => running,
-            Err(full) => {
-                stream.shutdown_with_reason(REFUSED_STREAM.into());
-                live.reports.metrics.limit_hit(full.limit());
-                live.connections.refused(full, connection.peer.ip(), std::time::Instant::now());
-                continue;
-            }
-        };
-        let ours = plan.upstreams.is_empty();
+        let Some(running) = admit(live, &plan, &connection, &requests, &mut stream) else { continue };
         let download = matches!(stream.req_header().method, Method::GET | Method::HEAD);
-        let mut stream = ServerSession::new_http2(stream);
-        let mut request = if ours {
-            let live = live.clone();
-            let answer = async move {
-                proxy::alone(&live, &plan, &mut stream).await; // an answer that is not whole is reset with its stream
-            };
-            request(answer, running)
-        } else {
-            let (proxy, shutdown) = (live.proxy.load_full(), shutdown.clone());
-            request(async move { watched(proxy.process_new_http(stream, &shutdown)).await }, running)
-        };
+        let ours = plan.upstreams.is_empty();
+        let mut request = answer(live, plan, ServerSession::new_http2(stream), shutdown, running);
         if !is_done(&mut request).await {
             if ours && download { here.push(request) } else { drop(tokio::spawn(request)) }
         }
+    }
+}
+
+/// Begins a request. `None`: there is no place for it, and its client was told that nobody looked at it.
+fn admit<S: Service>(
+    live: &Live<S>,
+    plan: &Plan<S>,
+    connection: &Connection,
+    requests: &Arc<Requests>,
+    stream: &mut HttpSession,
+) -> Option<Running> {
+    let further = || live.connections.admit_further(connection.own_network(&plan.trusted), &plan.limits);
+    match requests.begin(further) {
+        Ok(running) => Some(running),
+        Err(full) => {
+            stream.shutdown_with_reason(REFUSED_STREAM.into());
+            live.reports.metrics.limit_hit(full.limit());
+            live.connections.refused(full, connection.peer.ip(), std::time::Instant::now());
+            None
+        }
+    }
+}
+
+/// What answers a request: our own registry alone, or whoever its way leads to.
+fn answer<S: Service>(
+    live: &Arc<Live<S>>,
+    plan: Arc<Plan<S>>,
+    mut stream: ServerSession,
+    shutdown: &ShutdownWatch,
+    running: Running,
+) -> Request {
+    if plan.upstreams.is_empty() {
+        let live = live.clone();
+        let answer = async move {
+            proxy::alone(&live, &plan, &mut stream).await; // an answer that is not whole is reset with its stream
+        };
+        request(answer, running)
+    } else {
+        let (proxy, shutdown) = (live.proxy.load_full(), shutdown.clone());
+        request(async move { watched(proxy.process_new_http(stream, &shutdown)).await }, running)
     }
 }
 

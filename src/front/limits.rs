@@ -83,6 +83,14 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How many requests there may be at once: the first few of each connection, and as many beyond as there may be
+    /// connections.
+    pub fn requests(&self) -> usize {
+        self.connections.saturating_mul(OWN_STREAMS + 1)
+    }
+}
+
 /// Which limit a connection, or a request beyond the first of one, found reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {

@@ -251,6 +251,39 @@ fn the_hand_over_makes_the_user_who_reads_the_file_and_the_key() {
 }
 
 #[test]
+fn the_hand_over_says_what_gitlab_is_told_before_19_2_and_since_and_how_to_go_back() {
+    let from = |report: &str, part: &str| {
+        let at = report.find(part).unwrap_or_else(|| panic!("{part}\n{report}"));
+        report[at..].to_owned()
+    };
+    let report = front(SHARED).report;
+    let over = "Hand over:\n\n  # in /etc/gitlab/gitlab.rb (up to GitLab 19.1: registry_nginx['enable'] = false)\n  \
+                registry['nginx']['enable'] = false\n\n  gitlab-ctl reconfigure\n  systemctl enable --now pierhead\n";
+    assert!(from(&report, "Hand over:").starts_with(over), "{report}");
+    let back = "And back:\n\n  systemctl disable --now pierhead\n  # in /etc/gitlab/gitlab.rb: take that line out again\n\n  \
+                gitlab-ctl reconfigure\n";
+    assert_eq!(from(&report, "And back:"), back);
+
+    let report = imported(SHARED, Format::GitlabRb, Mode::Embedded).report;
+    let over = "Hand over:\n\n  # in /etc/gitlab/gitlab.rb (up to GitLab 19.1: registry_nginx['enable'] = false)\n  \
+                registry['enable'] = false\n  registry['nginx']['enable'] = false\n  \
+                gitlab_rails['registry_enabled'] = true\n  gitlab_rails['registry_host'] = 'gitlab.test'\n  \
+                gitlab_rails['registry_port'] = '5050'\n";
+    assert!(from(&report, "Hand over:").starts_with(over), "{report}");
+    let back = "And back:\n\n  systemctl disable --now pierhead\n  # in /etc/gitlab/gitlab.rb: take these lines away again\n\n  \
+                gitlab-ctl reconfigure\n";
+    assert_eq!(from(&report, "And back:"), back);
+
+    // An NGINX of one's own knows nothing of versions.
+    let block = "server {\n listen 443 ssl;\n server_name registry.test;\n location / {\n proxy_pass http://127.0.0.1:5000;\n }\n}\n";
+    let report = imported(block, Format::Nginx, Mode::Front).report;
+    assert!(!report.contains("19.1"), "{report}");
+    let back = "And back:\n\n  systemctl disable --now pierhead\n  # put the server block back, then\n  nginx -t && systemctl \
+                reload nginx\n";
+    assert_eq!(from(&report, "And back:"), back);
+}
+
+#[test]
 fn a_name_from_the_environment_is_left_to_the_operator() {
     let imported = front("external_url 'https://gitlab.test'\nregistry_external_url ENV['REGISTRY']\n");
     assert!(!page(&imported).contains("\nexternal_url:"), "{}", page(&imported));

@@ -8,7 +8,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{Backlog, listen};
 
 use super::Error;
@@ -185,27 +184,6 @@ pub(super) fn actual_addresses(sockets: &[(Socket, Listener)]) -> Vec<Listener> 
             None => listener.clone(),
         })
         .collect()
-}
-
-/// Takes as many file descriptors as the machine allows: each connection and each transfer needs one.
-pub(super) fn raise_file_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!("cannot raise the limit of open files from {soft} to {hard}: {error}");
-    }
-}
-
-/// Says so when `limits.connections` is more than there are file descriptors for: who finds none hears nothing.
-pub(super) fn compare_with_file_limit(connections: usize) {
-    let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    if u64::try_from(connections).is_ok_and(|connections| connections > files) {
-        tracing::warn!(
-            "limits.connections is {connections}, and this process may have {files} files open: connections are not \
-             accepted above that; raise it (systemd: LimitNOFILE=, containers: --ulimit nofile=) or lower the limit"
-        );
-    }
 }
 
 #[cfg(test)]

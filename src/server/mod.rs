@@ -13,6 +13,7 @@ mod change;
 #[cfg(feature = "opentelemetry")]
 mod collector;
 pub mod control;
+mod descriptors;
 mod folders;
 pub mod handover;
 mod inherited;
@@ -240,8 +241,8 @@ pub struct Welcome<'a> {
 /// # Errors
 /// The first thing that the machine refuses.
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
-    listen::raise_file_limit();
-    listen::compare_with_file_limit(settings.front.limits.connections);
+    descriptors::raise_limit();
+    descriptors::compare_with_limit(&settings.front.limits);
     let mut handed = Handed::receive().map_err(Error::Handed)?;
     let mut sockets = inherited::take(&settings.front.listeners, &mut handed)?;
     sockets.extend(listen::bind_ports(&settings.front.listeners, &mut handed)?);

@@ -22,7 +22,7 @@ use super::change::{self, Refused};
 use super::control::{self, Answer, Command, Outcome};
 use super::handover::{self, Handed, Program};
 use super::maintenance::Status;
-use super::{Configuration, Error, inherited, listen, maintenance};
+use super::{Configuration, Error, descriptors, inherited, listen, maintenance};
 use crate::auth::Whom;
 use crate::config::Settings;
 use crate::front::{Drained, Running};
@@ -315,7 +315,7 @@ impl Serving {
         let listens = |path: &Path| settings.front.listeners.iter().any(|listener| listener.address.is_path(path));
         self.files.keep(|path| path == control || listens(path));
         self.threshold.set(settings.telemetry.level);
-        listen::compare_with_file_limit(front.limits.connections);
+        descriptors::compare_with_limit(&front.limits);
         self.watching.replace(certificates::watch(
             &mut self.loops,
             shown,

@@ -121,6 +121,26 @@ fn size_of_names<N: crate::auth::attempts::Name>(_: &Attempts<N>) -> usize {
 }
 
 #[tokio::test]
+async fn what_fails_takes_as_long_as_with_the_dearest_line_whoevers_it_is() {
+    let dear = bcrypt::hash_with_result("right", 10).unwrap().format_for_version(Version::TwoY);
+    let mut desk = Desk::new(&format!("{}bob:{dear}\n", line("alice", "right", Version::TwoY)));
+    desk.through_a_proxy = true;
+    let mut least = Vec::new();
+    for name in ["alice", "bob", "nobody"] {
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            assert_eq!(desk.status(&format!("{name}:wrong")).await, StatusCode::UNAUTHORIZED);
+            times.push(begun.elapsed());
+        }
+        least.extend(times.into_iter().min());
+    }
+    // A hash of the lowest cost takes a 64th of the dear one.
+    let (shortest, longest) = (least.iter().min().unwrap(), least.iter().max().unwrap());
+    assert!(*longest < *shortest * 4, "{least:?}");
+}
+
+#[tokio::test]
 async fn a_changed_line_counts_after_a_second_and_what_was_remembered_does_not() {
     let mut desk = Desk::new(&line("alice", "old", Version::TwoY));
     assert_eq!(desk.status("alice:old").await, StatusCode::OK);

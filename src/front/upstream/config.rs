@@ -118,7 +118,7 @@ pub struct Ejection {
 pub struct UpstreamTimeouts {
     /// For TCP and TLS together.
     pub connect: Duration,
-    /// For the next bytes of its answer.
+    /// For the next bytes of its answer; where a request has a body, no less than the client has for the next of that.
     pub read: Duration,
     /// For taking the next bytes of a request.
     pub write: Duration,

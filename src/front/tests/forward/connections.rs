@@ -51,7 +51,7 @@ async fn a_client_that_owes_its_body_is_no_failure_of_the_peer() {
     let (one, other) = (Theirs::open().await, Theirs::open().await);
     let mut upstream = strict(&[one.origin(), other.origin()]);
     upstream.timeouts.read = Duration::from_millis(200);
-    let door = before_upstream(upstream, |_| {});
+    let door = before_upstream(upstream, |config| config.timeouts.stall = Duration::from_millis(200));
     for _ in 0..2 {
         let mut wire = door.clear().await;
         wire.send(door.request("PATCH /v2/x", "Content-Length: 100\r\n") + "half").await;

@@ -74,7 +74,7 @@ async fn a_peer_that_does_not_answer_is_504() {
     let theirs = Theirs::open().await;
     let mut upstream = upstream(&[theirs.origin()]);
     upstream.timeouts.read = Duration::from_millis(200);
-    let door = before_upstream(upstream, |_| {});
+    let door = before_upstream(upstream, |config| config.timeouts.stall = Duration::from_millis(200));
     let reply = ask(&door, "GET /v2/hang", "").await;
     assert_eq!(reply.status, 504);
     is_unavailable(&reply);

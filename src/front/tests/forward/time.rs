@@ -118,3 +118,41 @@ async fn a_client_of_http2_that_was_answered_and_owes_its_body_is_told_of_by_its
     let counted = "pierhead_upstream_requests_total{upstream=\"hub\",status=\"4xx\"} 1";
     assert!(page.lines().any(|line| line == counted), "{page}");
 }
+
+#[tokio::test]
+async fn a_client_that_owes_its_body_is_told_so_where_the_peers_time_ends_with_its_own() {
+    let theirs = Theirs::open().await;
+    let mut upstream = upstream(&[theirs.origin()]);
+    upstream.timeouts.read = SHORT.stall;
+    // What is left to be said is less than this asks for.
+    let timeouts = Timeouts { minimum_rate: 1 << 20, ..SHORT };
+    let door = before_upstream(upstream, |config| config.timeouts = timeouts);
+    let mut wires = JoinSet::new();
+    for number in 0..200 {
+        let mut wire = door.clear().await;
+        let head = door.request("PATCH /v2/x", "Content-Length: 100\r\n");
+        wires.spawn(async move {
+            wire.send(head).await;
+            tokio::time::sleep(SHORT.stall * number / 400).await; // so that the ends come at all kinds of times
+            wire.send("half").await;
+            wire.reply().await.status
+        });
+    }
+    assert_eq!(wires.join_all().await, [408; 200]);
+    assert!(door.lines(200).await.iter().all(|line| line["status"] == 408));
+}
+
+#[tokio::test]
+async fn a_client_has_its_own_time_to_send_its_body_where_the_peers_is_shorter() {
+    let theirs = Theirs::open().await;
+    let mut upstream = upstream(&[theirs.origin()]);
+    upstream.timeouts.read = Duration::from_millis(50);
+    let door = before_upstream(upstream, |_| {});
+    let mut wire = door.clear().await;
+    wire.send(door.request("PATCH /v2/x", "Content-Length: 5\r\n") + "he").await;
+    eventually(|| theirs.all().ends_with("he")).await;
+    tokio::time::sleep(Duration::from_millis(400)).await; // the time that passes is what is tested
+    wire.send("llo").await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.text()), (201, "5"));
+}
