@@ -10,6 +10,9 @@
 //! **Invariant:** what is served is byte for byte what was pushed. A stored manifest that does not match its digest (a
 //! torn file of another program's crash) counts as missing, so that pushing it again repairs it.
 //!
+//! **Invariant:** how many clients ask for large manifests, and how slowly they read, costs no memory beyond what a blob's
+//! readers cost: [`LARGE_HELD`] are in memory at once while they are looked at, and then they come from their files.
+//!
 //! What was read and seen to match is remembered under its digest ([`Remembered`]). The links are not: the storage is
 //! asked at every request what the tag names, and whether the repository has that manifest, so a tag that moves and a
 //! manifest that is deleted, here or by another program, are seen at once. Only the content is not looked at again, which
@@ -23,11 +26,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, VARY};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::remembered::Remembered;
+use super::remembered::{LARGEST, Remembered};
 use super::store::{Store, absorb, present};
 use super::writers::{Place, Writers};
 use super::{
@@ -35,10 +39,10 @@ use super::{
     to_the_end,
 };
 use crate::auth::Grant;
-use crate::exchange::{Answer, CollectError, Exchange, collect, content_length};
+use crate::exchange::{Answer, Body, CollectError, Exchange, collect, content_length};
 use crate::oci::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCTET_STREAM};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, MediaType, Reference, RepositoryName, Tag};
-use crate::storage::{Durability, ErrorKind};
+use crate::storage::{self, Durability, ErrorKind};
 
 /// The largest manifest that is read, whatever the limit was when it came in.
 const READ_LIMIT: usize = 64 << 20;
@@ -49,6 +53,11 @@ const PARSE_HERE: usize = 64 << 10;
 /// How many of those at once, in the whole process: in pieces a document takes several times its memory.
 const LARGE_AT_ONCE: usize = 2;
 static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+
+/// A manifest that is too large to be remembered is large. So many are held at once, in the whole process, until it is seen
+/// that they match. Who holds one waits for no client and for no other of them.
+const LARGE_HELD: usize = 8;
+static HELD: Semaphore = Semaphore::const_new(LARGE_HELD);
 
 /// Up to this length, which most have, a manifest may come in at any time.
 const SMALL: u64 = 64 << 10;
@@ -106,11 +115,8 @@ impl Registry {
         };
         let mut found = self.document(&name, &digest).await?.ok_or_else(unknown)?;
         let depends = by_tag && found.is(DOCKER_LIST);
-        if depends
-            && negotiation::takes_images_only(&exchange.head().headers)
-            && let Some(image) = self.usual_image(&name, &found.bytes).await?
-        {
-            found = image;
+        if depends && negotiation::takes_images_only(&exchange.head().headers) {
+            found = self.usual_image(&name, found).await?.ok_or_else(unknown)?;
         }
         let known = is_known_to_client(exchange.head(), &found.digest);
         let mut answer = found.named.clone().answer(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK });
@@ -121,7 +127,20 @@ impl Registry {
             return Ok(answer);
         }
         answer.headers.insert(CONTENT_TYPE, found.content_type.clone());
-        Ok(answer.body(found.bytes.clone()))
+        answer.body = self.body(&found).await?.ok_or_else(unknown)?;
+        Ok(answer)
+    }
+
+    /// The content that was seen to match, unless it is gone since. That of a large manifest is read a second time, as its
+    /// client takes it.
+    async fn body(&self, found: &Document) -> Result<Option<Body>, Error> {
+        if found.room.is_none() {
+            return Ok(Some(Body::Bytes(found.bytes.clone())));
+        }
+        let length = found.bytes.len() as u64;
+        let opened = present(self.store.driver().open(&layout::blob(&found.target), 0, None).await)?;
+        let opened = opened.filter(|reader| reader.size == length);
+        Ok(opened.map(|reader| Body::Stream { length, pieces: reader.pieces.boxed() }))
     }
 
     /// A repository's manifest, if it is there and what it should be.
@@ -132,18 +151,40 @@ impl Registry {
         if let Some(document) = known {
             return Ok(Some(document));
         }
-        let Some(bytes) = content(&self.store, name, digest, &target).await? else { return Ok(None) };
-        let document = Arc::new(Document::new(digest, target, bytes).await?);
+        let Some((bytes, room)) = self.content_or_wait(name, digest, &target).await? else { return Ok(None) };
+        let document = Arc::new(Document::new(digest, target, bytes, room).await?);
         self.documents.keep(digest.clone(), document.clone(), begun, document.weight());
         Ok(Some(document))
     }
 
-    /// The image in a list that a client gets that knows no lists, if there is one that such a client can read.
-    async fn usual_image(&self, name: &RepositoryName, list: &Bytes) -> Result<Option<Arc<Document>>, Error> {
-        let listed = taking_apart(list, |list| Ok(negotiation::usual_image(list))).await?;
-        let Some(digest) = listed else { return Ok(None) };
-        let found = self.document(name, &digest).await?;
-        Ok(found.filter(|found| found.is(DOCKER_MANIFEST)))
+    /// A manifest's content, once there is room for it if it is large.
+    async fn content_or_wait(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        target: &Digest,
+    ) -> Result<Option<(Bytes, Option<SemaphorePermit<'static>>)>, Error> {
+        match self.store.driver().get(&layout::blob(target), LARGEST).await {
+            Err(error) if error.kind == ErrorKind::TooLarge => {
+                let room = HELD.acquire().await.map_err(|_| Error::ShuttingDown)?;
+                Ok(content(&self.store, name, digest, target).await?.map(|bytes| (bytes, Some(room))))
+            }
+            got => Ok(matching(got, name, digest, target).await?.map(|bytes| (bytes, None))),
+        }
+    }
+
+    /// What a client gets in place of a list that knows no lists: the image in it, if there is one that such a client can
+    /// read, or else the list. Never both are held: each may be large and wait for room.
+    async fn usual_image(&self, name: &RepositoryName, list: Arc<Document>) -> Result<Option<Arc<Document>>, Error> {
+        let Some(digest) = taking_apart(&list.bytes, |list| Ok(negotiation::usual_image(list))).await? else {
+            return Ok(Some(list));
+        };
+        let listing = list.digest.clone();
+        drop(list);
+        match self.document(name, &digest).await?.filter(|found| found.is(DOCKER_MANIFEST)) {
+            Some(image) => Ok(Some(image)),
+            None => self.document(name, &listing).await,
+        }
     }
 
     /// end-7: a manifest, named by a tag or by its digest and further tags.
@@ -235,15 +276,22 @@ pub(super) struct Document {
     media_type: Option<MediaType>,
     content_type: HeaderValue,
     named: Named,
+    /// What it holds while it is in memory, if it is large.
+    room: Option<SemaphorePermit<'static>>,
 }
 
 impl Document {
-    async fn new(digest: &Digest, target: Digest, bytes: Bytes) -> Result<Self, Error> {
+    async fn new(
+        digest: &Digest,
+        target: Digest,
+        bytes: Bytes,
+        room: Option<SemaphorePermit<'static>>,
+    ) -> Result<Self, Error> {
         let media_type = taking_apart(&bytes, |bytes| Ok(Manifest::served_as(&bytes))).await?;
         let content_type = media_type.as_ref().and_then(|found| HeaderValue::from_str(found.as_str()).ok());
         let content_type = content_type.unwrap_or_else(|| HeaderValue::from_static(OCTET_STREAM));
         let named = Named::new(digest);
-        Ok(Self { digest: digest.clone(), target, bytes, media_type, content_type, named })
+        Ok(Self { digest: digest.clone(), target, bytes, media_type, content_type, named, room })
     }
 
     fn is(&self, media_type: &str) -> bool {
@@ -271,7 +319,17 @@ async fn content(
     digest: &Digest,
     target: &Digest,
 ) -> Result<Option<Bytes>, Error> {
-    let bytes = match store.driver().get(&layout::blob(target), READ_LIMIT).await {
+    matching(store.driver().get(&layout::blob(target), READ_LIMIT).await, name, digest, target).await
+}
+
+/// What was read of a manifest, if it is what it should be.
+async fn matching(
+    got: Result<Bytes, storage::Error>,
+    name: &RepositoryName,
+    digest: &Digest,
+    target: &Digest,
+) -> Result<Option<Bytes>, Error> {
+    let bytes = match got {
         Err(error) if error.is_not_found() || error.kind == ErrorKind::TooLarge => {
             tracing::warn!(%digest, repository = %name, "this manifest's content is gone, or too large for one");
             return Ok(None);

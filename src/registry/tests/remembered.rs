@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::exchange::Body;
 use crate::registry::remembered::{LAG, LARGEST};
 use crate::storage::durable;
 use crate::storage::fault::{FaultDriver, clock_steps};
@@ -292,7 +293,37 @@ async fn a_large_manifest_is_read_each_time() {
     let mut document = image(&config, &[]);
     document["annotations"] = json!({ "padding": "x".repeat(LARGEST) });
     both.ours.push_manifest("a", "large", &document).await.expect(201);
+    // The two links; the content, which is too large to be read at once, to look at it and to answer.
     for _ in 0..2 {
-        assert_eq!(both.cost("GET /v2/a/manifests/large").await, 3);
+        assert_eq!(both.cost("GET /v2/a/manifests/large").await, 2 + 3);
     }
+}
+
+/// Whoever asks and does not read holds a file and not the manifest.
+#[tokio::test]
+async fn a_large_manifest_is_not_in_memory_while_its_client_takes_it() {
+    let fixture = Fixture::large();
+    let config = fixture.push_blob("a", "config").await;
+    let mut document = image(&config, &[]);
+    document["annotations"] = json!({ "padding": "x".repeat(3 << 20) });
+    fixture.push_manifest("a", "large", &document).await.expect(201);
+    let path = "/v2/a/manifests/large";
+    let mut unread = Vec::new();
+    for _ in 0..100 {
+        let request = Request::builder().uri(path).body(()).unwrap();
+        let endpoint = Endpoint::parse(request.method(), path, None).unwrap();
+        let mut exchange = Recorded::with_pieces(request, Vec::new());
+        let answer = fixture.registry.answer(endpoint, &fixture.grant, &mut exchange).await;
+        assert!(matches!(answer.body, Body::Stream { .. }), "it comes from its file");
+        unread.push((exchange, answer));
+    }
+    let whole = document.to_string();
+    assert_eq!(fixture.ask(&format!("GET {path}")).await.expect(200).body, whole, "the others are not in the way");
+    let head = fixture.ask(&format!("HEAD {path}")).await.expect(200);
+    assert_eq!(head.header("content-length"), whole.len().to_string());
+    let (mut exchange, answer) = unread.swap_remove(0);
+    send(&mut exchange, answer).await.unwrap();
+    assert_eq!(exchange.written(), whole.as_bytes());
+    lay(&blob_of(&fixture, &sha256(whole.as_bytes())), "x".repeat(whole.len()));
+    fixture.ask(&format!("GET {path}")).await.expect_error(404, "MANIFEST_UNKNOWN");
 }
