@@ -242,7 +242,6 @@ pub struct Welcome<'a> {
 /// The first thing that the machine refuses.
 pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     descriptors::raise_limit();
-    descriptors::compare_with_limit(&settings.front.limits);
     let mut handed = Handed::receive().map_err(Error::Handed)?;
     let mut sockets = inherited::take(&settings.front.listeners, &mut handed)?;
     sockets.extend(listen::bind_ports(&settings.front.listeners, &mut handed)?);
@@ -258,6 +257,7 @@ pub fn prepare(settings: Settings, now: SystemTime) -> Result<Prepared, Error> {
     sockets.extend(listen::bind_paths(&settings.front.listeners, &mut handed)?);
     let loaded = from_files.complete(&settings, &[], now)?;
     let control = if settings.registry_only { None } else { Some(open_control(&settings.state, &mut handed)?) };
+    descriptors::compare_with_limit(&settings.front.limits); // who cannot start hears only why
     Ok(Prepared { settings, handed, sockets, control, debug, loaded, first_password })
 }
 

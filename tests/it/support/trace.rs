@@ -203,10 +203,10 @@ impl Reader<'_> {
             "lseek" => Step::Seek { descriptor, to: result },
             "write" => Step::Write { descriptor, at: None, bytes: written() },
             "pwrite64" => Step::Write { descriptor, at: Some(call.number(3)), bytes: written() },
-            "pwritev2" => {
-                let mut bytes = call.only_vector(1);
+            "pwritev" | "pwritev2" => {
+                let (mut bytes, next) = call.vector(1);
                 bytes.truncate(result as usize);
-                Step::Write { descriptor, at: Some(call.number(4)), bytes }
+                Step::Write { descriptor, at: Some(call.number(next + 1)), bytes }
             }
             "ftruncate" => Step::Truncate { descriptor, size: call.number(1) },
             other => panic!("the model of the disk does not know {other} on {}", call.path_of(0).display()),
@@ -268,11 +268,14 @@ impl Call {
         self.path_of(directory).join(path)
     }
 
-    /// Of `[{iov_base="...", iov_len=N}], 1`, which is two arguments here.
-    fn only_vector(&self, index: usize) -> Vec<u8> {
-        assert_eq!(self.arguments[index + 2], "1", "{} of several pieces", self.name);
-        let text = self.arguments[index].strip_prefix("[{iov_base=");
-        self.quoted(text)
+    /// All of `[{iov_base="...", iov_len=N}, {iov_base="...", iov_len=M}], 2`, where each part is two arguments, and the
+    /// index of their number.
+    fn vector(&self, index: usize) -> (Vec<u8>, usize) {
+        let part = |argument: &String| argument.trim_start_matches('[').strip_prefix("{iov_base=").map(str::to_owned);
+        let parts: Vec<String> = self.arguments[index..].iter().step_by(2).map_while(part).collect();
+        let number = index + 2 * parts.len();
+        assert_eq!(self.number(number), parts.len() as u64, "{} was cut short", self.name);
+        (parts.iter().flat_map(|text| self.quoted(Some(text))).collect(), number)
     }
 
     fn bytes(&self, index: usize) -> Vec<u8> {
