@@ -5,12 +5,10 @@
 //! ```
 //!
 //! What was read is hashed at once, where it was decrypted: it is still in the processor's own cache then, and carrying it
-//! to another thread costs more than hashing it. Writing may wait for the disk, so it is done elsewhere, from where the
-//! bytes lie: only what comes in small parts is copied together.
+//! to another thread costs more than hashing it. Writing may wait for the disk, so it is done elsewhere.
 //!
 //! **Invariant:** at most three pieces of [`PIECE`] are in memory for an upload, whatever its size. When the disk is slow,
-//! the piece that waits stops the reading, and that stops the client. What is not copied keeps the buffer that it was
-//! received in, which is at most twice as large: see [`WHOLE`].
+//! the piece that waits stops the reading, and that stops the client.
 //!
 //! **Invariant:** once a turn is taken, everything that touches the upload happens in a task of its own that holds the
 //! [`Turn`]. A client that disconnects ends the reading and nothing else: the task writes what it has, makes it durable
@@ -40,9 +38,6 @@ use crate::storage::{self, Appender, Durability, PIECE};
 
 /// How many hash states are looked at to find one to go on from. One lies there for every chunk.
 const STATES: usize = 10_000;
-
-/// How much must come at once to be written from where it lies: half of what is read at once at most.
-const WHOLE: usize = 32 << 10;
 
 /// An upload that is ours to write to.
 #[derive(Debug)]
@@ -100,7 +95,7 @@ pub(super) async fn receive<E: Exchange>(
         let surplus = piece.len() as u64 > left;
         let piece = if surplus { piece.slice(..left as usize) } else { piece };
         left -= piece.len() as u64;
-        if intake.give(piece).await.is_err() {
+        if intake.give(&piece).await.is_err() {
             // The storage failed: the task has the reason.
             break Ok(());
         }
@@ -152,54 +147,15 @@ pub(super) async fn saved_state(store: &Store, name: &RepositoryName, id: Upload
 
 /// A piece of an upload, and the hash of the upload up to its end.
 struct Piece {
-    parts: Vec<Bytes>,
+    bytes: Bytes,
     hasher: Hasher,
-}
-
-/// What has come of a piece.
-#[derive(Default)]
-struct Gathered {
-    parts: Vec<Bytes>,
-    /// Small parts, copied together: the last of them.
-    copied: BytesMut,
-    length: usize,
-}
-
-impl Gathered {
-    fn keep(&mut self, bytes: Bytes) {
-        self.end_copied();
-        self.length += bytes.len();
-        self.parts.push(bytes);
-    }
-
-    /// `capacity` is for how much more there should be room if there is none yet.
-    fn copy(&mut self, bytes: &[u8], capacity: usize) {
-        if self.copied.capacity() == 0 {
-            self.copied.reserve(capacity);
-        }
-        self.length += bytes.len();
-        self.copied.extend_from_slice(bytes);
-    }
-
-    fn end_copied(&mut self) {
-        if !self.copied.is_empty() {
-            self.parts.push(self.copied.split().freeze()); // what room is left stays with us
-        }
-    }
-
-    fn into_parts(mut self) -> Vec<Bytes> {
-        self.end_copied();
-        self.parts
-    }
 }
 
 /// A running task that writes, and the piece that is being gathered for it.
 struct Intake {
-    gathered: Gathered,
+    gathered: BytesMut,
     /// How long the gathered piece is to become: up to the next multiple of [`PIECE`] in the object.
     wanted: usize,
-    /// How much of it the client means to send: small blobs need no large buffer.
-    announced: usize,
     hasher: Hasher,
     pieces: mpsc::Sender<Piece>,
     work: JoinHandle<Result<Arrived, Error>>,
@@ -209,46 +165,44 @@ struct Intake {
 struct Stopped;
 
 impl Intake {
-    /// `length` is how many bytes the client announced.
+    /// `length` is how many bytes the client announced: small blobs need no large buffer.
     fn begin(store: Store, arrived: Arrived, length: Option<u64>) -> Self {
         let (pieces, waiting) = mpsc::channel(1);
         let wanted = PIECE - (arrived.upload.size % PIECE as u64) as usize;
-        let announced = length.map_or(wanted, |length| length.min(wanted as u64) as usize);
+        let capacity = length.map_or(wanted, |length| length.min(wanted as u64) as usize);
         let hasher = arrived.hasher.clone();
         let work = go_on(write_down(store, arrived, waiting));
-        Self { gathered: Gathered::default(), wanted, announced, hasher, pieces, work }
+        Self { gathered: BytesMut::with_capacity(capacity), wanted, hasher, pieces, work }
     }
 
-    async fn give(&mut self, mut bytes: Bytes) -> Result<(), Stopped> {
-        let is_whole = bytes.len() >= WHOLE;
+    async fn give(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
         while !bytes.is_empty() {
-            let now = bytes.split_to(bytes.len().min(self.wanted - self.gathered.length));
-            self.hasher.update(&now);
-            if is_whole {
-                self.gathered.keep(now);
-            } else {
-                self.gathered.copy(&now, self.announced.saturating_sub(self.gathered.length));
-            }
-            if self.gathered.length == self.wanted {
-                (self.wanted, self.announced) = (PIECE, PIECE);
-                // The next is begun when this one is taken: while it waits, there are three already.
-                self.hand_over().await?;
+            let (now, later) = bytes.split_at(bytes.len().min(self.wanted - self.gathered.len()));
+            self.hasher.update(now);
+            self.gathered.extend_from_slice(now);
+            bytes = later;
+            if self.gathered.len() == self.wanted {
+                self.wanted = PIECE;
+                let full = std::mem::take(&mut self.gathered);
+                self.hand_over(full).await?;
+                // Not before: while that waits, there are three pieces already.
+                self.gathered = BytesMut::with_capacity(PIECE);
             }
         }
         Ok(())
     }
 
-    async fn hand_over(&mut self) -> Result<(), Stopped> {
-        let parts = std::mem::take(&mut self.gathered).into_parts();
-        let piece = Piece { parts, hasher: self.hasher.clone() };
+    async fn hand_over(&self, piece: BytesMut) -> Result<(), Stopped> {
+        let piece = Piece { bytes: piece.freeze(), hasher: self.hasher.clone() };
         self.pieces.send(piece).await.map_err(|_| Stopped)
     }
 
     /// Hands over what is left and waits until everything is durable.
     async fn end(mut self) -> Result<Arrived, Error> {
-        if self.gathered.length > 0 {
+        if !self.gathered.is_empty() {
+            let rest = std::mem::take(&mut self.gathered);
             // A task that has stopped says why below.
-            let _ = self.hand_over().await;
+            let _ = self.hand_over(rest).await;
         }
         drop(self.pieces);
         ended(self.work.await)
@@ -283,10 +237,10 @@ async fn append(
     first: Piece,
     mut pieces: mpsc::Receiver<Piece>,
 ) -> Result<(u64, Hasher), storage::Error> {
-    let Piece { parts, mut hasher } = first;
-    appender.write(parts).await?;
+    let Piece { bytes, mut hasher } = first;
+    appender.write(bytes).await?;
     while let Some(piece) = pieces.recv().await {
-        appender.write(piece.parts).await?;
+        appender.write(piece.bytes).await?;
         hasher = piece.hasher;
     }
     Ok((appender.finish().await?, hasher))
@@ -323,77 +277,41 @@ mod tests {
         let work = tokio::spawn(std::future::pending());
         let wanted = PIECE - (arrived % PIECE as u64) as usize;
         let hasher = Hasher::new(Algorithm::Sha256);
-        let gathered = Gathered::default();
-        (Intake { gathered, wanted, announced: wanted, hasher, pieces, work }, receiver)
-    }
-
-    fn length(piece: &Piece) -> usize {
-        piece.parts.iter().map(Bytes::len).sum()
-    }
-
-    fn lengths(waiting: &mut mpsc::Receiver<Piece>) -> Vec<usize> {
-        std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| length(&piece)).collect()
+        (Intake { gathered: BytesMut::new(), wanted, hasher, pieces, work }, receiver)
     }
 
     #[tokio::test]
     async fn a_disk_that_does_not_keep_up_stops_the_client_after_two_pieces() {
         let (mut intake, mut waiting) = intake(1, 0);
-        let kibibytes = Bytes::from(vec![7; 64 << 10]);
+        let kibibytes = vec![7; 64 << 10];
         let mut taken = 0;
-        while intake.give(kibibytes.clone()).now_or_never().is_some() {
+        while intake.give(&kibibytes).now_or_never().is_some() {
             taken += kibibytes.len();
         }
         assert!(taken < 2 * PIECE, "one piece waits, one is gathered");
-        assert_eq!(intake.gathered.copied.capacity(), 0, "and there is no third");
-        assert_eq!(waiting.recv().await.map(|piece| length(&piece)), Some(PIECE));
-    }
-
-    #[tokio::test]
-    async fn what_comes_in_large_parts_is_written_from_where_it_lies() {
-        let (mut intake, mut waiting) = intake(4, 3);
-        let parts: Vec<Bytes> = (0..20).map(|number| Bytes::from(vec![number; WHOLE])).collect();
-        for part in &parts {
-            assert!(intake.give(part.clone()).await.is_ok());
-        }
-        let piece = waiting.recv().await.unwrap();
-        assert_eq!(length(&piece), PIECE - 3);
-        for (kept, part) in piece.parts.iter().zip(&parts) {
-            assert_eq!(kept.as_ptr(), part.as_ptr());
-        }
-    }
-
-    /// A client that sends the worst of sizes.
-    #[tokio::test]
-    async fn large_and_small_parts_keep_their_order_and_a_piece_has_few() {
-        let (mut intake, mut waiting) = intake(4, 0);
-        let parts: Vec<Bytes> =
-            (0..40).map(|number| Bytes::from(vec![number; if number % 2 == 0 { WHOLE } else { 1 }])).collect();
-        for part in &parts {
-            assert!(intake.give(part.clone()).await.is_ok());
-        }
-        let piece = waiting.recv().await.unwrap();
-        assert!(piece.parts.concat() == parts.concat()[..PIECE]);
-        assert!(piece.parts.len() <= 2 * PIECE / WHOLE);
-        let small = piece.parts.iter().filter(|part| part.len() == 1);
-        let addresses: Vec<usize> = small.map(|part| part.as_ptr().addr()).collect();
-        assert!(addresses.windows(2).all(|pair| pair[1] == pair[0] + 1), "small ones lie in one buffer");
+        assert_eq!(intake.gathered.capacity(), 0, "and there is no third");
+        assert_eq!(waiting.recv().await.map(|piece| piece.bytes.len()), Some(PIECE));
     }
 
     #[tokio::test]
     async fn a_body_in_bits_is_written_in_pieces() {
         let (mut intake, mut waiting) = intake(4, 0);
         for _ in 0..(2 * PIECE / 1000 + 1) {
-            assert!(intake.give(Bytes::from_static(&[7; 1000])).await.is_ok());
+            assert!(intake.give(&[7; 1000]).await.is_ok());
         }
-        assert!(intake.give(vec![7; PIECE].into()).await.is_ok(), "more at once than there is room for");
-        assert_eq!(lengths(&mut waiting), [PIECE; 3]);
+        assert!(intake.give(&vec![7; PIECE]).await.is_ok(), "more at once than there is room for");
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| piece.bytes.len()).collect();
+        assert_eq!(lengths, [PIECE; 3]);
     }
 
     #[tokio::test]
     async fn pieces_end_where_the_disk_likes_it_also_when_the_upload_was_interrupted_elsewhere() {
         let (mut intake, mut waiting) = intake(4, 5 * PIECE as u64 + 1);
-        assert!(intake.give(vec![7; 2 * PIECE].into()).await.is_ok());
-        assert_eq!(lengths(&mut waiting), [PIECE - 1, PIECE]);
+        assert!(intake.give(&vec![7; 2 * PIECE]).await.is_ok());
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| waiting.try_recv().ok()).map(|piece| piece.bytes.len()).collect();
+        assert_eq!(lengths, [PIECE - 1, PIECE]);
     }
 
     #[tokio::test]
@@ -401,7 +319,7 @@ mod tests {
         let (mut intake, mut waiting) = intake(4, 0);
         let content: Vec<u8> = (0..2 * PIECE + 5).map(|index| (index % 251) as u8).collect();
         for bits in content.chunks(70_001) {
-            assert!(intake.give(Bytes::copy_from_slice(bits)).await.is_ok());
+            assert!(intake.give(bits).await.is_ok());
         }
         for end in [PIECE, 2 * PIECE] {
             let piece = waiting.recv().await.unwrap();

@@ -285,19 +285,19 @@ async fn writing_changes_the_time_and_reading_does_not(driver: &dyn Driver) {
 async fn appending_grows_an_object_at_an_exact_offset(driver: &dyn Driver) {
     let grown = key("grown/object");
     let mut appender = driver.append(&grown, 0).await.unwrap();
-    appender.write(vec!["hello ".into()]).await.unwrap();
+    appender.write("hello ".into()).await.unwrap();
     assert_eq!(driver.stat(&grown).await.unwrap().size, 6, "visible as it comes");
-    appender.write(vec!["wo".into(), Bytes::new(), "rld".into()]).await.unwrap();
+    appender.write("world".into()).await.unwrap();
     assert_eq!(appender.finish().await.unwrap(), 11);
     drop(appender);
 
     let mut appender = driver.append(&grown, 11).await.unwrap();
-    appender.write(vec!["!".into()]).await.unwrap();
+    appender.write("!".into()).await.unwrap();
     drop(appender);
     assert_eq!(driver.get(&grown, 100).await.unwrap(), "hello world!", "a dropped appender keeps what was written");
 
     let mut appender = driver.append(&grown, 12).await.unwrap();
-    appender.write(vec!["?".into()]).await.unwrap();
+    appender.write("?".into()).await.unwrap();
     appender.cut_back().await.unwrap();
     drop(appender);
     for offset in [0, 11, 13] {

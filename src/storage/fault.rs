@@ -184,8 +184,8 @@ struct FaultAppender {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Appender for FaultAppender {
-    async fn write(&mut self, parts: Vec<Bytes>) -> Result<(), Error> {
-        self.calls.around(&self.key, self.inner.write(parts)).await
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.calls.around(&self.key, self.inner.write(bytes)).await
     }
 
     async fn finish(&mut self) -> Result<u64, Error> {

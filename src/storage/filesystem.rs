@@ -428,7 +428,7 @@ mod tests {
         let theirs = Filesystem::new(dir.path().join("made/on/demand"));
         let (data, blob) = (Key::new("upload/data"), Key::new("blob/data"));
         let mut appender = ours.append(&data, 0).await.unwrap();
-        appender.write(vec!["ours".into()]).await.unwrap();
+        appender.write("ours".into()).await.unwrap();
         for offset in [0, 4] {
             assert_eq!(theirs.append(&data, offset).await.err().unwrap().kind, ErrorKind::Busy);
         }

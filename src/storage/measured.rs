@@ -117,8 +117,8 @@ struct MeasuredAppender {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Appender for MeasuredAppender {
-    async fn write(&mut self, parts: Vec<Bytes>) -> Result<(), Error> {
-        timed(&self.metrics, StorageCall::Write, self.inner.write(parts)).await
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        timed(&self.metrics, StorageCall::Write, self.inner.write(bytes)).await
     }
 
     async fn finish(&mut self) -> Result<u64, Error> {

@@ -151,8 +151,7 @@ struct Growing {
 
 #[async_trait]
 impl Appender for Growing {
-    async fn write(&mut self, parts: Vec<Bytes>) -> Result<(), Error> {
-        let bytes = parts.concat();
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         let mut objects = self.memory.objects.lock();
         // As with files: who removed the object meanwhile does not hear of it again.
         if let Some(object) = objects.get_mut(self.key.as_str()) {

@@ -226,8 +226,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
 /// nothing to do but to cut it back.
 #[async_trait]
 pub trait Appender: Send {
-    /// Adds bytes at the end, one part after the other; best given about [`PIECE`] in all, in a few parts.
-    async fn write(&mut self, parts: Vec<Bytes>) -> Result<(), Error>;
+    /// Adds bytes at the end; best given in pieces of about [`PIECE`].
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error>;
 
     /// Makes everything written durable and returns the object's size. It is the last that is done, but for cutting back
     /// where it fails.

@@ -126,7 +126,7 @@ fn an_object_that_finds_no_room_leaves_what_was_there_and_nothing_of_itself() {
 
             let mut appender = driver.append(&grown, 0).await.expect("there is room for a name");
             let error = loop {
-                if let Err(error) = appender.write(vec![too_much.slice(..PIECE)]).await {
+                if let Err(error) = appender.write(too_much.slice(..PIECE)).await {
                     break error;
                 }
             };
